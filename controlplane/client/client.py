@@ -1,0 +1,302 @@
+"""The client itself: one method for each thing that can be asked."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from controlplane.client.retry import RetryNotice, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from controlplane.client.logs import LogPiece
+    from controlplane.kit.archive import Packed
+    from controlplane.v1 import event_pb2, fleet_service_pb2, job_pb2, job_service_pb2, node_pb2
+
+FINAL_STATES: Final = (3, 4, 5)
+"""Numbers of the job states that nothing follows: SUCCEEDED, FAILED, CANCELLED."""
+
+
+class Client:
+    """Speaks with one control plane. May be shared by threads; close it, or use it in a `with`.
+
+    Every method raises a `ClientError` when it fails. Each call ends within `timeout_s` seconds.
+    While the server is away, calls are tried again within that time; changes carry a request id, so
+    that a repeat changes nothing twice. `watch` and `logs` bear an absence of `patience_s` seconds,
+    and go on where they stopped.
+    """
+
+    def __init__(
+        self,
+        server: str = "127.0.0.1:7600",
+        *,
+        token: str | None = None,
+        ca_file: Path | None = None,
+        timeout_s: float = 15.0,
+        patience_s: float = 600.0,
+        on_retry: Callable[[RetryNotice], None] = lambda _: None,
+        on_upload: Callable[[int, int], None] = lambda _sent, _total: None,
+    ) -> None:
+        """Prepare for one server; nothing is dialled yet.
+
+        `server`: `host:port`, `https://host:port` or `unix:/path`; plaintext is spoken with
+        loopback addresses and sockets only. `token`: who you are. `ca_file`: PEM certificates to
+        trust instead of the system's. `on_retry` hears of each retry, `on_upload` of bytes sent so
+        far and in all.
+        """
+        # gRPC is heavy: whoever only imports this module should not wait for it.
+        from controlplane.client.transport import Connection
+        from controlplane.v1.blob_service_pb2_grpc import BlobServiceStub
+        from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
+        from controlplane.v1.job_service_pb2_grpc import JobServiceStub
+
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._on_upload = on_upload
+        self._connection = Connection(
+            server, token=token, ca_file=ca_file, timing=Timing(on_retry=on_retry)
+        )
+        self._jobs = JobServiceStub(self._connection.channel)
+        self._fleet = FleetServiceStub(self._connection.channel)
+        self._blobs = BlobServiceStub(self._connection.channel)
+
+    def __enter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, and every call that another thread has on it."""
+        self._connection.close()
+
+    # Jobs
+
+    def submit(
+        self,
+        document: Mapping[str, object],
+        *,
+        base: Path = Path(),
+        request_id: str | None = None,
+        validate_only: bool = False,
+    ) -> job_pb2.Job:
+        """Submit a decoded job.json, and give its job. Once this returns, the job is kept.
+
+        `base`: the folder that `{"ship": "…"}` is relative to. `request_id`: the same one never
+        makes a second job; one is chosen when none is given. `validate_only`: only check, ship
+        nothing.
+        """
+        from controlplane.client.shipping import check_document, folder_to_ship
+        from controlplane.model.spec import Ship
+        from controlplane.v1 import job_service_pb2
+
+        spec = check_document(document)
+        plain = json.loads(json.dumps(document))
+        if isinstance(spec.working_dir, Ship):
+            packed = self._ship(
+                folder_to_ship(base, spec.working_dir.folder),
+                spec.working_dir.exclude,
+                validate_only,
+            )
+            plain["working_dir"] = {"sha256": packed.sha256, "size": packed.size_bytes}
+        request = job_service_pb2.SubmitJobRequest(
+            request_id=request_id or uuid.uuid4().hex, validate_only=validate_only
+        )
+        request.spec.update(plain)
+        return self._connection.call(self._jobs.SubmitJob, request, self._timeout_s)
+
+    def get(self, name: str) -> job_pb2.Job:
+        """Give one job with all its attempts. `name`: `jobs/123`."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.GetJobRequest(name=name)
+        return self._connection.call(self._jobs.GetJob, request, self._timeout_s)
+
+    def list(
+        self,
+        filter: job_service_pb2.JobFilter | None = None,
+        *,
+        full: bool = False,
+        page_size: int = 0,
+    ) -> Iterator[job_pb2.Job]:
+        """Yield jobs, newest first; pages are asked for as needed. `full`: with their attempts."""
+        from controlplane.v1 import job_service_pb2
+
+        view = job_service_pb2.JOB_VIEW_FULL if full else job_service_pb2.JOB_VIEW_BASIC
+        request = job_service_pb2.ListJobsRequest(filter=filter, view=view, page_size=page_size)
+        while True:
+            page = self._connection.call(self._jobs.ListJobs, request, self._timeout_s)
+            yield from page.jobs
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def cancel(
+        self,
+        names: Iterable[str] = (),
+        *,
+        filter: job_service_pb2.JobFilter | None = None,
+        request_id: str | None = None,
+    ) -> job_service_pb2.CancelJobsResponse:
+        """End jobs, by their names or by a filter; those that have ended are left as they are."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.CancelJobsRequest(
+            names=names, filter=filter, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._jobs.CancelJobs, request, self._timeout_s)
+
+    def watch(self, name: str) -> Iterator[job_pb2.Job]:
+        """Yield a job as it is now, and after each change, until it has ended."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.WatchJobRequest(name=name)
+        etag = None
+        while True:
+            for job in self._connection.stream(
+                self._jobs.WatchJob,
+                lambda: request,
+                first_s=self._timeout_s,
+                patience_s=self._patience_s,
+            ):
+                # After each reconnection the server tells the present state again.
+                if job.etag != etag or not etag:
+                    yield job
+                etag = job.etag
+                if job.state in FINAL_STATES:
+                    return
+            if self._connection.closed:
+                return
+
+    def logs(
+        self,
+        name: str,
+        *,
+        attempt: int = 0,
+        ranks: Sequence[int] = (),
+        stream: str | None = None,
+        follow: bool = False,
+        tail_bytes: int = 0,
+    ) -> Iterator[LogPiece]:
+        """Yield what a job's workers wrote: each byte once, in order within each stream.
+
+        `attempt`: 0 for the last one and, with `follow`, those after it. `ranks`: empty for all.
+        `stream`: `stdout`, `stderr`, or None for both. `follow`: go on until the job, or the
+        attempt that was asked for, has ended. `tail_bytes`: only so many last bytes of each stream;
+        0 for all.
+        """
+        from controlplane.client.logs import STREAMS, read_attempt
+        from controlplane.v1 import job_service_pb2
+
+        number = attempt or self._next_attempt(name, 0, wait=follow)
+        while number:
+            request = job_service_pb2.ReadLogsRequest(
+                name=name, attempt=number, ranks=ranks, follow=follow, tail_bytes=tail_bytes
+            )
+            if stream:
+                request.stream = STREAMS[stream]
+            yield from read_attempt(
+                request,
+                lambda ask: self._connection.stream(
+                    self._jobs.ReadLogs, ask, first_s=self._timeout_s, patience_s=self._patience_s
+                ),
+            )
+            if attempt or not follow:
+                return
+            number = self._next_attempt(name, number, wait=True)
+
+    def events(self, resource: str = "", *, after_seq: int = 0) -> Iterator[event_pb2.Event]:
+        """Yield what happened to a resource and its parts, oldest first; without one, to all."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.ListEventsRequest(resource=resource, after_seq=after_seq)
+        while True:
+            page = self._connection.call(self._jobs.ListEvents, request, self._timeout_s)
+            if not page.events:
+                return
+            yield from page.events
+            request.after_seq = page.events[-1].seq
+
+    # Nodes
+
+    def nodes(self) -> Iterator[node_pb2.Node]:
+        """Yield all nodes by display name."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.ListNodesRequest()
+        while True:
+            page = self._connection.call(self._fleet.ListNodes, request, self._timeout_s)
+            yield from page.nodes
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def node(self, name: str) -> node_pb2.Node:
+        """Give one node. `name`: `nodes/<uuid>`, or `nodes/<display name>` where that is unique."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.GetNodeRequest(name=name)
+        return self._connection.call(self._fleet.GetNode, request, self._timeout_s)
+
+    def drain(self, name: str, *, reason: str, request_id: str | None = None) -> node_pb2.Node:
+        """Send a node no new work; what runs may finish."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.DrainNodeRequest(
+            name=name, reason=reason, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._fleet.DrainNode, request, self._timeout_s)
+
+    def undrain(self, name: str, *, request_id: str | None = None) -> node_pb2.Node:
+        """Take a node back into service."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.UndrainNodeRequest(
+            name=name, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._fleet.UndrainNode, request, self._timeout_s)
+
+    # The rest
+
+    def server_info(self) -> fleet_service_pb2.ServerInfo:
+        """Tell which control plane this is, and whom it takes the caller for."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.GetServerInfoRequest()
+        return self._connection.call(self._fleet.GetServerInfo, request, self._timeout_s)
+
+    def upload_dir(self, folder: Path, exclude: Sequence[str] = ()) -> Packed:
+        """Bring a folder to the server, once per content; gives its SHA-256 and size for a spec."""
+        return self._ship(folder, exclude, dry_run=False)
+
+    def _ship(self, folder: Path, exclude: Sequence[str], dry_run: bool) -> Packed:
+        from controlplane.client.blobs import upload_dir
+
+        return upload_dir(
+            self._connection,
+            self._blobs,
+            folder,
+            exclude,
+            timeout_s=self._timeout_s,
+            on_upload=self._on_upload,
+            dry_run=dry_run,
+        )
+
+    def _next_attempt(self, name: str, after: int, *, wait: bool) -> int:
+        """Number of the attempt to read after another; after none, the last. 0: there is none."""
+        for job in self.watch(name) if wait else [self.get(name)]:
+            last = job.attempts[-1].number if job.attempts else 0
+            if last > after:
+                return after + 1 if after else last
+        return 0

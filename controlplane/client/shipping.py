@@ -1,0 +1,53 @@
+"""From a job.json that says `{"ship": "folder"}` to the folder that is meant."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from controlplane.client.errors import InvalidInput
+from controlplane.model.errors import FieldFault
+from controlplane.model.spec import InvalidSpec, JobSpec, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def check_document(document: Mapping[str, object]) -> JobSpec:
+    """Check a decoded job.json as the server will; raise `InvalidInput` with every fault."""
+    try:
+        return parse_spec(document, allow_ship=True)
+    except InvalidSpec as error:
+        raise invalid_input(error) from None
+
+
+def invalid_input(error: InvalidSpec) -> InvalidInput:
+    """Give the faults of a job.json as the error that the server would have answered."""
+    return InvalidInput.of(
+        *(
+            FieldFault(
+                field=fault.path,
+                description=": ".join(filter(None, (fault.value_repr, fault.message))),
+            )
+            for fault in error.faults
+        )
+    )
+
+
+def folder_to_ship(base: Path, folder: str) -> Path:
+    """Give the folder below `base`; raise `InvalidInput` when there is none or it is elsewhere."""
+
+    def fault(words: str) -> InvalidInput:
+        description = f'"{folder}": {words}'
+        return InvalidInput.of(FieldFault(field="working_dir.ship", description=description))
+
+    path = base / folder
+    root, real = os.path.realpath(base), os.path.realpath(path)
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
+        raise fault(f"leads out of the folder of job.json, to {real}; ship a folder inside it")
+    if not path.exists():
+        raise fault(f"there is no such folder in {root}")
+    if not path.is_dir():
+        raise fault("is no folder; name the folder that the file lies in")
+    return path
