@@ -1,0 +1,69 @@
+"""Upkeep: which nodes have fallen silent, whose lease is over, and which old records may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from controlplane.model.event import CONTROL_PLANE
+from controlplane.registry import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from controlplane.registry.registry import Registry
+
+KEEP_ANSWERS_US = 7 * 24 * 3600 * 1_000_000
+"""Answers to requests are kept for a repeat for so long."""
+
+
+@dataclass(slots=True)
+class Liveness:
+    """When each node was last heard, on boot time. Kept in memory alone: a new control plane gives every node a fresh lease."""
+
+    lease_us: int
+    """A node's lease: silent for longer, it is unknown."""
+    margin_us: int
+    """After the lease and this, its supervisors have ended what ran there, by their own clocks."""
+    heard_us: dict[str, int] = field(default_factory=dict)
+    """Node → boot time in microseconds."""
+
+    def hear(self, node_uuid: str, boot_us: int) -> None:
+        """A node has called."""
+        self.heard_us[node_uuid] = boot_us
+
+    def fresh(self, node_uuids: Iterable[str], boot_us: int) -> None:
+        """Give every node a fresh lease."""
+        for node_uuid in node_uuids:
+            self.heard_us[node_uuid] = boot_us
+
+    def silent(self, boot_us: int) -> dict[str, int]:
+        """Nodes past their lease, and for how long each has been silent, in microseconds."""
+        ages = {node: boot_us - heard for node, heard in self.heard_us.items()}
+        return {node: age for node, age in ages.items() if age > self.lease_us}
+
+
+def check_nodes(registry: Registry, liveness: Liveness, boot_us: int, now_us: int) -> list[str]:
+    """Mark nodes past their lease as unknown, and take their leases back after the margin. Says what it did."""
+    said = []
+    for node_uuid, age_us in liveness.silent(boot_us).items():
+        node = registry.node(node_uuid)
+        if node is None:
+            continue
+        if node.silent_since_us is None:
+            since_us = now_us - age_us
+            registry.submit(
+                lambda draft, u=node_uuid, s=since_us: nodes.silence(draft, u, s), CONTROL_PLANE
+            ).result()
+            said.append(f"{node.facts.display_name} is silent past its lease")
+        if age_us > liveness.lease_us + liveness.margin_us and registry.desire(node_uuid).orders:
+            registry.submit(
+                lambda draft, u=node_uuid: nodes.expire(draft, u), CONTROL_PLANE
+            ).result()
+            said.append(f"took back the leases of {node.facts.display_name}")
+    return said
+
+
+def forget(registry: Registry, now_us: int) -> int:
+    """Drop answers that no repeat will ask for any more; how many there were."""
+    return registry.store.forget_answers(now_us - KEEP_ANSWERS_US)

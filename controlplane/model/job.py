@@ -1,0 +1,279 @@
+"""A job, its task and its attempts: what was asked for, what became of it, and the table of legal moves.
+
+A task with no row yet is one that was never placed: tasks are made when they are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import InvalidTransition
+from controlplane.model.lease import WorkerState, WorkerStatus
+
+if TYPE_CHECKING:
+    from controlplane.model.spec import JobSpec
+
+
+class JobState(StrEnum):
+    """Where a job stands, and each of its tasks."""
+
+    PENDING = "pending"
+    """Waits; a reason says for what."""
+    ACTIVE = "active"
+    """An attempt lives."""
+    SUCCEEDED = "succeeded"
+    """Every worker of the last attempt ended with exit code 0."""
+    FAILED = "failed"
+    """The last attempt failed, and no further one is due."""
+    CANCELLED = "cancelled"
+    """Somebody cancelled it, and nothing of it runs any more."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change any more."""
+        return self in FINAL_JOB_STATES
+
+
+FINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class AttemptState(StrEnum):
+    """Where one try at running a task stands."""
+
+    STAGING = "staging"
+    """Placed; its nodes fetch what it needs."""
+    STARTING = "starting"
+    """Supervisors and workers are being started."""
+    RUNNING = "running"
+    """Every worker has been started."""
+    STOPPING = "stopping"
+    """Workers are being ended; the devices are still taken."""
+    SUCCEEDED = "succeeded"
+    """Every worker ended with exit code 0."""
+    FAILED = "failed"
+    """A worker failed; the cause names it."""
+    CANCELLED = "cancelled"
+    """Ended because its job was cancelled."""
+    PREEMPTED = "preempted"
+    """Ended to make room for another job."""
+    TIMED_OUT = "timed_out"
+    """Ended because it reached the job's time limit."""
+    NODE_LOST = "node_lost"
+    """A node that it ran on was lost."""
+    LAUNCH_FAILED = "launch_failed"
+    """It could not be started; the fault is not the application's."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change any more."""
+        return self not in LIVE_ATTEMPT_STATES
+
+
+LIVE_ATTEMPT_STATES = frozenset(
+    {AttemptState.STAGING, AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING}
+)
+
+
+class AttemptEvent(StrEnum):
+    """What can happen to an attempt."""
+
+    START = "start"
+    """A first worker was started."""
+    RUN = "run"
+    """The last worker was started."""
+    STOP = "stop"
+    """Its workers are to be ended; `Attempt.outcome` and `cause` are set from then on."""
+    END = "end"
+    """Nothing of it runs any more: it takes its outcome, SUCCEEDED where none was set."""
+
+
+ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptEvent], AttemptState | None] = {
+    (AttemptState.STAGING, AttemptEvent.START): AttemptState.STARTING,
+    (AttemptState.STAGING, AttemptEvent.RUN): AttemptState.RUNNING,
+    (AttemptState.STAGING, AttemptEvent.STOP): AttemptState.STOPPING,
+    (AttemptState.STARTING, AttemptEvent.RUN): AttemptState.RUNNING,
+    (AttemptState.STARTING, AttemptEvent.STOP): AttemptState.STOPPING,
+    (AttemptState.RUNNING, AttemptEvent.STOP): AttemptState.STOPPING,
+    (AttemptState.RUNNING, AttemptEvent.END): None,
+    (AttemptState.STOPPING, AttemptEvent.END): None,
+}
+"""(state, event) → state; None stands for the attempt's outcome. What is not here cannot happen."""
+
+
+class CauseKind(StrEnum):
+    """Whose doing an end was. Only APPLICATION counts against `max_attempts`."""
+
+    APPLICATION = "application"
+    """The program's own fault."""
+    INFRASTRUCTURE = "infrastructure"
+    """A node, the network or the launch failed."""
+    USER = "user"
+    """A person asked for it."""
+    LIMIT = "limit"
+    """A limit of the job was reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why an attempt is being ended or has ended."""
+
+    kind: CauseKind
+    """Whose doing it was."""
+    message: str
+    """One sentence for people."""
+    rank: int | None = None
+    """The worker that it began with; None when it was not one worker's doing."""
+    node: str = ""
+    """Display name of the node that it began on."""
+    exit_code: int | None = None
+    """Exit code of that worker."""
+    signal: int | None = None
+    """Signal number that ended that worker."""
+    stderr_tail: str = ""
+    """The last lines of that worker's stderr."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at running a task. A requeue makes a new one, and never edits the old one."""
+
+    job_id: int
+    """The job."""
+    task_index: int = 0
+    """Index of the task in its array; 0 for a plain job."""
+    number: int
+    """Counts from 1 within its task."""
+    state: AttemptState = AttemptState.STAGING
+    """Where it stands."""
+    outcome: AttemptState | None = None
+    """What it will be once nothing of it runs; None while nothing has gone wrong."""
+    cause: Cause | None = None
+    """Why it is being ended or has ended."""
+    lease_ids: tuple[int, ...]
+    """Its claims, in order of rank, one per node."""
+    workers: tuple[WorkerStatus, ...]
+    """Its workers, by rank."""
+    created_us: int
+    """When it was placed, UTC in microseconds."""
+    started_us: int | None = None
+    """When its first worker was started."""
+    running_us: int | None = None
+    """When its last worker was started."""
+    stopped_us: int | None = None
+    """When its end began."""
+    ended_us: int | None = None
+    """When nothing of it ran any more."""
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"jobs/{self.job_id}/tasks/{self.task_index}/attempts/{self.number}"
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What it is found by: job, task, number."""
+        return (self.job_id, self.task_index, self.number)
+
+    def after(self, event: AttemptEvent) -> Attempt:
+        """The attempt after an event. InvalidTransition, with the story so far, when it cannot happen."""
+        try:
+            to = ATTEMPT_MOVES[self.state, event]
+        except KeyError:
+            raise InvalidTransition(self.name, self.state, event, self.story()) from None
+        return replace(self, state=to or self.outcome or AttemptState.SUCCEEDED)
+
+    def story(self) -> str:
+        """What happened to it so far, for an error message."""
+        moments = (
+            ("placed", self.created_us),
+            ("started", self.started_us),
+            ("running", self.running_us),
+            ("stopping", self.stopped_us),
+            ("ended", self.ended_us),
+        )
+        told = ", ".join(f"{word} at {at}" for word, at in moments if at is not None)
+        return f"{told}; cause: {self.cause.message if self.cause else 'none'}"
+
+    @property
+    def exit_code(self) -> int | None:
+        """What a shell would say of it; None while it lives."""
+        if not self.state.final:
+            return None
+        if self.state is AttemptState.SUCCEEDED:
+            return 0
+        if self.state is AttemptState.TIMED_OUT:
+            return 124  # as timeout(1)
+        if self.state is AttemptState.CANCELLED:
+            return 130
+        if self.cause is not None and self.cause.signal:
+            return 128 + self.cause.signal
+        if self.cause is not None and self.cause.exit_code:
+            return self.cause.exit_code
+        return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One index of a job's array; a plain job has one, with index 0."""
+
+    job_id: int
+    """The job."""
+    index: int = 0
+    """Its index."""
+    state: JobState
+    """Where it stands."""
+    attempts: int = 0
+    """Number of attempts made so far; also the number of the last one."""
+    application_faults: int = 0
+    """Attempts that ended by the application's fault: these count against `max_attempts`."""
+    infrastructure_faults: int = 0
+    """Attempts that ended by the infrastructure's fault: these have a cap of their own."""
+    not_before_us: int = 0
+    """Not placed before this, UTC in microseconds: the back-off after a fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a user asked for: an immutable spec, an owner, a state."""
+
+    job_id: int
+    """Its number; never given out twice."""
+    spec: JobSpec
+    """What was asked for."""
+    spec_sha256: str
+    """SHA-256 of the canonical spec, in hex."""
+    owner: str
+    """The principal who submitted it."""
+    priority: int
+    """Value of its priority class when it was submitted: the higher goes first."""
+    state: JobState = JobState.PENDING
+    """Where it stands."""
+    reason: str = ""
+    """Why it ended, in words; why it waits is the scheduler's to say."""
+    cancelled_by: str = ""
+    """The principal who asked for its end; empty when nobody did."""
+    exit_code: int | None = None
+    """What a shell would say of it; None until it ends."""
+    created_us: int
+    """When it was accepted, UTC in microseconds."""
+    started_us: int | None = None
+    """When its first worker was started."""
+    ended_us: int | None = None
+    """When it reached a final state."""
+    revision: int = 0
+    """Number of the last event that changed it."""
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"jobs/{self.job_id}"
+
+
+def waiting_workers(count: int, first_rank: int = 0) -> tuple[WorkerStatus, ...]:
+    """Workers that were not started yet; local ranks count from 0."""
+    return tuple(
+        WorkerStatus(rank=first_rank + i, local_rank=i, state=WorkerState.WAITING)
+        for i in range(count)
+    )

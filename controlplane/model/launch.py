@@ -1,0 +1,91 @@
+"""Everything that a node needs to start its part of a gang."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangMember:
+    """One node's part of a gang."""
+
+    node_display_name: str
+    """Display name of the node."""
+    address: str
+    """Address of the node."""
+    first_rank: int
+    """Rank of its first worker; the others follow."""
+    workers: int
+    """Number of its workers."""
+    ports: tuple[int, ...] = ()
+    """TCP ports of the node that the gang may use."""
+    devices: int = 0
+    """Devices that the gang holds there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start one node's part of an attempt's gang."""
+
+    job_id: int
+    """The job's number."""
+    task_index: int = 0
+    """Index of the task in its array; 0 for a plain job."""
+    attempt: int
+    """The attempt's number, from 1."""
+    job_display_name: str
+    """The job's display name."""
+    owner: str
+    """The principal who submitted the job."""
+    launcher: str
+    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`."""
+    command: tuple[str, ...]
+    """The program and its arguments; never passed through a shell."""
+    env: tuple[tuple[str, str], ...] = ()
+    """The job's own environment."""
+    working_dir_path: str = ""
+    """A folder on the node to run in; empty for none."""
+    working_dir_sha256: str = ""
+    """SHA-256 of an archive to unpack and run in; empty for none."""
+    members: tuple[GangMember, ...]
+    """The gang's members in order of rank, one per node."""
+    member_index: int
+    """Which of them this node is."""
+    gang_secret: str
+    """Secret of the gang, for its rendezvous; not for logs."""
+    device_ids: tuple[str, ...] = ()
+    """Devices of this node that the lease holds."""
+    cpu_ids: tuple[int, ...] = ()
+    """Cores of this node that the lease holds for itself; empty for no affinity."""
+    memory_bytes: int = 0
+    """Memory that the lease holds, in bytes."""
+    time_limit_us: int | None = None
+    """The job's time limit in microseconds; None for none."""
+    grace_period_us: int = 10_000_000
+    """Time between SIGTERM and SIGKILL, in microseconds."""
+
+    @property
+    def here(self) -> GangMember:
+        """This node's part."""
+        return self.members[self.member_index]
+
+    @property
+    def size(self) -> int:
+        """Number of workers of the whole gang."""
+        return sum(member.workers for member in self.members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOrder:
+    """What a node should do about one lease."""
+
+    lease_id: int
+    """Which lease."""
+    token: int
+    """Its fencing token."""
+    stop: bool
+    """True: end it. False: start it if it was never started, and let it run."""
+    grace_period_us: int = 0
+    """With `stop`: time between SIGTERM and SIGKILL, in microseconds."""
+    launch: Launch | None = None
+    """How to start it; None once the node has reported it."""

@@ -1,0 +1,118 @@
+"""A node: a host with an agent, what it has, and whether it takes work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DeviceKind(StrEnum):
+    """What a device is."""
+
+    GPU = "gpu"
+    """A GPU found through NVML."""
+    SIMULATED = "simulated"
+    """Exists only in the agent's configuration, for trials without hardware."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One accelerator of a node."""
+
+    device_id: str
+    """Stable id: the NVML UUID."""
+    kind: DeviceKind
+    """What it is."""
+    model: str
+    """Model name as the driver tells it."""
+    memory_bytes: int
+    """Memory in bytes."""
+    index: int
+    """Position among the devices of its node."""
+    pci_bus_id: str = ""
+    """PCI bus id; empty for simulated devices."""
+    numa_node: int | None = None
+    """NUMA node; None when unknown."""
+    nvlinks: int = 0
+    """Number of active NVLink links."""
+    fault: str = ""
+    """Why it can't be used, in words; empty when it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What an agent tells of its host."""
+
+    display_name: str
+    """Hostname: a label, not an identity."""
+    address: str
+    """Address at which other nodes reach this one."""
+    kernel: str = ""
+    """Kernel release."""
+    os: str = ""
+    """Operating system, as os-release PRETTY_NAME tells it."""
+    agent_version: str = ""
+    """Version of the agent."""
+    cpus: int
+    """Number of cores offered to jobs; they are numbered from 0."""
+    memory_bytes: int
+    """Memory offered to jobs, in bytes."""
+    devices: tuple[Device, ...] = ()
+    """Devices offered to jobs."""
+    port_first: int
+    """First TCP port that jobs may lease."""
+    port_last: int
+    """Last TCP port that jobs may lease."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels given by the site, sorted."""
+    cpu_model: str = ""
+    """CPU model name."""
+
+
+class NodeState(StrEnum):
+    """Whether a node takes work."""
+
+    READY = "ready"
+    """Its agent is heard, and it takes work."""
+    UNKNOWN = "unknown"
+    """Its agent has been silent past its lease; nothing new is sent, nothing is rescheduled yet."""
+    DRAINING = "draining"
+    """Takes no new work; what runs may finish."""
+    DRAINED = "drained"
+    """Takes no new work, and nothing runs on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A host with an agent, as the registry keeps it."""
+
+    uuid: str
+    """Identity, made at enrolment; the hostname is only a label."""
+    facts: NodeFacts
+    """What its agent told last."""
+    boot_id: str
+    """Changes with every boot of the host."""
+    created_us: int
+    """When it was first seen, UTC in microseconds."""
+    drain_reason: str | None = None
+    """Why an operator drains it; None while it may take work."""
+    silent_since_us: int | None = None
+    """When it was last heard, once it has been silent past its lease; None while it is heard."""
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return f"nodes/{self.uuid}"
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new leases may be placed on it."""
+        return self.drain_reason is None and self.silent_since_us is None
+
+    def state(self, *, busy: bool) -> NodeState:
+        """Whether it takes work, for people; `busy`: some lease holds it."""
+        if self.silent_since_us is not None:
+            return NodeState.UNKNOWN
+        if self.drain_reason is not None:
+            return NodeState.DRAINING if busy else NodeState.DRAINED
+        return NodeState.READY

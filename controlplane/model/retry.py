@@ -1,0 +1,55 @@
+"""What becomes of a task when an attempt of it has ended: pure arithmetic on faults and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controlplane.model.job import Attempt, AttemptState, CauseKind, Job, JobState, Task
+
+MAX_INFRASTRUCTURE_FAULTS = 4
+"""So many attempts may end by the infrastructure's fault; a job whose every attempt kills its node gets no fifth."""
+FIRST_BACKOFF_US = 1_000_000
+"""Wait after the first fault; doubles with each further one."""
+LONGEST_BACKOFF_US = 300_000_000
+"""No wait is longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a task."""
+
+    task: Task
+    """The task as it is from now on."""
+    reason: str
+    """Why it ended, or why it waits for another attempt, in words."""
+
+
+def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
+    """The verdict on a task whose attempt has ended."""
+    cause = attempt.cause
+    told = cause.message if cause is not None else "every worker ended with exit code 0"
+    if attempt.state is AttemptState.SUCCEEDED:
+        return Verdict(task=replace(task, state=JobState.SUCCEEDED), reason=told)
+    if job.cancelled_by or attempt.state is AttemptState.CANCELLED:
+        return Verdict(task=replace(task, state=JobState.CANCELLED), reason=told)
+    kind = cause.kind if cause is not None else CauseKind.APPLICATION
+    if kind is CauseKind.APPLICATION:
+        task = replace(task, application_faults=task.application_faults + 1)
+        again = task.application_faults < job.spec.max_attempts
+        count = task.application_faults
+    elif kind is CauseKind.INFRASTRUCTURE:
+        task = replace(task, infrastructure_faults=task.infrastructure_faults + 1)
+        again = task.infrastructure_faults < MAX_INFRASTRUCTURE_FAULTS
+        count = task.infrastructure_faults
+        if not again:
+            told += f" ({count} attempts ended by faults of the infrastructure: no further one)"
+    else:
+        again, count = False, 0
+    if not again:
+        return Verdict(task=replace(task, state=JobState.FAILED), reason=told)
+    wait_us = min(FIRST_BACKOFF_US << (count - 1), LONGEST_BACKOFF_US)
+    return Verdict(
+        task=replace(task, state=JobState.PENDING, not_before_us=now_us + wait_us),
+        reason=f"attempt {attempt.number} ended: {told}; "
+        f"the next one may start after {wait_us // 1_000_000} s",
+    )

@@ -1,0 +1,94 @@
+"""The door to everything about job.json: what it means, how it is checked, written and described.
+
+One table (`specfields`) makes the validator, the JSON Schema and the reference, so that they agree.
+The same check runs in `ccctl` and in the control plane.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from controlplane.model.specdocs import json_schema, reference_markdown
+from controlplane.model.specedit import apply_overrides
+from controlplane.model.specfaults import Faults, InvalidSpec, SpecFault
+from controlplane.model.specfields import JOB
+from controlplane.model.specvalues import Archive, JobSpec, Launcher, NodePath, Resources, Ship
+
+__all__ = [
+    "Archive",
+    "InvalidSpec",
+    "JobSpec",
+    "Launcher",
+    "NodePath",
+    "Resources",
+    "Ship",
+    "SpecFault",
+    "apply_overrides",
+    "canonical",
+    "canonical_json",
+    "json_schema",
+    "parse_spec",
+    "reference_markdown",
+    "spec_sha256",
+]
+
+VERSION: Final = 1
+"""Version of the format that `canonical` writes."""
+
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+)
+
+
+def parse_spec(document: Mapping[str, object], *, allow_ship: bool = False) -> JobSpec:
+    """Check a decoded job.json and give it as a value.
+
+    `allow_ship` lets `working_dir` name a folder to ship: for the client, before it ships it.
+    Raises `InvalidSpec` with every fault at once, and nothing else whatever `document` holds.
+    """
+    faults = Faults()
+    found = JOB.read(document, "", faults)
+    if found and isinstance(found.get("working_dir"), Ship) and not allow_ship:
+        faults.add(
+            "working_dir",
+            document["working_dir"],
+            "only ccctl can ship a folder; use ccctl submit, or upload an archive "
+            'and give {"sha256": "…", "size": bytes}',
+        )
+    faults.raise_if_any()
+    return _made(found or {})
+
+
+def canonical(spec: JobSpec) -> dict[str, object]:
+    """Give the document that says all of `spec`, defaults filled in; it parses to the same spec."""
+    return {**JOB.write(spec), "version": VERSION}
+
+
+def canonical_json(spec: JobSpec) -> str:
+    """Give the canonical document as compact JSON with sorted keys: equal specs give equal text."""
+    return _ENCODER.encode(canonical(spec))
+
+
+def spec_sha256(spec: JobSpec) -> str:
+    """Give the SHA-256 of the canonical JSON, in lower-case hex."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+def _made(found: dict[str, Any]) -> JobSpec:
+    if found["name"] is None:
+        found["name"] = _default_name(found["command"], found["launcher"])
+    # A hundred thousand queued jobs name the same few queues and accounts: keep each name once.
+    for shared in ("queue", "priority_class", "account"):
+        if found[shared] is not None:
+            found[shared] = sys.intern(found[shared])
+    return JobSpec(**found)
+
+
+def _default_name(command: tuple[str, ...], launcher: Launcher) -> str:
+    name = command[0].rstrip("/").rpartition("/")[2]
+    return name if re.fullmatch(r"[^\x00-\x1f\x7f-\x9f]{1,200}", name) else str(launcher)

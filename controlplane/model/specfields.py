@@ -1,0 +1,260 @@
+"""The table of job.json: every field once. Validator, schema and reference are made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from controlplane.model import speckinds as kinds
+from controlplane.model.specshapes import (
+    REQUIRED,
+    Field,
+    Names,
+    Table,
+    argv,
+    nested,
+    secret_text,
+    text_map,
+)
+from controlplane.model.specvalues import Launcher, Resources
+from controlplane.model.specworkdir import working_dir
+
+_SLUG = kinds.matching(
+    "^[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?$",
+    words="name, at most 63 of `a-z 0-9 - . _`",
+    complaint="must be a name of at most 63 characters: a-z, 0-9 and, between them, - . _",
+)
+_ENV_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_DNS_PART = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_LABEL_KEY = f"^((?=[^/]{{1,253}}/){_DNS_PART}([.]{_DNS_PART})*/)?{_LABEL_NAME}$"
+_LABEL_KEY_COMPILED = re.compile(_LABEL_KEY[1:-1])
+
+
+def _env_complaint(name: str) -> str | None:
+    if not _ENV_NAME.fullmatch(name):
+        return "is no name of an environment variable; use A-Z, a-z, 0-9 and _, no digit first"
+    if name.startswith("CC_"):
+        return "names that begin with CC_ are reserved for what the system tells a job; use another"
+    return None
+
+
+def _label_complaint(key: str) -> str | None:
+    if len(key) > 317 or not _LABEL_KEY_COMPILED.fullmatch(key):
+        return (
+            'is no label\'s key; write e.g. "team" or "example.com/team": after the / at most 63 of '
+            "A-Z, a-z, 0-9 and, between them, - _ ."
+        )
+    return None
+
+
+def _gpu_model_needs_gpus(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if found.get("gpu_model") is not None and found.get("gpus") == 0:
+        yield (
+            "gpu_model",
+            "means nothing without GPUs; set gpus to 1 or more, or leave gpu_model out",
+        )
+
+
+def _workers_fill_nodes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    per_node, workers = found.get("workers_per_node"), found.get("workers")
+    if per_node and workers and workers % per_node:
+        yield "workers_per_node", f"must divide workers ({workers}), so that every node has as many"
+
+
+RESOURCES: Final = Table(
+    title="What each worker needs: `resources`",
+    rules=(_gpu_model_needs_gpus,),
+    fields=(
+        Field(
+            name="gpus",
+            kind=kinds.integer(0, 1024),
+            default=0,
+            meaning="Whole GPUs.",
+            example=1,
+        ),
+        Field(
+            name="cpus",
+            kind=kinds.cores(),
+            default=1,
+            meaning="Cores; a fraction shares one.",
+            example=4,
+            attribute="cpu_millicores",
+        ),
+        Field(
+            name="memory",
+            kind=kinds.memory(),
+            default="1GiB",
+            meaning=(
+                "Memory. Units: B, kB, MB, GB, TB, PB (powers of 1000) and "
+                "KiB, MiB, GiB, TiB, PiB (powers of 1024)."
+            ),
+            example="8GiB",
+            attribute="memory_bytes",
+        ),
+        Field(
+            name="gpu_model",
+            kind=kinds.text(minimum=1, maximum=200),
+            meaning=(
+                "The model that each GPU must be, as `ccctl node show` names it. "
+                "Only with `gpus` of 1 or more."
+            ),
+            example="NVIDIA H100 80GB HBM3",
+        ),
+    ),
+)
+
+JOB: Final = Table(
+    title="Fields",
+    rules=(_workers_fill_nodes,),
+    fields=(
+        Field(
+            name="command",
+            kind=argv(),
+            default=REQUIRED,
+            meaning="The program and its arguments. No shell reads them.",
+            example=["python", "train.py"],
+        ),
+        Field(
+            name="name",
+            kind=kinds.text(minimum=1, maximum=200),
+            default_words="last part of the program's path",
+            meaning="What people call the job. Need not be unique.",
+            example="digits",
+        ),
+        Field(
+            name="launcher",
+            kind=kinds.choice(Launcher),
+            default="command",
+            meaning=(
+                "How the workers are started and joined: as ranks of Horovod, torchrun or MPI, or "
+                "as plain processes (`command`). The command has no `horovodrun` or `mpirun` in it."
+            ),
+            example="horovod",
+        ),
+        Field(
+            name="workers",
+            kind=kinds.integer(1, 1_000_000),
+            default=1,
+            meaning="Number of workers. They start together or not at all.",
+            example=8,
+        ),
+        Field(
+            name="workers_per_node",
+            kind=kinds.integer(1, 1_000_000),
+            default_words="as the scheduler finds room",
+            meaning="Exactly so many workers on each node. Must divide `workers`.",
+            example=4,
+        ),
+        Field(
+            name="resources",
+            kind=nested(RESOURCES, Resources),
+            default={},
+            meaning="What each worker needs.",
+            example={"gpus": 1, "cpus": 4, "memory": "8GiB"},
+        ),
+        Field(
+            name="env",
+            kind=text_map(
+                names=Names(pattern="^(?!CC_)[A-Za-z_][A-Za-z0-9_]*$", complaint=_env_complaint),
+                values=secret_text(),
+                words="map of names to strings, at most 1 MiB",
+                size=kinds.ARGUMENTS_LIMIT,
+                hidden=True,
+            ),
+            default={},
+            meaning="Environment variables. Names that begin with `CC_` are reserved.",
+            example={"OMP_NUM_THREADS": "4"},
+        ),
+        Field(
+            name="working_dir",
+            kind=working_dir(),
+            default_words="a fresh folder",
+            meaning="Where the workers run: a path on the nodes, or a folder that travels along.",
+            example={"ship": "."},
+        ),
+        Field(
+            name="time_limit",
+            kind=kinds.duration(1, 366 * 86_400),
+            default_words="no limit",
+            meaning="The longest that an attempt may run. Units, in this order: `d h m s`.",
+            example="2h",
+            attribute="time_limit_us",
+        ),
+        Field(
+            name="grace_period",
+            kind=kinds.duration(0, 3600),
+            default="10s",
+            meaning="Time between SIGTERM and SIGKILL when the workers are ended.",
+            example="1m",
+            attribute="grace_period_us",
+        ),
+        Field(
+            name="max_attempts",
+            kind=kinds.integer(1, 100),
+            default=1,
+            meaning="How often the program may be tried. Faults of nodes and network do not count.",
+            example=3,
+        ),
+        Field(
+            name="queue",
+            kind=_SLUG,
+            default="default",
+            meaning="The queue to wait in.",
+            example="default",
+        ),
+        Field(
+            name="priority_class",
+            kind=_SLUG,
+            default_words="the centre's default",
+            meaning="The priority class.",
+            example="high",
+        ),
+        Field(
+            name="account",
+            kind=_SLUG,
+            default="default",
+            meaning="The account that pays.",
+            example="vision",
+        ),
+        Field(
+            name="labels",
+            kind=text_map(
+                names=Names(pattern=_LABEL_KEY, complaint=_label_complaint),
+                values=kinds.matching(
+                    f"^({_LABEL_NAME})?$",
+                    words="string",
+                    complaint="must have at most 63 of A-Z, a-z, 0-9 and, between them, - _ .",
+                ),
+                words="map of keys to strings, at most 64",
+                entries=64,
+            ),
+            default={},
+            meaning="Labels to find the job by; keys and values as in Kubernetes.",
+            example={"team": "vision", "example.com/run": "7"},
+        ),
+        Field(
+            name="comment",
+            kind=kinds.text(maximum=4096, controls=True),
+            default="",
+            meaning="Free words.",
+            example="Baseline for the spring report.",
+        ),
+        Field(
+            name="version",
+            kind=kinds.integer(1, 1),
+            default=1,
+            meaning="Version of this format.",
+            example=1,
+            kept=False,
+        ),
+        Field(
+            name="$schema",
+            kind=kinds.text(maximum=2000),
+            meaning="Where your editor finds the JSON Schema that `ccctl schema` prints. Ignored.",
+            example="./job.schema.json",
+            kept=False,
+        ),
+    ),
+)

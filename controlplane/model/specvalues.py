@@ -1,0 +1,99 @@
+"""What a job asks for, as frozen values. They are made by `parse_spec` and are valid by then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Launcher(StrEnum):
+    """How a job's workers are started and joined."""
+
+    COMMAND = "command"
+    """Each worker is a plain process; nothing joins them."""
+    HOROVOD = "horovod"
+    """The workers are the ranks of a Horovod job (PyTorch or TensorFlow)."""
+    MPI = "mpi"
+    """The workers are the ranks of an MPI job."""
+    TORCHRUN = "torchrun"
+    """The workers are the ranks of a torch.distributed job, started by torchrun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What each worker needs."""
+
+    gpus: int
+    """Whole GPUs."""
+    cpu_millicores: int
+    """Cores, in thousandths."""
+    memory_bytes: int
+    """Memory, in bytes."""
+    gpu_model: str | None
+    """The model that each GPU must be; None for any. Only with `gpus` > 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePath:
+    """A folder that is on every node already."""
+
+    path: str
+    """Absolute, without `..`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """A folder that was shipped, and is kept under the hash of its content."""
+
+    sha256: str
+    """SHA-256 of the archive, in lower-case hex."""
+    size_bytes: int
+    """Size of the archive in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ship:
+    """A folder beside job.json that the client ships before it submits. No server accepts it."""
+
+    folder: str
+    """Relative to the folder of job.json, and inside it."""
+    exclude: tuple[str, ...]
+    """Glob patterns of what stays at home."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A validated request for a job, immutable once submitted."""
+
+    name: str
+    """Display name, for people; need not be unique."""
+    launcher: Launcher
+    """How workers are started and joined."""
+    command: tuple[str, ...]
+    """The program and its arguments; never passed through a shell."""
+    workers: int
+    """Number of workers, the size of the gang."""
+    workers_per_node: int | None
+    """Exactly so many workers on each node; None leaves it to the scheduler."""
+    resources: Resources
+    """What each worker needs."""
+    env: tuple[tuple[str, str], ...]
+    """The workers' environment as pairs sorted by name; `dict(spec.env)` makes a map of it."""
+    working_dir: NodePath | Archive | Ship | None
+    """Where workers run; None for a fresh folder."""
+    time_limit_us: int | None
+    """The longest that an attempt may run, in microseconds; None for no limit."""
+    queue: str
+    """Name of the queue."""
+    priority_class: str | None
+    """Name of the priority class; None for the default one."""
+    account: str
+    """Name of the account that pays."""
+    max_attempts: int
+    """How often the application may be tried in all."""
+    grace_period_us: int
+    """Time between SIGTERM and SIGKILL when workers are ended, in microseconds."""
+    labels: tuple[tuple[str, str], ...]
+    """Free labels as pairs sorted by key; `dict(spec.labels)` makes a map of it."""
+    comment: str
+    """Free words."""

@@ -1,0 +1,142 @@
+"""How attempts move on: shared by every command that touches one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from controlplane.model.job import Attempt, AttemptEvent, AttemptState, Cause, CauseKind, Task
+from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
+from controlplane.model.retry import judge
+from controlplane.model.words import describe_worker_end
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+_STARTED = frozenset({WorkerState.RUNNING, WorkerState.ENDED})
+
+
+def advance(draft: Draft, attempt: Attempt) -> None:
+    """Move an attempt as far as the reports on its leases allow, and write it down."""
+    leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
+    before = attempt
+    workers = attempt.workers
+    starts = [w.started_us for w in workers if w.started_us is not None]
+    if attempt.state is AttemptState.STAGING and starts:
+        attempt = replace(attempt.after(AttemptEvent.START), started_us=min(starts))
+    if attempt.state is AttemptState.STARTING and all(w.state in _STARTED for w in workers):
+        attempt = replace(attempt.after(AttemptEvent.RUN), running_us=max(starts))
+    if attempt.state is not AttemptState.STOPPING:
+        fault = first_fault(draft, leases, workers)
+        if fault is not None:
+            attempt = stop(draft, attempt, *fault)
+    if attempt.started_us is not None and before.started_us is None:
+        job = draft.jobs[attempt.job_id]
+        if job.started_us is None:
+            draft.jobs[job.job_id] = replace(job, started_us=attempt.started_us)
+    if all(lease.phase is LeasePhase.ENDED for lease in leases):
+        close(draft, attempt)
+        return
+    draft.attempts[attempt.key] = attempt
+    if attempt.state is not before.state:
+        changed: dict[str, object] = {"state": attempt.state}
+        if attempt.cause is not None:
+            changed["cause"] = attempt.cause.message
+        seq = draft.emit(f"attempt.{attempt.state}", attempt.name, changed)
+        draft.jobs[attempt.job_id] = replace(draft.jobs[attempt.job_id], revision=seq)
+        if attempt.state is AttemptState.STOPPING:
+            for lease in leases:
+                draft.turn(lease.node_uuid)
+
+
+def first_fault(
+    draft: Draft, leases: list[Lease], workers: tuple[WorkerStatus, ...]
+) -> tuple[AttemptState, Cause] | None:
+    """What went wrong first, and how the attempt will end for it; None when nothing did."""
+    for lease in leases:
+        node = draft.nodes[lease.node_uuid].facts.display_name
+        if lease.end is LeaseEnd.TIME_LIMIT:
+            message = "the time limit was reached"
+            return AttemptState.TIMED_OUT, Cause(kind=CauseKind.LIMIT, message=message, node=node)
+        if lease.end is LeaseEnd.LAUNCH_FAILED:
+            message = f"could not be started on {node}: {lease.message}"
+            return AttemptState.LAUNCH_FAILED, _infrastructure(message, node)
+        if lease.end is LeaseEnd.FENCED:
+            message = f"{node} was cut off from the control plane past its lease, and ended its workers"
+            return AttemptState.NODE_LOST, _infrastructure(message, node)
+        if lease.end is LeaseEnd.SUPERVISOR_LOST:
+            message = lease.message or f"the supervisor on {node} was lost"
+            return AttemptState.NODE_LOST, _infrastructure(message, node)
+    failed = [w for w in workers if w.state is WorkerState.ENDED and w.failed]
+    if failed:
+        first = min(failed, key=lambda w: (w.ended_us or 0, w.rank))
+        node = next(
+            draft.nodes[lease.node_uuid].facts.display_name
+            for lease in leases
+            if lease.first_rank <= first.rank < lease.first_rank + lease.workers
+        )
+        cause = Cause(
+            kind=CauseKind.APPLICATION,
+            message=f"rank {first.rank} on {node} {describe_worker_end(first)}",
+            rank=first.rank,
+            node=node,
+            exit_code=first.exit_code,
+            signal=first.signal,
+            stderr_tail=first.stderr_tail,
+        )
+        return AttemptState.FAILED, cause
+    for lease in leases:
+        if lease.phase is LeasePhase.ENDED and not _all_ended(lease, workers):
+            node = draft.nodes[lease.node_uuid].facts.display_name
+            message = lease.message or f"{node} ended it without having started every worker"
+            return AttemptState.LAUNCH_FAILED, _infrastructure(message, node)
+    return None
+
+
+def stop(draft: Draft, attempt: Attempt, outcome: AttemptState, cause: Cause) -> Attempt:
+    """The attempt on its way to an end; the caller writes it down and tells the nodes."""
+    attempt = attempt.after(AttemptEvent.STOP)
+    return replace(attempt, outcome=outcome, cause=cause, stopped_us=draft.now_us)
+
+
+def close(draft: Draft, attempt: Attempt) -> None:
+    """Nothing of it runs any more: give its leases back and decide what becomes of its task."""
+    ends = [w.ended_us for w in attempt.workers if w.ended_us is not None]
+    attempt = replace(
+        attempt.after(AttemptEvent.END),
+        ended_us=max(ends, default=draft.now_us),
+        stopped_us=attempt.stopped_us or min(ends, default=draft.now_us),
+    )
+    draft.attempts[attempt.key] = attempt
+    job = draft.jobs[attempt.job_id]
+    verdict = judge(job, draft.tasks[attempt.job_id, attempt.task_index], attempt, draft.now_us)
+    task: Task = verdict.task
+    draft.tasks[task.job_id, task.index] = task
+    changed: dict[str, object] = {"state": attempt.state, "job_state": task.state}
+    if attempt.cause is not None:
+        changed["cause"] = attempt.cause.message
+        changed["cause_kind"] = attempt.cause.kind
+    seq = draft.emit(f"attempt.{attempt.state}", attempt.name, changed)
+    for lease_id in attempt.lease_ids:
+        lease = draft.leases[lease_id]
+        draft.leases[lease_id] = replace(lease, removed_us=draft.now_us)
+        held = draft.node_leases.get(lease.node_uuid) or frozenset()
+        draft.node_leases[lease.node_uuid] = held - {lease_id}
+        draft.turn(lease.node_uuid)
+    draft.jobs[job.job_id] = replace(
+        job,
+        state=task.state,
+        reason=verdict.reason,
+        exit_code=attempt.exit_code if task.state.final else None,
+        ended_us=attempt.ended_us if task.state.final else None,
+        revision=seq,
+    )
+
+
+def _infrastructure(message: str, node: str) -> Cause:
+    return Cause(kind=CauseKind.INFRASTRUCTURE, message=message, node=node)
+
+
+def _all_ended(lease: Lease, workers: tuple[WorkerStatus, ...]) -> bool:
+    ranks = range(lease.first_rank, lease.first_rank + lease.workers)
+    return all(workers[rank].state is WorkerState.ENDED for rank in ranks)

@@ -1,0 +1,110 @@
+"""Changes in the making: the facts as a command sees them, with what it and its group want to change on top."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from controlplane.model.event import Actor, Event
+
+if TYPE_CHECKING:
+    from controlplane.model.job import Attempt, Job, Task
+    from controlplane.model.lease import Lease
+    from controlplane.model.node import Node
+    from controlplane.registry.facts import Cluster, Facts
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Readable(Protocol[K, V]):
+    def get(self, key: K, /) -> V | None: ...
+
+
+class Overlay(Generic[K, V]):
+    """A table with changes on top; None stands for a removed entry."""
+
+    __slots__ = ("_base", "changed")
+
+    def __init__(self, base: _Readable[K, V]) -> None:
+        """`base`: the table beneath, which is never changed."""
+        self._base = base
+        self.changed: dict[K, V | None] = {}
+
+    def get(self, key: K) -> V | None:
+        """The entry as it would be after this draft."""
+        if key in self.changed:
+            return self.changed[key]
+        return self._base.get(key)
+
+    def __getitem__(self, key: K) -> V:
+        """The entry; KeyError when there is none."""
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: K, value: V | None) -> None:
+        """Change an entry, in this draft."""
+        self.changed[key] = value
+
+
+class Draft:
+    """What a command reads and changes. It becomes true as a whole, or not at all."""
+
+    def __init__(self, base: Facts | Draft, now_us: int, actor: Actor) -> None:
+        """`base`: the facts, or the draft of the group that this command belongs to."""
+        self.now_us = now_us
+        self.actor = actor
+        self.cluster: Cluster = base.cluster
+        self.jobs: Overlay[int, Job] = Overlay(base.jobs)
+        self.tasks: Overlay[tuple[int, int], Task] = Overlay(base.tasks)
+        self.attempts: Overlay[tuple[int, int, int], Attempt] = Overlay(base.attempts)
+        self.leases: Overlay[int, Lease] = Overlay(base.leases)
+        self.nodes: Overlay[str, Node] = Overlay(base.nodes)
+        self.node_leases: Overlay[str, frozenset[int]] = Overlay(base.node_leases)
+        self.generations: Overlay[str, int] = Overlay(base.generations)
+        self.events: list[Event] = []
+
+    def absorb(self, inner: Draft) -> None:
+        """Take over what a command of this group has changed."""
+        self.cluster = inner.cluster
+        self.jobs.changed.update(inner.jobs.changed)
+        self.tasks.changed.update(inner.tasks.changed)
+        self.attempts.changed.update(inner.attempts.changed)
+        self.leases.changed.update(inner.leases.changed)
+        self.nodes.changed.update(inner.nodes.changed)
+        self.node_leases.changed.update(inner.node_leases.changed)
+        self.generations.changed.update(inner.generations.changed)
+        self.events.extend(inner.events)
+
+    def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
+        """Number and keep an event; every change of the facts comes with one. Returns its number."""
+        seq = self.cluster.seq + 1
+        self.cluster = replace(self.cluster, seq=seq)
+        self.events.append(
+            Event(
+                seq=seq,
+                time_us=self.now_us,
+                kind=kind,
+                actor=self.actor,
+                resource=resource,
+                changed=changed or {},
+            )
+        )
+        return seq
+
+    def next_job_id(self) -> int:
+        """A number for a new job; never given out twice."""
+        self.cluster = replace(self.cluster, last_job_id=self.cluster.last_job_id + 1)
+        return self.cluster.last_job_id
+
+    def next_lease_id(self) -> int:
+        """A number for a new lease, which is also its fencing token; never given out twice."""
+        self.cluster = replace(self.cluster, last_lease_id=self.cluster.last_lease_id + 1)
+        return self.cluster.last_lease_id
+
+    def turn(self, node_uuid: str) -> None:
+        """Say that a node's desired state changes with the event just emitted."""
+        self.generations[node_uuid] = self.cluster.seq

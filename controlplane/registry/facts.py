@@ -1,0 +1,163 @@
+"""The projection in memory: everything that lives, as decisions need it.
+
+Only live things are here: a job leaves when its final state has been committed, and is read from the store from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from controlplane.model.job import Attempt, Job, JobState, Task
+from controlplane.model.lease import Lease
+from controlplane.model.node import Node
+from controlplane.model.plan import NodeView, View, Waiting
+from controlplane.model.spec import Launcher
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+FREE_PORTS_SHOWN = 4
+"""So many free ports of a node are shown to a decision; a gang needs one or two."""
+PORTS_OF_LAUNCHER = {Launcher.HOROVOD: 1, Launcher.TORCHRUN: 1, Launcher.MPI: 1, Launcher.COMMAND: 0}
+"""Ports that a launcher needs on the gang's first node: rendezvous or master."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The cluster itself: identity and the numbers given out last."""
+
+    uuid: str
+    """Identity, made once."""
+    secret: str
+    """From which secrets of gangs are derived; never leaves the registry."""
+    epoch: int
+    """Grows with every start of a control plane."""
+    seq: int = 0
+    """Number of the last event."""
+    last_job_id: int = 0
+    """Number of the last job."""
+    last_lease_id: int = 0
+    """Number of the last lease; also its token."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is true as of event `cluster.seq`. Changed by `apply` alone."""
+
+    cluster: Cluster
+    jobs: dict[int, Job] = field(default_factory=dict)
+    tasks: dict[tuple[int, int], Task] = field(default_factory=dict)
+    attempts: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    node_leases: dict[str, frozenset[int]] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    _node_views: dict[str, NodeView] = field(default_factory=dict)
+
+    def apply(self, draft: Draft) -> None:
+        """Make a committed draft true."""
+        self.cluster = draft.cluster
+        _put(self.jobs, draft.jobs.changed)
+        _put(self.tasks, draft.tasks.changed)
+        _put(self.attempts, draft.attempts.changed)
+        _put(self.leases, draft.leases.changed)
+        _put(self.nodes, draft.nodes.changed)
+        _put(self.node_leases, draft.node_leases.changed)
+        _put(self.generations, draft.generations.changed)
+        for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
+            self._node_views.pop(uuid, None)
+        for key, attempt in draft.attempts.changed.items():
+            if attempt is not None and attempt.state.final:
+                del self.attempts[key]
+        for lease_id, lease in draft.leases.changed.items():
+            if lease is not None and lease.removed_us is not None:
+                del self.leases[lease_id]
+        for job_id in draft.jobs.changed:
+            self.index(job_id)
+
+    def index(self, job_id: int) -> None:
+        """Bring what is derived from a job up to date; forget a job that has ended."""
+        job, key = self.jobs[job_id], (job_id, 0)
+        if job.state is JobState.PENDING:
+            self.waiting[key] = waiting_task(job, self.tasks.get(key))
+        else:
+            self.waiting.pop(key, None)
+            self.reasons.pop(job_id, None)
+        if job.state.final:
+            del self.jobs[job_id]
+            self.tasks.pop(key, None)
+
+    def view(self, now_us: int) -> View:
+        """Everything that a scheduling decision may see."""
+        return View(
+            now_us=now_us,
+            seq=self.cluster.seq,
+            nodes=tuple(self.node_view(uuid) for uuid in self.nodes),
+            waiting=tuple(self.waiting.values()),
+        )
+
+    def node_view(self, uuid: str) -> NodeView:
+        """One node as a decision sees it."""
+        known = self._node_views.get(uuid)
+        if known is None:
+            held = [self.leases[lease_id] for lease_id in self.node_leases.get(uuid, ())]
+            known = view_of(self.nodes[uuid], held, self.cluster.last_lease_id)
+            self._node_views[uuid] = known
+        return known
+
+
+def _put(table: dict[K, V], changed: Mapping[K, V | None]) -> None:
+    for key, value in changed.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+
+
+def waiting_task(job: Job, task: Task | None) -> Waiting:
+    """A job's task as the scheduler sees it while it waits."""
+    spec = job.spec
+    return Waiting(
+        job_id=job.job_id,
+        task_index=0,
+        priority=job.priority,
+        created_us=job.created_us,
+        not_before_us=task.not_before_us if task is not None else 0,
+        workers=spec.workers,
+        workers_per_node=spec.workers_per_node,
+        resources=spec.resources,
+        ports=PORTS_OF_LAUNCHER[spec.launcher],
+    )
+
+
+def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
+    """A node with what is free of it. `hint` turns the order of ports, so that none is used again at once."""
+    facts = node.facts
+    devices = {device for lease in held for device in lease.device_ids}
+    cores = {core for lease in held for core in lease.cpu_ids}
+    ports = {port for lease in held for port in lease.ports}
+    span = max(facts.port_last - facts.port_first + 1, 0)
+    turned = (facts.port_first + (hint + i) % span for i in range(span))
+    return NodeView(
+        uuid=node.uuid,
+        display_name=facts.display_name,
+        takes_work=node.takes_work,
+        cpus=facts.cpus,
+        memory_bytes=facts.memory_bytes,
+        devices=facts.devices,
+        free_millicores=facts.cpus * 1000 - sum(lease.cpu_millicores for lease in held),
+        free_memory_bytes=facts.memory_bytes - sum(lease.memory_bytes for lease in held),
+        free_devices=tuple(
+            d for d in facts.devices if not d.fault and d.device_id not in devices
+        ),
+        free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
+        free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
+    )

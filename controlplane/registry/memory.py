@@ -1,0 +1,154 @@
+"""The store in memory: the same promises but durability, for simulation and quick tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import StaleControlPlane
+from controlplane.registry.facts import Cluster, Facts
+from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
+
+if TYPE_CHECKING:
+    from controlplane.model.event import Event
+    from controlplane.model.job import Attempt, Job, Task
+    from controlplane.model.lease import Lease
+    from controlplane.model.node import Node
+    from controlplane.registry.draft import Draft
+
+
+class MemoryStore:
+    """A store in memory. Like a database it outlives the registries that are opened over it."""
+
+    def __init__(self, cluster_uuid: str = "00000000-0000-4000-8000-000000000000") -> None:
+        """`cluster_uuid`: identity of the cluster."""
+        self._cluster = Cluster(uuid=cluster_uuid, secret="0" * 64, epoch=0)
+        self._epoch = 0
+        self._jobs: dict[int, Job] = {}
+        self._tasks: dict[tuple[int, int], Task] = {}
+        self._attempts: dict[tuple[int, int, int], Attempt] = {}
+        self._leases: dict[int, Lease] = {}
+        self._nodes: dict[str, Node] = {}
+        self._events: list[Event] = []
+        self._answers: dict[RequestKey, Answer] = {}
+
+    def open(self) -> Facts:
+        """Take the next epoch."""
+        self._cluster = replace(self._cluster, epoch=self._cluster.epoch + 1)
+        self._epoch = self._cluster.epoch
+        return self.reload()
+
+    def reload(self) -> Facts:
+        """Load what lives."""
+        facts = Facts(cluster=self._cluster, nodes=dict(self._nodes))
+        facts.generations = dict.fromkeys(self._nodes, max(self._cluster.seq, 1))
+        live = [job for job in self._jobs.values() if not job.state.final]
+        for job in live:
+            facts.jobs[job.job_id] = job
+            task = self._tasks.get((job.job_id, 0))
+            if task is not None:
+                facts.tasks[job.job_id, 0] = task
+            facts.index(job.job_id)
+        facts.attempts = {k: a for k, a in self._attempts.items() if not a.state.final}
+        facts.leases = {k: x for k, x in self._leases.items() if x.removed_us is None}
+        for lease in facts.leases.values():
+            held = facts.node_leases.get(lease.node_uuid, frozenset())
+            facts.node_leases[lease.node_uuid] = held | {lease.lease_id}
+        return facts
+
+    def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
+        """Take over a draft."""
+        if draft.cluster.epoch != self._cluster.epoch:
+            raise StaleControlPlane("another control plane has taken over")
+        self._cluster = draft.cluster
+        for table, overlay in (
+            (self._jobs, draft.jobs),
+            (self._tasks, draft.tasks),
+            (self._attempts, draft.attempts),
+            (self._leases, draft.leases),
+            (self._nodes, draft.nodes),
+        ):
+            _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
+        self._events.extend(draft.events)
+        self._answers.update(answers)
+
+    def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
+        """Those that were answered."""
+        return {key: self._answers[key] for key in keys if key in self._answers}
+
+    def job(self, job_id: int) -> JobRecord | None:
+        """One job."""
+        job = self._jobs.get(job_id)
+        return self._record(job, full=True) if job is not None else None
+
+    def jobs(
+        self, which: JobFilter, *, before: int | None, limit: int, full: bool
+    ) -> Sequence[JobRecord]:
+        """A page of jobs."""
+        newest = sorted(self._jobs.values(), key=lambda job: -job.job_id)
+        found = [
+            job
+            for job in newest
+            if (before is None or job.job_id < before) and matches(which, job)
+        ]
+        return [self._record(job, full=full) for job in found[:limit]]
+
+    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
+        """Those that have ended."""
+        return frozenset(i for i in job_ids if i in self._jobs and self._jobs[i].state.final)
+
+    def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
+        """A page of events."""
+        found = [
+            event
+            for event in self._events
+            if event.seq > after
+            and (
+                not resource
+                or event.resource == resource
+                or event.resource.startswith(f"{resource}/")
+            )
+        ]
+        return found[:limit]
+
+    def forget_answers(self, before_us: int) -> int:
+        """Drop old answers."""
+        old = [key for key, answer in self._answers.items() if answer.created_us < before_us]
+        for key in old:
+            del self._answers[key]
+        return len(old)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _record(self, job: Job, *, full: bool) -> JobRecord:
+        if not full:
+            return JobRecord(job=job, tasks=(), attempts=(), leases={})
+        return JobRecord(
+            job=job,
+            tasks=tuple(t for t in self._tasks.values() if t.job_id == job.job_id),
+            attempts=tuple(a for a in self._attempts.values() if a.job_id == job.job_id),
+            leases={k: x for k, x in self._leases.items() if x.job_id == job.job_id},
+        )
+
+
+def matches(which: JobFilter, job: Job) -> bool:
+    """Whether a filter takes a job."""
+    return (
+        (not which.states or job.state in which.states)
+        and (not which.owner or job.owner == which.owner)
+        and (not which.name_pattern or fnmatchcase(job.spec.name, which.name_pattern))
+        and (which.created_from_us is None or job.created_us >= which.created_from_us)
+        and (which.created_before_us is None or job.created_us < which.created_before_us)
+        and set(which.labels) <= set(job.spec.labels)
+    )
+
+
+def _put(table: dict[object, object], changed: Mapping[object, object]) -> None:
+    for key, value in changed.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value

@@ -1,0 +1,189 @@
+"""Commands of agents and operators: what a node reports, and whether it takes work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import NotFound
+from controlplane.model.lease import (
+    Lease,
+    LeaseEnd,
+    LeasePhase,
+    LeaseStatus,
+    WorkerState,
+    WorkerStatus,
+)
+from controlplane.model.node import Node, NodeFacts
+from controlplane.registry import attempts
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+_PHASES = list(LeasePhase)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """Everything that an agent observes."""
+
+    node_uuid: str
+    """The node."""
+    boot_id: str
+    """Its host's boot."""
+    facts: NodeFacts | None
+    """What the host has; None: as told before."""
+    leases: tuple[LeaseStatus, ...]
+    """Every lease that it knows of."""
+
+
+def observe(draft: Draft, report: NodeReport) -> None:
+    """Take in a node's report. Reports on leases that are over, or under a stale token, are passed over.
+
+    NotFound when the node is new and the report carries no facts.
+    """
+    node = draft.nodes.get(report.node_uuid)
+    if node is None and report.facts is None:
+        raise NotFound(f"nodes/{report.node_uuid}: unknown node; its agent must send its facts")
+    rebooted = node is not None and node.boot_id != report.boot_id
+    _update_node(draft, node, report)
+    statuses = {status.lease_id: status for status in report.leases}
+    for lease_id in sorted(draft.node_leases.get(report.node_uuid) or ()):
+        lease = draft.leases[lease_id]
+        status = statuses.get(lease_id)
+        if status is not None and status.token == lease.token:
+            _take_in(draft, lease, status)
+        elif lease.acknowledged:
+            node_name = draft.nodes[report.node_uuid].facts.display_name
+            lose(
+                draft,
+                lease,
+                f"{node_name} was rebooted" if rebooted else f"{node_name} knows nothing of it any more",
+            )
+
+
+def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
+    if node is None:
+        if report.facts is None:
+            raise AssertionError("a new node needs facts")
+        node = Node(
+            uuid=report.node_uuid,
+            facts=report.facts,
+            boot_id=report.boot_id,
+            created_us=draft.now_us,
+        )
+        draft.emit("node.joined", node.name, {"display_name": report.facts.display_name})
+        draft.turn(node.uuid)
+        draft.nodes[node.uuid] = node
+        return
+    changed: dict[str, object] = {}
+    if node.boot_id != report.boot_id:
+        changed["boot_id"] = report.boot_id
+    if report.facts is not None and node.facts != report.facts:
+        changed["facts"] = _difference(node.facts, report.facts)
+    if node.silent_since_us is not None:
+        changed["silent_since"] = None
+    if changed:
+        draft.emit("node.changed", node.name, changed)
+        draft.nodes[node.uuid] = replace(
+            node,
+            boot_id=report.boot_id,
+            facts=report.facts or node.facts,
+            silent_since_us=None,
+        )
+
+
+def _difference(before: NodeFacts, after: NodeFacts) -> list[str]:
+    return [name for name in NodeFacts.__slots__ if getattr(before, name) != getattr(after, name)]
+
+
+def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
+    """Merge a node's word on a lease. Phases never go back."""
+    phase = max(lease.phase, status.phase, key=_PHASES.index)
+    told = replace(
+        lease, acknowledged=True, phase=phase, end=status.end, message=status.message or lease.message
+    )
+    attempt = draft.attempts[lease.attempt_key]
+    workers = list(attempt.workers)
+    for worker in status.workers:
+        if (
+            lease.first_rank <= worker.rank < lease.first_rank + lease.workers
+            and workers[worker.rank].state is not WorkerState.ENDED
+        ):
+            workers[worker.rank] = worker
+    if told == lease and tuple(workers) == attempt.workers:
+        return
+    draft.leases[lease.lease_id] = told
+    attempts.advance(draft, replace(attempt, workers=tuple(workers)))
+
+
+def lose(draft: Draft, lease: Lease, message: str) -> None:
+    """Take a lease for ended because its node cannot tell of it any more."""
+    if lease.phase is LeasePhase.ENDED:
+        return
+    draft.leases[lease.lease_id] = replace(
+        lease, phase=LeasePhase.ENDED, end=LeaseEnd.SUPERVISOR_LOST, message=message
+    )
+    attempt = draft.attempts[lease.attempt_key]
+    ranks = range(lease.first_rank, lease.first_rank + lease.workers)
+    workers = tuple(
+        _lost(w) if w.rank in ranks and w.state is not WorkerState.ENDED else w
+        for w in attempt.workers
+    )
+    attempts.advance(draft, replace(attempt, workers=workers))
+
+
+def _lost(worker: WorkerStatus) -> WorkerStatus:
+    return replace(worker, state=WorkerState.LOST)
+
+
+def silence(draft: Draft, node_uuid: str, since_us: int) -> None:
+    """Say that a node has been silent past its lease: from now on it is unknown."""
+    node = draft.nodes[node_uuid]
+    if node.silent_since_us is None:
+        draft.emit("node.silent", node.name, {"silent_since": since_us})
+        draft.nodes[node_uuid] = replace(node, silent_since_us=since_us)
+
+
+def expire(draft: Draft, node_uuid: str) -> None:
+    """The lease of a silent node and its margin are over: its workers have been ended by their supervisors."""
+    node = draft.nodes[node_uuid]
+    for lease_id in sorted(draft.node_leases.get(node_uuid) or ()):
+        lose(draft, draft.leases[lease_id], f"{node.facts.display_name} was silent past its lease")
+
+
+def drain(draft: Draft, node_uuid: str, reason: str) -> None:
+    """Send a node no more work."""
+    node = _known(draft, node_uuid)
+    if node.drain_reason != reason:
+        draft.emit("node.drained", node.name, {"reason": reason})
+        draft.nodes[node_uuid] = replace(node, drain_reason=reason)
+
+
+def undrain(draft: Draft, node_uuid: str) -> None:
+    """Take a node back into service."""
+    node = _known(draft, node_uuid)
+    if node.drain_reason is not None:
+        draft.emit("node.undrained", node.name, {"reason": None})
+        draft.nodes[node_uuid] = replace(node, drain_reason=None)
+
+
+def _known(draft: Draft, node_uuid: str) -> Node:
+    node = draft.nodes.get(node_uuid)
+    if node is None:
+        raise NotFound(f"nodes/{node_uuid}: there is no such node")
+    return node
+
+
+def find(nodes: Iterable[Node], name: str) -> Node:
+    """The node of a resource name: `nodes/<uuid>`, or `nodes/<display name>` where that is unique. NotFound else."""
+    wanted = name.removeprefix("nodes/")
+    found = [n for n in nodes if wanted in (n.uuid, n.facts.display_name)]
+    if not found:
+        raise NotFound(f"nodes/{wanted}: there is no such node; `ccctl node list` shows them")
+    exact = [n for n in found if n.uuid == wanted]
+    if len(found) > 1 and not exact:
+        uuids = ", ".join(sorted(n.uuid for n in found))
+        raise NotFound(f"nodes/{wanted}: several nodes have this name; name one by its uuid: {uuids}")
+    return (exact or found)[0]

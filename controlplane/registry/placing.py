@@ -1,0 +1,125 @@
+"""The scheduler's command: make a plan true, after another look at each node that it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from controlplane.model.job import Attempt, JobState, Task, waiting_workers
+from controlplane.model.lease import Lease
+
+if TYPE_CHECKING:
+    from controlplane.model.plan import Part, Place
+    from controlplane.registry.draft import Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A placement that was no longer possible when it came to the commit."""
+
+    job_id: int
+    """The job."""
+    reason: str
+    """What had changed."""
+
+
+def commit_places(draft: Draft, places: Iterable[Place]) -> tuple[Refusal, ...]:
+    """Start what still can be started, each gang whole or not at all; answer what was refused, and why."""
+    refused = []
+    for place in places:
+        reason = _objection(draft, place)
+        if reason is None:
+            _start(draft, place)
+        else:
+            refused.append(Refusal(job_id=place.job_id, reason=reason))
+    return tuple(refused)
+
+
+def _objection(draft: Draft, place: Place) -> str | None:
+    job = draft.jobs.get(place.job_id)
+    if job is None or job.state is not JobState.PENDING:
+        return "the job does not wait any more"
+    if sum(part.workers for part in place.parts) != job.spec.workers:
+        return "the plan does not place the whole gang"
+    for part in place.parts:
+        reason = _node_objection(draft, part)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _node_objection(draft: Draft, part: Part) -> str | None:
+    node = draft.nodes.get(part.node_uuid)
+    if node is None or not node.takes_work:
+        return f"node {part.node_uuid} takes no work any more"
+    held = [draft.leases[i] for i in draft.node_leases.get(part.node_uuid) or ()]
+    facts, name = node.facts, node.facts.display_name
+    if sum(lease.cpu_millicores for lease in held) + part.cpu_millicores > facts.cpus * 1000:
+        return f"{name} has not enough free cores any more"
+    if sum(lease.memory_bytes for lease in held) + part.memory_bytes > facts.memory_bytes:
+        return f"{name} has not enough free memory any more"
+    healthy = {device.device_id for device in facts.devices if not device.fault}
+    if not healthy.issuperset(part.device_ids):
+        return f"a device of {name} is gone or broken"
+    for lease in held:
+        if not set(part.device_ids).isdisjoint(lease.device_ids):
+            return f"a device of {name} was taken meanwhile"
+        if not set(part.cpu_ids).isdisjoint(lease.cpu_ids):
+            return f"a core of {name} was taken meanwhile"
+        if not set(part.ports).isdisjoint(lease.ports):
+            return f"a port of {name} was taken meanwhile"
+    return None
+
+
+def _start(draft: Draft, place: Place) -> None:
+    job = draft.jobs[place.job_id]
+    task = draft.tasks.get((place.job_id, place.task_index))
+    number = task.attempts + 1 if task is not None else 1
+    leases, first_rank = [], 0
+    for part in place.parts:
+        lease_id = draft.next_lease_id()
+        lease = Lease(
+            lease_id=lease_id,
+            token=lease_id,
+            job_id=place.job_id,
+            task_index=place.task_index,
+            attempt=number,
+            node_uuid=part.node_uuid,
+            first_rank=first_rank,
+            workers=part.workers,
+            device_ids=part.device_ids,
+            cpu_ids=part.cpu_ids,
+            cpu_millicores=part.cpu_millicores,
+            memory_bytes=part.memory_bytes,
+            ports=part.ports,
+            added_us=draft.now_us,
+        )
+        leases.append(lease)
+        first_rank += part.workers
+    attempt = Attempt(
+        job_id=place.job_id,
+        task_index=place.task_index,
+        number=number,
+        lease_ids=tuple(lease.lease_id for lease in leases),
+        workers=tuple(
+            worker
+            for lease in leases
+            for worker in waiting_workers(lease.workers, lease.first_rank)
+        ),
+        created_us=draft.now_us,
+    )
+    nodes = [draft.nodes[lease.node_uuid].facts.display_name for lease in leases]
+    seq = draft.emit("attempt.placed", attempt.name, {"state": attempt.state, "nodes": nodes})
+    for lease in leases:
+        draft.leases[lease.lease_id] = lease
+        held = draft.node_leases.get(lease.node_uuid) or frozenset()
+        draft.node_leases[lease.node_uuid] = held | {lease.lease_id}
+        draft.turn(lease.node_uuid)
+    draft.attempts[attempt.key] = attempt
+    draft.tasks[place.job_id, place.task_index] = replace(
+        task or Task(job_id=place.job_id, index=place.task_index, state=JobState.ACTIVE),
+        state=JobState.ACTIVE,
+        attempts=number,
+    )
+    draft.jobs[job.job_id] = replace(job, state=JobState.ACTIVE, reason="", revision=seq)

@@ -1,0 +1,337 @@
+"""The registry: one writer over a store, and reads from what it has committed."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from controlplane.model.errors import (
+    ControlPlaneError,
+    NotFound,
+    Overloaded,
+    RequestIdReused,
+    StaleControlPlane,
+    StoreUnavailable,
+)
+from controlplane.registry.desired import orders_for
+from controlplane.registry.draft import Draft
+from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
+
+if TYPE_CHECKING:
+    from controlplane.model.event import Actor
+    from controlplane.model.job import Job
+    from controlplane.model.launch import LeaseOrder
+    from controlplane.model.node import Node
+    from controlplane.model.plan import Hold, View
+    from controlplane.registry.facts import Facts
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+GROUP_LIMIT = 2_000
+"""At most so many commands share a transaction."""
+QUEUE_LIMIT = 20_000
+"""At most so many commands wait for the writer; more are refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """Makes a command exactly-once under a request id that its caller chose."""
+
+    key: RequestKey
+    """Who asked, under which id."""
+    content_hash: str
+    """SHA-256 of what was asked: the same id with another content is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDesire:
+    """What a node should do."""
+
+    generation: int
+    """Changes with every change of it."""
+    orders: tuple[LeaseOrder, ...]
+    """One for each lease that it should know of."""
+
+
+@dataclass(slots=True)
+class _Item(Generic[T]):
+    command: Callable[[Draft], T]
+    actor: Actor
+    once: Once | None
+    future: Future[T]
+
+
+class Registry:
+    """The truth, behind one writer.
+
+    `submit` commands from any thread; they are answered after the commit. Reads tell what was committed.
+    """
+
+    def __init__(self, store: Store, now_us: Callable[[], int]) -> None:
+        """`now_us`: the present, UTC in microseconds."""
+        self._store = store
+        self._now_us = now_us
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
+        self._listeners: list[Callable[[Draft], None]] = []
+        self._facts: Facts = store.open()
+        self._writer: threading.Thread | None = None
+        self._closed = False
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._writer = threading.Thread(target=self._write, name="registry-writer")
+        self._writer.start()
+
+    def close(self) -> None:
+        """Answer what waits, then stop the writer and close the store."""
+        self._closed = True
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join()
+        self._store.close()
+
+    def listen(self, listener: Callable[[Draft], None]) -> None:
+        """Have `listener` called with each committed group, by the writer's thread; it must be quick."""
+        self._listeners.append(listener)
+
+    def submit(
+        self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None
+    ) -> Future[T]:
+        """Queue a command. With `once` its result must be JSON values, and a repeat gets the first result."""
+        future: Future[T] = Future()
+        if self._closed:
+            future.set_exception(StoreUnavailable("the control plane is shutting down"))
+        elif self._queue.qsize() > QUEUE_LIMIT:
+            future.set_exception(
+                Overloaded(f"{QUEUE_LIMIT} changes wait to be written; try again in a second")
+            )
+        else:
+            self._queue.put(_Item(command, actor, once, future))
+        return future
+
+    def _write(self) -> None:
+        running = True
+        while running:
+            group: list[_Item[Any]] = []
+            item = self._queue.get()
+            while item is not None:
+                group.append(item)
+                if len(group) >= GROUP_LIMIT or self._queue.empty():
+                    break
+                item = self._queue.get()
+            running = item is not None
+            if group:
+                try:
+                    self._run(group)
+                except StaleControlPlane as error:
+                    log.critical("%s", error)
+                    self._closed = True
+                    _fail(group, error)
+                except ControlPlaneError as error:
+                    _fail(group, error)
+                except Exception as error:
+                    log.exception("the writer failed")
+                    _fail(group, ControlPlaneError(f"internal error: {type(error).__name__}"))
+
+    def run_once(self) -> None:
+        """Write what waits, in the caller's thread: for simulation, where there is no writer thread."""
+        group: list[_Item[Any]] = []
+        while not self._queue.empty():
+            item = self._queue.get()
+            if item is not None:
+                group.append(item)
+        if group:
+            self._run(group)
+
+    def _run(self, group: list[_Item[Any]]) -> None:
+        known = self._known(group)
+        answers: dict[RequestKey, Answer] = {}
+        draft = Draft(self._facts, self._now_us(), group[0].actor)
+        results: list[tuple[_Item[Any], Any, Exception | None]] = []
+        for item in group:
+            try:
+                results.append((item, self._decide(item, draft, known, answers), None))
+            except ControlPlaneError as error:
+                results.append((item, None, error))
+            except Exception as error:
+                log.exception("a command failed")
+                results.append(
+                    (item, None, ControlPlaneError(f"internal error: {type(error).__name__}"))
+                )
+        if draft.events or answers:
+            self._commit(draft, answers)
+        for item, value, error in results:
+            if error is not None:
+                item.future.set_exception(error)
+            else:
+                item.future.set_result(value)
+
+    def _known(self, group: list[_Item[Any]]) -> Mapping[RequestKey, Answer]:
+        keys = [item.once.key for item in group if item.once is not None]
+        return self._store.answers(keys) if keys else {}
+
+    def _decide(
+        self,
+        item: _Item[Any],
+        draft: Draft,
+        known: Mapping[RequestKey, Answer],
+        answers: dict[RequestKey, Answer],
+    ) -> Any:
+        once = item.once
+        if once is not None:
+            first = known.get(once.key) or answers.get(once.key)
+            if first is not None and first.content_hash != once.content_hash:
+                raise RequestIdReused(
+                    f"request_id {once.key.request_id!r} was used for another request;"
+                    " use a new id for each new request"
+                )
+            if first is not None:
+                return first.body
+        inner = Draft(draft, draft.now_us, item.actor)
+        value = item.command(inner)
+        draft.absorb(inner)
+        if once is not None:
+            answers[once.key] = Answer(
+                content_hash=once.content_hash, body=value, created_us=draft.now_us
+            )
+        return value
+
+    def _commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
+        try:
+            self._store.commit(draft, answers)
+        except StoreUnavailable:
+            # Its fate is unclear: what the database says now is the truth.
+            fresh = self._store.reload()
+            with self._lock:
+                self._facts = fresh
+            raise
+        with self._lock:
+            self._facts.apply(draft)
+        for listener in self._listeners:
+            listener(draft)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    @property
+    def cluster_uuid(self) -> str:
+        """Identity of the cluster."""
+        return self._facts.cluster.uuid
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this control plane."""
+        return self._facts.cluster.epoch
+
+    def view(self, now_us: int) -> View:
+        """Everything that a scheduling decision may see."""
+        with self._lock:
+            return self._facts.view(now_us)
+
+    def hold(self, holds: Iterable[Hold]) -> None:
+        """Keep why tasks wait. Not written down: the next cycle says it again."""
+        with self._lock:
+            self._facts.reasons = {hold.job_id: hold.reason for hold in holds}
+
+    def reason(self, job: Job) -> str:
+        """Why a job waits or ended, or what it does, in words."""
+        if job.state.final:
+            return job.reason
+        with self._lock:
+            waits = self._facts.reasons.get(job.job_id)
+        if job.state == "pending":
+            return waits or job.reason or "waits for the scheduler's next cycle"
+        return job.reason
+
+    def nodes(self) -> list[tuple[Node, tuple[LeaseSummary, ...]]]:
+        """All nodes, each with what holds it."""
+        with self._lock:
+            return [(node, self._held(node.uuid)) for node in self._facts.nodes.values()]
+
+    def node(self, uuid: str) -> Node | None:
+        """One node."""
+        return self._facts.nodes.get(uuid)
+
+    def _held(self, uuid: str) -> tuple[LeaseSummary, ...]:
+        return tuple(
+            LeaseSummary(
+                attempt=f"jobs/{lease.job_id}/tasks/{lease.task_index}/attempts/{lease.attempt}",
+                cpu_millicores=lease.cpu_millicores,
+                memory_bytes=lease.memory_bytes,
+                device_ids=lease.device_ids,
+            )
+            for lease in (self._facts.leases[i] for i in self._facts.node_leases.get(uuid, ()))
+        )
+
+    def desire(self, node_uuid: str) -> NodeDesire:
+        """What a node should do now."""
+        with self._lock:
+            return NodeDesire(
+                generation=self.generation(node_uuid), orders=orders_for(self._facts, node_uuid)
+            )
+
+    def generation(self, node_uuid: str) -> int:
+        """The generation of a node's desired state; at least 1."""
+        return self._facts.generations.get(node_uuid, 1)
+
+    def lease_of(self, lease_id: int) -> tuple[int, int, int, int] | None:
+        """Job, task, attempt and token of a lease that holds."""
+        lease = self._facts.leases.get(lease_id)
+        if lease is None:
+            return None
+        return (lease.job_id, lease.task_index, lease.attempt, lease.token)
+
+    def live_job(self, job_id: int) -> JobRecord | None:
+        """A job that has not ended, from memory; None when it has, or when its past is in the store."""
+        with self._lock:
+            job = self._facts.jobs.get(job_id)
+            if job is None:
+                return None
+            task = self._facts.tasks.get((job_id, 0))
+            if task is None:
+                return JobRecord(job=job, tasks=(), attempts=(), leases={})
+            attempt = self._facts.attempts.get((job_id, 0, task.attempts))
+            if attempt is None or task.attempts > 1:
+                return None
+            leases = {i: self._facts.leases[i] for i in attempt.lease_ids}
+            return JobRecord(job=job, tasks=(task,), attempts=(attempt,), leases=leases)
+
+    def job(self, job_id: int) -> JobRecord:
+        """One job with all that became of it, live or ended. NotFound when there is none. May read the store."""
+        record = self.live_job(job_id) or self._store.job(job_id)
+        if record is None:
+            raise NotFound(f"jobs/{job_id}: there is no such job")
+        return record
+
+    @property
+    def store(self) -> Store:
+        """The store, for reads of what has ended."""
+        return self._store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSummary:
+    """What holds a part of a node."""
+
+    attempt: str
+    """Resource name of the attempt."""
+    cpu_millicores: int
+    """Processor time held."""
+    memory_bytes: int
+    """Memory held."""
+    device_ids: tuple[str, ...]
+    """Devices held."""
+
+
+def _fail(group: list[_Item[Any]], error: Exception) -> None:
+    for item in group:
+        if not item.future.done():
+            item.future.set_exception(error)

@@ -1,0 +1,330 @@
+"""Values as rows and back: the only place that knows both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from controlplane.model.event import Actor, Event
+from controlplane.model.job import Attempt, AttemptState, Cause, CauseKind, Job, JobState, Task
+from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
+from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
+from controlplane.model.spec import canonical_json, parse_spec
+from controlplane.registry.facts import Cluster
+
+Row = dict[str, Any]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def cluster_row(cluster: Cluster) -> Row:
+    """The cluster's one row."""
+    return {
+        "id": 1,
+        "uuid": cluster.uuid,
+        "secret": cluster.secret,
+        "epoch": cluster.epoch,
+        "seq": cluster.seq,
+        "last_job_id": cluster.last_job_id,
+        "last_lease_id": cluster.last_lease_id,
+    }
+
+
+def cluster_value(row: Mapping[str, Any]) -> Cluster:
+    """The cluster of its row."""
+    return Cluster(**{name: row[name] for name in cluster_row(_NO_CLUSTER) if name != "id"})
+
+
+_NO_CLUSTER = Cluster(uuid="", secret="", epoch=0)
+
+
+def job_row(job: Job) -> Row:
+    """A job's row."""
+    return {
+        "job_id": job.job_id,
+        "name": job.spec.name,
+        "spec": canonical_json(job.spec),
+        "spec_sha256": job.spec_sha256,
+        "owner": job.owner,
+        "account": job.spec.account,
+        "priority": job.priority,
+        "state": job.state.value,
+        "reason": job.reason,
+        "cancelled_by": job.cancelled_by,
+        "exit_code": job.exit_code,
+        "created_us": job.created_us,
+        "started_us": job.started_us,
+        "ended_us": job.ended_us,
+        "revision": job.revision,
+    }
+
+
+def job_value(row: Mapping[str, Any]) -> Job:
+    """The job of a row."""
+    return Job(
+        job_id=row["job_id"],
+        spec=parse_spec(json.loads(row["spec"])),
+        spec_sha256=row["spec_sha256"],
+        owner=row["owner"],
+        priority=row["priority"],
+        state=JobState(row["state"]),
+        reason=row["reason"],
+        cancelled_by=row["cancelled_by"],
+        exit_code=row["exit_code"],
+        created_us=row["created_us"],
+        started_us=row["started_us"],
+        ended_us=row["ended_us"],
+        revision=row["revision"],
+    )
+
+
+def task_row(task: Task) -> Row:
+    """A task's row."""
+    return {
+        "job_id": task.job_id,
+        "task_index": task.index,
+        "state": task.state.value,
+        "attempts": task.attempts,
+        "application_faults": task.application_faults,
+        "infrastructure_faults": task.infrastructure_faults,
+        "not_before_us": task.not_before_us,
+    }
+
+
+def task_value(row: Mapping[str, Any]) -> Task:
+    """The task of a row."""
+    return Task(
+        job_id=row["job_id"],
+        index=row["task_index"],
+        state=JobState(row["state"]),
+        attempts=row["attempts"],
+        application_faults=row["application_faults"],
+        infrastructure_faults=row["infrastructure_faults"],
+        not_before_us=row["not_before_us"],
+    )
+
+
+def attempt_row(attempt: Attempt) -> Row:
+    """An attempt's row; its workers have rows of their own."""
+    return {
+        "job_id": attempt.job_id,
+        "task_index": attempt.task_index,
+        "number": attempt.number,
+        "state": attempt.state.value,
+        "outcome": attempt.outcome.value if attempt.outcome else None,
+        "cause": _json(asdict(attempt.cause)) if attempt.cause else None,
+        "created_us": attempt.created_us,
+        "started_us": attempt.started_us,
+        "running_us": attempt.running_us,
+        "stopped_us": attempt.stopped_us,
+        "ended_us": attempt.ended_us,
+    }
+
+
+def attempt_value(
+    row: Mapping[str, Any], leases: Sequence[Lease], workers: Sequence[WorkerStatus]
+) -> Attempt:
+    """The attempt of a row, with its leases and workers in order of rank."""
+    return Attempt(
+        job_id=row["job_id"],
+        task_index=row["task_index"],
+        number=row["number"],
+        state=AttemptState(row["state"]),
+        outcome=AttemptState(row["outcome"]) if row["outcome"] else None,
+        cause=_cause(json.loads(row["cause"])) if row["cause"] else None,
+        lease_ids=tuple(lease.lease_id for lease in leases),
+        workers=tuple(workers),
+        created_us=row["created_us"],
+        started_us=row["started_us"],
+        running_us=row["running_us"],
+        stopped_us=row["stopped_us"],
+        ended_us=row["ended_us"],
+    )
+
+
+def _cause(raw: dict[str, Any]) -> Cause:
+    return Cause(**{**raw, "kind": CauseKind(raw["kind"])})
+
+
+def lease_row(lease: Lease) -> Row:
+    """A lease's row."""
+    return {
+        "lease_id": lease.lease_id,
+        "token": lease.token,
+        "job_id": lease.job_id,
+        "task_index": lease.task_index,
+        "attempt": lease.attempt,
+        "node_uuid": lease.node_uuid,
+        "first_rank": lease.first_rank,
+        "workers": lease.workers,
+        "device_ids": _json(lease.device_ids),
+        "cpu_ids": _json(lease.cpu_ids),
+        "cpu_millicores": lease.cpu_millicores,
+        "memory_bytes": lease.memory_bytes,
+        "ports": _json(lease.ports),
+        "added_us": lease.added_us,
+        "removed_us": lease.removed_us,
+        "acknowledged": int(lease.acknowledged),
+        "phase": lease.phase.value,
+        "end_kind": lease.end.value,
+        "message": lease.message,
+    }
+
+
+def lease_value(row: Mapping[str, Any]) -> Lease:
+    """The lease of a row."""
+    return Lease(
+        lease_id=row["lease_id"],
+        token=row["token"],
+        job_id=row["job_id"],
+        task_index=row["task_index"],
+        attempt=row["attempt"],
+        node_uuid=row["node_uuid"],
+        first_rank=row["first_rank"],
+        workers=row["workers"],
+        device_ids=tuple(json.loads(row["device_ids"])),
+        cpu_ids=tuple(json.loads(row["cpu_ids"])),
+        cpu_millicores=row["cpu_millicores"],
+        memory_bytes=row["memory_bytes"],
+        ports=tuple(json.loads(row["ports"])),
+        added_us=row["added_us"],
+        removed_us=row["removed_us"],
+        acknowledged=bool(row["acknowledged"]),
+        phase=LeasePhase(row["phase"]),
+        end=LeaseEnd(row["end_kind"]),
+        message=row["message"],
+    )
+
+
+def worker_rows(attempt: Attempt) -> list[Row]:
+    """Rows of an attempt's workers."""
+    return [
+        {
+            "job_id": attempt.job_id,
+            "task_index": attempt.task_index,
+            "attempt": attempt.number,
+            "rank": w.rank,
+            "local_rank": w.local_rank,
+            "state": w.state.value,
+            "pid": w.pid,
+            "exit_code": w.exit_code,
+            "signal": w.signal,
+            "started_us": w.started_us,
+            "ended_us": w.ended_us,
+            "stderr_tail": w.stderr_tail,
+            "stdout_bytes": w.stdout_bytes,
+            "stderr_bytes": w.stderr_bytes,
+        }
+        for w in attempt.workers
+    ]
+
+
+def worker_value(row: Mapping[str, Any]) -> WorkerStatus:
+    """The worker of a row."""
+    return WorkerStatus(
+        rank=row["rank"],
+        local_rank=row["local_rank"],
+        state=WorkerState(row["state"]),
+        pid=row["pid"],
+        exit_code=row["exit_code"],
+        signal=row["signal"],
+        started_us=row["started_us"],
+        ended_us=row["ended_us"],
+        stderr_tail=row["stderr_tail"],
+        stdout_bytes=row["stdout_bytes"],
+        stderr_bytes=row["stderr_bytes"],
+    )
+
+
+def node_row(node: Node) -> Row:
+    """A node's row; its devices have rows of their own."""
+    facts = {name: getattr(node.facts, name) for name in NodeFacts.__slots__}
+    del facts["devices"]
+    return {
+        "uuid": node.uuid,
+        "display_name": node.facts.display_name,
+        "facts": _json(facts),
+        "boot_id": node.boot_id,
+        "created_us": node.created_us,
+        "drain_reason": node.drain_reason,
+        "silent_since_us": node.silent_since_us,
+    }
+
+
+def node_value(row: Mapping[str, Any], devices: Sequence[Device]) -> Node:
+    """The node of a row, with its devices in their order."""
+    facts = json.loads(row["facts"])
+    facts["labels"] = tuple((key, value) for key, value in facts["labels"])
+    return Node(
+        uuid=row["uuid"],
+        facts=NodeFacts(**facts, devices=tuple(devices)),
+        boot_id=row["boot_id"],
+        created_us=row["created_us"],
+        drain_reason=row["drain_reason"],
+        silent_since_us=row["silent_since_us"],
+    )
+
+
+def device_rows(node: Node) -> list[Row]:
+    """Rows of a node's devices."""
+    return [
+        {
+            "node_uuid": node.uuid,
+            "device_id": d.device_id,
+            "kind": d.kind.value,
+            "model": d.model,
+            "memory_bytes": d.memory_bytes,
+            "device_index": d.index,
+            "pci_bus_id": d.pci_bus_id,
+            "numa_node": d.numa_node,
+            "nvlinks": d.nvlinks,
+            "fault": d.fault,
+        }
+        for d in node.facts.devices
+    ]
+
+
+def device_value(row: Mapping[str, Any]) -> Device:
+    """The device of a row."""
+    return Device(
+        device_id=row["device_id"],
+        kind=DeviceKind(row["kind"]),
+        model=row["model"],
+        memory_bytes=row["memory_bytes"],
+        index=row["device_index"],
+        pci_bus_id=row["pci_bus_id"],
+        numa_node=row["numa_node"],
+        nvlinks=row["nvlinks"],
+        fault=row["fault"],
+    )
+
+
+def event_row(event: Event) -> Row:
+    """An event's row."""
+    return {
+        "seq": event.seq,
+        "time_us": event.time_us,
+        "kind": event.kind,
+        "version": event.version,
+        "principal": event.actor.principal,
+        "peer": event.actor.peer,
+        "resource": event.resource,
+        "changed": _json(event.changed),
+    }
+
+
+def event_value(row: Mapping[str, Any]) -> Event:
+    """The event of a row."""
+    return Event(
+        seq=row["seq"],
+        time_us=row["time_us"],
+        kind=row["kind"],
+        version=row["version"],
+        actor=Actor(principal=row["principal"], peer=row["peer"]),
+        resource=row["resource"],
+        changed=json.loads(row["changed"]),
+    )

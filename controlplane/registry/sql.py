@@ -1,0 +1,351 @@
+"""The store on SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
+
+SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut (https://sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from controlplane.model.errors import Overloaded, StaleControlPlane, StoreUnavailable
+from controlplane.model.job import FINAL_JOB_STATES, Job
+from controlplane.registry import rows, tables
+from controlplane.registry.facts import Cluster, Facts
+from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
+
+if TYPE_CHECKING:
+    from controlplane.model.event import Event
+    from controlplane.model.lease import Lease
+    from controlplane.registry.draft import Draft
+
+_FINAL = [state.value for state in FINAL_JOB_STATES]
+_CHUNK = 500
+"""Numbers in one IN list; SQLite allows 32,766 parameters."""
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine for a database URL, with what each kind of database needs to be durable."""
+    engine = sa.create_engine(url, pool_pre_ping=True, json_serializer=json.dumps)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=OFF"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+class SqlStore:
+    """A store in a database whose schema is up to date (`registry.migrate`)."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: as SQLAlchemy takes it, e.g. `sqlite:////var/lib/controlplane/controlplane.db`."""
+        self._engine = connect(url)
+        insert: Any = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        self._upserts = {
+            table: _upsert(insert, table)
+            for table in (
+                tables.job,
+                tables.task,
+                tables.attempt,
+                tables.lease,
+                tables.worker,
+                tables.node,
+                tables.device,
+            )
+        }
+        self._epoch = 0
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def open(self) -> Facts:
+        """Take the next epoch, and load what lives."""
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(tables.cluster)).mappings().first()
+            if row is None:
+                cluster = Cluster(
+                    uuid=str(uuid.uuid4()), secret=secrets.token_hex(32), epoch=1
+                )
+                connection.execute(tables.cluster.insert(), rows.cluster_row(cluster))
+            else:
+                cluster = rows.cluster_value(row)
+                cluster = replace(cluster, epoch=cluster.epoch + 1)
+                connection.execute(tables.cluster.update().values(epoch=cluster.epoch))
+        self._epoch = cluster.epoch
+        return self.reload()
+
+    def reload(self) -> Facts:
+        """Load what lives."""
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(tables.cluster)).mappings().one()
+            facts = Facts(cluster=rows.cluster_value(row))
+            if facts.cluster.epoch != self._epoch:
+                raise _stale(self._epoch)
+            _load_nodes(connection, facts)
+            live = sa.select(tables.job).where(tables.job.c.state.not_in(_FINAL))
+            jobs = [rows.job_value(r) for r in connection.execute(live.order_by("job_id")).mappings()]
+            for record in _records(connection, jobs, full=True):
+                _load_job(facts, record)
+        return facts
+
+    def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
+        """One transaction for the whole draft."""
+        with self._transaction() as connection:
+            c = draft.cluster
+            guard = connection.execute(
+                tables.cluster.update()
+                .where(tables.cluster.c.id == 1, tables.cluster.c.epoch == self._epoch)
+                .values(seq=c.seq, last_job_id=c.last_job_id, last_lease_id=c.last_lease_id)
+            )
+            if guard.rowcount != 1:
+                raise _stale(self._epoch)
+            self._put(connection, tables.node, [rows.node_row(n) for n in _new(draft.nodes)])
+            for node in _new(draft.nodes):
+                connection.execute(
+                    tables.device.delete().where(tables.device.c.node_uuid == node.uuid)
+                )
+                self._put(connection, tables.device, rows.device_rows(node))
+            self._put(connection, tables.job, [rows.job_row(j) for j in _new(draft.jobs)])
+            self._put(connection, tables.task, [rows.task_row(t) for t in _new(draft.tasks)])
+            attempts = _new(draft.attempts)
+            self._put(connection, tables.attempt, [rows.attempt_row(a) for a in attempts])
+            self._put(connection, tables.lease, [rows.lease_row(x) for x in _new(draft.leases)])
+            workers = [row for a in attempts for row in rows.worker_rows(a)]
+            self._put(connection, tables.worker, workers)
+            if draft.events:
+                events = [rows.event_row(e) for e in draft.events]
+                connection.execute(tables.event.insert(), events)
+            if answers:
+                connection.execute(
+                    tables.request.insert(), [_answer_row(k, a) for k, a in answers.items()]
+                )
+
+    def _put(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
+        if values:
+            connection.execute(self._upserts[table], values)
+
+    def forget_answers(self, before_us: int) -> int:
+        """Drop old answers."""
+        with self._transaction() as connection:
+            c = tables.request.c.created_us
+            return connection.execute(tables.request.delete().where(c < before_us)).rowcount
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
+        """One query for a whole group."""
+        found: dict[RequestKey, Answer] = {}
+        c = tables.request.c
+        with self._transaction() as connection:
+            for i in range(0, len(keys), _CHUNK):
+                ids = [key.request_id for key in keys[i : i + _CHUNK]]
+                for row in connection.execute(
+                    sa.select(tables.request).where(c.request_id.in_(ids))
+                ).mappings():
+                    key = RequestKey(principal=row["principal"], request_id=row["request_id"])
+                    found[key] = Answer(
+                        content_hash=row["content_hash"],
+                        body=json.loads(row["answer"]),
+                        created_us=row["created_us"],
+                    )
+        return found
+
+    def job(self, job_id: int) -> JobRecord | None:
+        """One job."""
+        with self._transaction() as connection:
+            query = sa.select(tables.job).where(tables.job.c.job_id == job_id)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                return None
+            return _records(connection, [rows.job_value(row)], full=True)[0]
+
+    def jobs(
+        self, which: JobFilter, *, before: int | None, limit: int, full: bool
+    ) -> Sequence[JobRecord]:
+        """A page of jobs."""
+        query = _where(which).order_by(tables.job.c.job_id.desc())
+        if before is not None:
+            query = query.where(tables.job.c.job_id < before)
+        labels = dict(which.labels)
+        found: list[Job] = []
+        with self._transaction() as connection:
+            # Labels have no column of their own: they are looked for row by row.
+            result = connection.execute(query if labels else query.limit(limit)).mappings()
+            for row in result:
+                if not labels or labels.items() <= json.loads(row["spec"])["labels"].items():
+                    found.append(rows.job_value(row))
+                if len(found) >= limit:
+                    break
+            result.close()
+            return _records(connection, found, full=full)
+
+    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
+        """Those that have ended."""
+        found: set[int] = set()
+        c = tables.job.c
+        with self._transaction() as connection:
+            for i in range(0, len(job_ids), _CHUNK):
+                query = sa.select(c.job_id).where(
+                    c.job_id.in_(job_ids[i : i + _CHUNK]), c.state.in_(_FINAL)
+                )
+                found.update(connection.execute(query).scalars())
+        return frozenset(found)
+
+    def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
+        """A page of events."""
+        c = tables.event.c
+        query = sa.select(tables.event).where(c.seq > after).order_by(c.seq).limit(limit)
+        if resource:
+            # '0' follows '/': every name that begins with `resource/`, by the index.
+            parts = sa.and_(c.resource >= f"{resource}/", c.resource < f"{resource}0")
+            query = query.where(sa.or_(c.resource == resource, parts))
+        with self._transaction() as connection:
+            return [rows.event_value(row) for row in connection.execute(query).mappings()]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            if "disk is full" in str(error.orig) or "No space left" in str(error.orig):
+                where = self._engine.url.database
+                raise Overloaded(f"no room on the disk of the database {where}") from error
+            raise StoreUnavailable(
+                f"the database {self._engine.url.render_as_string()} does not answer: {error.orig}"
+            ) from error
+
+
+def _upsert(insert: Any, table: sa.Table) -> Any:
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    changed = {c.name: statement.excluded[c.name] for c in table.c if c.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def _new(overlay: Any) -> list[Any]:
+    return [value for value in overlay.changed.values() if value is not None]
+
+
+def _stale(epoch: int) -> StaleControlPlane:
+    return StaleControlPlane(
+        f"another control plane has taken over since epoch {epoch}: this one writes nothing more"
+    )
+
+
+def _answer_row(key: RequestKey, answer: Answer) -> rows.Row:
+    return {
+        "principal": key.principal,
+        "request_id": key.request_id,
+        "content_hash": answer.content_hash,
+        "answer": json.dumps(answer.body, separators=(",", ":"), sort_keys=True),
+        "created_us": answer.created_us,
+    }
+
+
+def _load_nodes(connection: sa.Connection, facts: Facts) -> None:
+    devices = defaultdict(list)
+    ordered = sa.select(tables.device).order_by("node_uuid", "device_index")
+    for row in connection.execute(ordered).mappings():
+        devices[row["node_uuid"]].append(rows.device_value(row))
+    for row in connection.execute(sa.select(tables.node).order_by("created_us", "uuid")).mappings():
+        facts.nodes[row["uuid"]] = rows.node_value(row, devices[row["uuid"]])
+        # Generations start anew with each epoch; the agent is told both.
+        facts.generations[row["uuid"]] = max(facts.cluster.seq, 1)
+
+
+def _load_job(facts: Facts, record: JobRecord) -> None:
+    job = record.job
+    facts.jobs[job.job_id] = job
+    for task in record.tasks:
+        facts.tasks[task.job_id, task.index] = task
+    for attempt in record.attempts:
+        if not attempt.state.final:
+            facts.attempts[attempt.key] = attempt
+    for lease in record.leases.values():
+        if lease.removed_us is None:
+            facts.leases[lease.lease_id] = lease
+            held = facts.node_leases.get(lease.node_uuid, frozenset())
+            facts.node_leases[lease.node_uuid] = held | {lease.lease_id}
+    facts.index(job.job_id)
+
+
+def _where(which: JobFilter) -> sa.Select[Any]:
+    c = tables.job.c
+    query = sa.select(tables.job)
+    if which.states:
+        query = query.where(c.state.in_([state.value for state in which.states]))
+    if which.owner:
+        query = query.where(c.owner == which.owner)
+    if which.name_pattern:
+        query = query.where(c.name.like(_like(which.name_pattern), escape="\\"))
+    if which.created_from_us is not None:
+        query = query.where(c.created_us >= which.created_from_us)
+    if which.created_before_us is not None:
+        query = query.where(c.created_us < which.created_before_us)
+    return query
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> list[JobRecord]:
+    if not full or not jobs:
+        return [JobRecord(job=job, tasks=(), attempts=(), leases={}) for job in jobs]
+    tasks, attempts, leases, workers = (defaultdict(list) for _ in range(4))
+    for i in range(0, len(jobs), _CHUNK):
+        ids = [job.job_id for job in jobs[i : i + _CHUNK]]
+        for table, order, into in (
+            (tables.task, ("job_id", "task_index"), tasks),
+            (tables.attempt, ("job_id", "task_index", "number"), attempts),
+            (tables.lease, ("lease_id",), leases),
+            (tables.worker, ("job_id", "task_index", "attempt", "rank"), workers),
+        ):
+            query = sa.select(table).where(table.c.job_id.in_(ids)).order_by(*order)
+            for row in connection.execute(query).mappings():
+                into[row["job_id"]].append(row)
+    return [
+        _record(job, tasks[job.job_id], attempts[job.job_id], leases[job.job_id], workers[job.job_id])
+        for job in jobs
+    ]
+
+
+def _record(job: Job, tasks: Any, attempts: Any, leases: Any, workers: Any) -> JobRecord:
+    by_attempt: dict[tuple[int, int, int], list[Lease]] = defaultdict(list)
+    for row in leases:
+        lease = rows.lease_value(row)
+        by_attempt[lease.attempt_key].append(lease)
+    of_attempt = defaultdict(list)
+    for row in workers:
+        key = (row["job_id"], row["task_index"], row["attempt"])
+        of_attempt[key].append(rows.worker_value(row))
+    values = []
+    for row in attempts:
+        key = (row["job_id"], row["task_index"], row["number"])
+        values.append(rows.attempt_value(row, by_attempt[key], of_attempt[key]))
+    return JobRecord(
+        job=job,
+        tasks=tuple(rows.task_value(row) for row in tasks),
+        attempts=tuple(values),
+        leases={lease.lease_id: lease for each in by_attempt.values() for lease in each},
+    )

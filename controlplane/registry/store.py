@@ -1,0 +1,104 @@
+"""What the registry asks of a store: to load, to commit, and to find what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from controlplane.model.event import Event
+    from controlplane.model.job import Attempt, Job, JobState, Task
+    from controlplane.model.lease import Lease
+    from controlplane.registry.draft import Draft
+    from controlplane.registry.facts import Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestKey:
+    """What makes a repeated request known: who asked, and the id that they chose."""
+
+    principal: str
+    """Who asked."""
+    request_id: str
+    """The id that they chose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer that a request got, kept so that a repeat gets the same."""
+
+    content_hash: str
+    """SHA-256 of what was asked, in hex."""
+    body: Mapping[str, object]
+    """The answer, as JSON values."""
+    created_us: int
+    """When it was given, UTC in microseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs; empty fields do not filter."""
+
+    states: frozenset[JobState] = frozenset()
+    """States, any of them."""
+    owner: str = ""
+    """Owner, exactly."""
+    name_pattern: str = ""
+    """Display name: a shell-style pattern with `*` and `?`."""
+    created_from_us: int | None = None
+    """Accepted at or after."""
+    created_before_us: int | None = None
+    """Accepted before."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that a job must have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job with everything that became of it."""
+
+    job: Job
+    """The job."""
+    tasks: tuple[Task, ...]
+    """Its tasks that were made so far."""
+    attempts: tuple[Attempt, ...]
+    """Its attempts, oldest first."""
+    leases: Mapping[int, Lease]
+    """Their leases, by number."""
+
+
+class Store(Protocol):
+    """Where the truth lies. One process writes; reads may come from any thread."""
+
+    def open(self) -> Facts:
+        """Take the next epoch, durably, and load everything that lives."""
+
+    def reload(self) -> Facts:
+        """Load everything that lives under the epoch that was taken: after a commit whose fate is unclear."""
+
+    def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
+        """Make a draft durable as a whole. StaleControlPlane when another epoch was taken meanwhile."""
+
+    def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
+        """Those of these requests that were answered before."""
+
+    def job(self, job_id: int) -> JobRecord | None:
+        """One job, live or ended."""
+
+    def jobs(
+        self, which: JobFilter, *, before: int | None, limit: int, full: bool
+    ) -> Sequence[JobRecord]:
+        """Jobs with numbers under `before`, newest first; without attempts unless `full`."""
+
+    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
+        """Those of these jobs that have ended."""
+
+    def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
+        """Events of a resource and its parts (all when empty), oldest first."""
+
+    def forget_answers(self, before_us: int) -> int:
+        """Drop answers given before this; how many there were."""
+
+    def close(self) -> None:
+        """Give back what it holds."""

@@ -1,0 +1,197 @@
+"""The tables, as SQLAlchemy Core declares them. Migrations must add up to exactly this.
+
+Times are UTC in integer microseconds. What people see is never protobuf bytes: values without columns of their own are JSON.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+    }
+)
+
+cluster = Table(
+    "cluster",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("uuid", String(36), nullable=False),
+    Column("secret", String(64), nullable=False, comment="from which gangs' secrets are derived"),
+    Column("epoch", BigInteger, nullable=False, comment="grows with every start"),
+    Column("seq", BigInteger, nullable=False, comment="number of the last event"),
+    Column("last_job_id", BigInteger, nullable=False),
+    Column("last_lease_id", BigInteger, nullable=False),
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(200), nullable=False, comment="the user's name for it"),
+    Column("spec", Text, nullable=False, comment="canonical JSON, never changed"),
+    Column("spec_sha256", String(64), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("account", String(63), nullable=False),
+    Column("priority", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cancelled_by", String(255), nullable=False),
+    Column("exit_code", Integer),
+    Column("created_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("revision", BigInteger, nullable=False, comment="event that changed it last"),
+    Index("ix_job_state_job_id", "state", "job_id"),
+    Index("ix_job_owner_job_id", "owner", "job_id"),
+    Index("ix_job_created_us", "created_us"),
+)
+
+task = Table(
+    "task",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("application_faults", Integer, nullable=False),
+    Column("infrastructure_faults", Integer, nullable=False),
+    Column("not_before_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(["job_id"], ["job.job_id"]),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(16)),
+    Column("cause", Text, comment="JSON; null while nothing has gone wrong"),
+    Column("created_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("running_us", BigInteger),
+    Column("stopped_us", BigInteger),
+    Column("ended_us", BigInteger),
+    ForeignKeyConstraint(["job_id", "task_index"], ["task.job_id", "task.task_index"]),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("lease_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("token", BigInteger, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("task_index", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("node_uuid", String(36), nullable=False),
+    Column("first_rank", Integer, nullable=False),
+    Column("workers", Integer, nullable=False),
+    Column("device_ids", Text, nullable=False, comment="JSON list"),
+    Column("cpu_ids", Text, nullable=False, comment="JSON list"),
+    Column("cpu_millicores", BigInteger, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("ports", Text, nullable=False, comment="JSON list"),
+    Column("added_us", BigInteger, nullable=False),
+    Column("removed_us", BigInteger),
+    Column("acknowledged", Integer, nullable=False, comment="1 once its node has reported it"),
+    Column("phase", String(16), nullable=False),
+    Column("end_kind", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["job_id", "task_index", "attempt"],
+        ["attempt.job_id", "attempt.task_index", "attempt.number"],
+    ),
+    ForeignKeyConstraint(["node_uuid"], ["node.uuid"]),
+    Index("ix_lease_job_id", "job_id"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("rank", Integer, primary_key=True, autoincrement=False),
+    Column("local_rank", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("stderr_tail", Text, nullable=False),
+    Column("stdout_bytes", BigInteger, nullable=False),
+    Column("stderr_bytes", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["job_id", "task_index", "attempt"],
+        ["attempt.job_id", "attempt.task_index", "attempt.number"],
+    ),
+)
+
+node = Table(
+    "node",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("display_name", String(255), nullable=False),
+    Column("facts", Text, nullable=False, comment="JSON, without the devices"),
+    Column("boot_id", String(64), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("drain_reason", Text),
+    Column("silent_since_us", BigInteger),
+)
+
+device = Table(
+    "device",
+    metadata,
+    Column("node_uuid", String(36), primary_key=True),
+    Column("device_id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("device_index", Integer, nullable=False),
+    Column("pci_bus_id", String(32), nullable=False),
+    Column("numa_node", Integer),
+    Column("nvlinks", Integer, nullable=False),
+    Column("fault", Text, nullable=False),
+    ForeignKeyConstraint(["node_uuid"], ["node.uuid"]),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("principal", String(255), nullable=False),
+    Column("peer", String(255), nullable=False),
+    Column("resource", String(255), nullable=False),
+    Column("changed", Text, nullable=False, comment="JSON"),
+    Index("ix_event_resource_seq", "resource", "seq"),
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("principal", String(255), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("content_hash", String(64), nullable=False),
+    Column("answer", Text, nullable=False, comment="canonical JSON"),
+    Column("created_us", BigInteger, nullable=False),
+    Index("ix_request_created_us", "created_us"),
+)

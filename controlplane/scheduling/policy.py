@@ -1,0 +1,46 @@
+"""The steps of a decision, in order: who goes next, where, and why the others wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from controlplane.model.plan import Hold, Place, Plan
+from controlplane.scheduling.placement import place
+from controlplane.scheduling.reasons import explain
+from controlplane.scheduling.scratch import ScratchNode
+
+if TYPE_CHECKING:
+    from controlplane.model.plan import View, Waiting
+
+
+def plan(view: View) -> Plan:
+    """Place as many waiting gangs as fit, by priority and then age; say of each other one why it waits.
+
+    Within one plan room only shrinks: a gang that asks for what an earlier one did not get cannot get it either, and is
+    held for the same reason without another look. So a long line of like jobs costs little.
+    """
+    nodes = sorted((ScratchNode(node) for node in view.nodes), key=lambda n: n.view.uuid)
+    places: list[Place] = []
+    holds: list[Hold] = []
+    refused: dict[tuple[object, ...], str] = {}
+    for gang in sorted(view.waiting, key=_order):
+        key = (gang.job_id, gang.task_index)
+        if gang.not_before_us > view.now_us:
+            wait_s = -(-(gang.not_before_us - view.now_us) // 1_000_000)
+            reason = f"backs off after a fault: the next attempt may start in {wait_s} s"
+        else:
+            shape = (gang.workers, gang.workers_per_node, gang.resources, gang.ports)
+            known = refused.get(shape)
+            if known is None:
+                parts = place(gang, nodes)
+                if parts is not None:
+                    places.append(Place(job_id=key[0], task_index=key[1], parts=parts))
+                    continue
+                known = refused[shape] = explain(gang, nodes)
+            reason = known
+        holds.append(Hold(job_id=key[0], task_index=key[1], reason=reason))
+    return Plan(seq=view.seq, places=tuple(places), holds=tuple(holds))
+
+
+def _order(gang: Waiting) -> tuple[int, int, int, int]:
+    return (-gang.priority, gang.created_us, gang.job_id, gang.task_index)

@@ -1,0 +1,99 @@
+"""What a supervisor is told to do: the workers of one lease on this node, as plain values.
+
+A launcher makes it (a pure function of the launch and the node), the agent writes it into the lease's folder as
+``plan.json``, and the supervisor reads it there. This module imports the standard library only, because every supervisor
+is a fork of a small process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """One process to start."""
+
+    rank: int
+    """Rank in the gang."""
+    local_rank: int
+    """Rank on this node."""
+    argv: tuple[str, ...]
+    """Program and arguments; looked up in the PATH of `env`, never passed through a shell."""
+    env: dict[str, str]
+    """The whole environment; nothing is inherited."""
+    cwd: str
+    """Folder to run in."""
+    cpu_ids: tuple[int, ...] = ()
+    """Cores to pin it to (this host's numbers); empty for no affinity."""
+    hostname: str = ""
+    """Run it under this hostname in a UTS namespace of its own; empty to keep the host's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendezvousPlan:
+    """A rendezvous store to serve beside the workers."""
+
+    host: str
+    """Address to listen on."""
+    port: int
+    """Port to listen on."""
+    scopes: dict[str, int]
+    """Members of each scope known beforehand: so many must finish before it is emptied."""
+    secret: str
+    """Opens the scopes that our own helpers use; the gang's programs cannot read those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """A group of workers to start and hold under one lease."""
+
+    lease_id: int
+    """The lease."""
+    token: int
+    """Its fencing token."""
+    workers: tuple[WorkerPlan, ...]
+    """What to start."""
+    rendezvous: RendezvousPlan | None = None
+    """The store to serve, when this node hosts it."""
+    wait_for: tuple[str, int] | None = None
+    """Address and port that must accept connections before the workers start."""
+    wait_ms: int = 60_000
+    """How long to wait for it, in milliseconds."""
+    time_limit_ms: int | None = None
+    """End the workers after so long, in milliseconds; None for no limit."""
+    grace_ms: int = 10_000
+    """Between SIGTERM and SIGKILL, in milliseconds."""
+    failure_grace_ms: int = 2_000
+    """As `grace_ms`, for the others when one worker has failed."""
+    deadline_file: str = ""
+    """File with the CLOCK_BOOTTIME microsecond at which this node's lease ends; empty: nobody fences."""
+    notify_socket: str = ""
+    """Unix datagram socket to nudge after each change of the status; empty for none."""
+    log_segment_bytes: int = 4 << 20
+    """Size of one segment of an output stream, in bytes."""
+    log_cap_bytes: int = 64 << 20
+    """Bytes of each output stream kept on the node; the oldest segments go first."""
+    job: dict[str, Any] = field(default_factory=dict)
+    """Labels for people who look at the folder: job, attempt, owner."""
+
+    def to_json(self) -> str:
+        """As `plan.json` keeps it."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> StepPlan:
+        """From `plan.json`. ValueError, KeyError or TypeError when it is not one."""
+        raw = json.loads(text)
+        raw["workers"] = tuple(
+            WorkerPlan(**{**w, "argv": tuple(w["argv"]), "cpu_ids": tuple(w["cpu_ids"])})
+            for w in raw["workers"]
+        )
+        if raw["rendezvous"] is not None:
+            raw["rendezvous"] = RendezvousPlan(**raw["rendezvous"])
+        if raw["wait_for"] is not None:
+            host, port = raw["wait_for"]
+            raw["wait_for"] = (host, port)
+        return StepPlan(**raw)
