@@ -1,4 +1,4 @@
-"""The units are right before anything starts: systemd's own checks, and what jobs must not inherit."""
+"""The units before anything starts: systemd's own checks, and what jobs must not inherit."""
 
 from __future__ import annotations
 
