@@ -43,8 +43,8 @@ def _env_complaint(name: str) -> str | None:
 def _label_complaint(key: str) -> str | None:
     if len(key) > 317 or not _LABEL_KEY_COMPILED.fullmatch(key):
         return (
-            'is no label\'s key; write e.g. "team" or "example.com/team": after the / at most 63 of '
-            "A-Z, a-z, 0-9 and, between them, - _ ."
+            'is no label\'s key; write e.g. "team" or "example.com/team": after the / at most 63 '
+            "of A-Z, a-z, 0-9 and, between them, - _ ."
         )
     return None
 

@@ -75,19 +75,20 @@ class Table:
         for key in value:
             if key not in self.by_name:
                 faults.unknown(path, key, self.by_name)
+        prefix = f"{path}." if path else ""
         found: dict[str, Any] = {}
         for one in self.fields:
             if one.name in value:
-                parsed = one.kind.read(value[one.name], join(path, one.name), faults)
+                parsed = one.kind.read(value[one.name], prefix + one.name, faults)
                 if parsed is not None and one.kept:
                     found[one.attribute] = parsed
             elif one.default is REQUIRED:
-                faults.note(join(path, one.name), f"is required; write e.g. {shown(one.example)}")
+                faults.note(prefix + one.name, f"is required; write e.g. {shown(one.example)}")
             elif one.kept:
                 found[one.attribute] = one.default_value
         for rule in self.rules:
             for name, message in rule(found):
-                faults.add(join(path, name), value[name], message)
+                faults.add(prefix + name, value[name], message)
         return found
 
     def write(self, made: object) -> dict[str, object]:
@@ -139,9 +140,9 @@ def text_list(*, maximum: int) -> Kind:
         before = faults.count
         items = []
         for index, item in enumerate(value):
-            found = read_text(item, join(path, index), faults)
+            found = read_text(item, f"{path}[{index}]", faults)
             if found == "":
-                faults.add(join(path, index), item, "must not be empty")
+                faults.add(f"{path}[{index}]", item, "must not be empty")
             items.append(found or "")
         return tuple(items) if faults.count == before else None
 
@@ -161,7 +162,7 @@ def argv() -> Kind:
             faults.add(path, value, 'must name a program, e.g. ["python", "train.py"]')
             return None
         before = faults.count
-        items = [read_text(item, join(path, index), faults) for index, item in enumerate(value)]
+        items = [read_text(item, f"{path}[{index}]", faults) for index, item in enumerate(value)]
         if faults.count > before:
             return None
         found = tuple(item for item in items if item is not None)
