@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from controlplane.kit.config import Loaded, Setting, settings_of
+from controlplane.kit.settings import Loaded, Setting, settings_of
 
 
 def render(loaded: Loaded[Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 import click
 
-from controlplane.kit.config import Setting, settings_of
+from controlplane.kit.settings import Setting, settings_of
 
 _METAVARS: dict[object, str] = {
     str: "TEXT",

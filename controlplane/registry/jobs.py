@@ -47,12 +47,15 @@ class Cancelled:
     """Jobs that had ended before."""
 
 
-def cancel(draft: Draft, job_ids: Iterable[int], ended: frozenset[int]) -> Cancelled:
-    """End jobs. `ended`: which of them the store knows as ended. NotFound, and nothing done, when one is neither."""
+def cancel(draft: Draft, job_ids: Iterable[int]) -> Cancelled:
+    """End jobs. NotFound, and nothing done, when there never was one of them.
+
+    Numbers are given out without gaps, so one that was given out and does not live any more has ended.
+    """
     cancelled, already = [], []
     for job_id in dict.fromkeys(job_ids):
         job = draft.jobs.get(job_id)
-        if job is None and job_id not in ended:
+        if not 1 <= job_id <= draft.cluster.last_job_id:
             raise NotFound(f"jobs/{job_id}: there is no such job")
         if job is None or job.state.final:
             already.append(job_id)

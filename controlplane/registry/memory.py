@@ -95,9 +95,9 @@ class MemoryStore:
         ]
         return [self._record(job, full=full) for job in found[:limit]]
 
-    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
-        """Those that have ended."""
-        return frozenset(i for i in job_ids if i in self._jobs and self._jobs[i].state.final)
+    def lease(self, lease_id: int) -> Lease | None:
+        """One lease."""
+        return self._leases.get(lease_id)
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """A page of events."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from controlplane.model.event import Actor
     from controlplane.model.job import Job
     from controlplane.model.launch import LeaseOrder
+    from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.plan import Hold, View
     from controlplane.registry.facts import Facts
@@ -282,12 +283,9 @@ class Registry:
         """The generation of a node's desired state; at least 1."""
         return self._facts.generations.get(node_uuid, 1)
 
-    def lease_of(self, lease_id: int) -> tuple[int, int, int, int] | None:
-        """Job, task, attempt and token of a lease that holds."""
-        lease = self._facts.leases.get(lease_id)
-        if lease is None:
-            return None
-        return (lease.job_id, lease.task_index, lease.attempt, lease.token)
+    def lease(self, lease_id: int) -> Lease | None:
+        """One lease, held or given back. May read the store."""
+        return self._facts.leases.get(lease_id) or self._store.lease(lease_id)
 
     def live_job(self, job_id: int) -> JobRecord | None:
         """A job that has not ended, from memory; None when it has, or when its past is in the store."""

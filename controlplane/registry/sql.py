@@ -193,17 +193,12 @@ class SqlStore:
             result.close()
             return _records(connection, found, full=full)
 
-    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
-        """Those that have ended."""
-        found: set[int] = set()
-        c = tables.job.c
+    def lease(self, lease_id: int) -> Lease | None:
+        """One lease."""
+        query = sa.select(tables.lease).where(tables.lease.c.lease_id == lease_id)
         with self._transaction() as connection:
-            for i in range(0, len(job_ids), _CHUNK):
-                query = sa.select(c.job_id).where(
-                    c.job_id.in_(job_ids[i : i + _CHUNK]), c.state.in_(_FINAL)
-                )
-                found.update(connection.execute(query).scalars())
-        return frozenset(found)
+            row = connection.execute(query).mappings().first()
+        return rows.lease_value(row) if row is not None else None
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """A page of events."""

@@ -91,8 +91,8 @@ class Store(Protocol):
     ) -> Sequence[JobRecord]:
         """Jobs with numbers under `before`, newest first; without attempts unless `full`."""
 
-    def ended(self, job_ids: Sequence[int]) -> frozenset[int]:
-        """Those of these jobs that have ended."""
+    def lease(self, lease_id: int) -> Lease | None:
+        """One lease, held or given back."""
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events of a resource and its parts (all when empty), oldest first."""

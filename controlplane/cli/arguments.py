@@ -1,0 +1,145 @@
+"""Kinds of arguments that several commands take, and the filter that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from controlplane.kit.clock import SystemClock
+from controlplane.model.job import JobState
+from controlplane.model.quantity import parse_duration, parse_memory
+
+if TYPE_CHECKING:
+    from controlplane.v1.job_service_pb2 import JobFilter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def job_name(value: str) -> str:
+    """Read a job's number or name, and give `jobs/123`."""
+    number = value.removeprefix("jobs/")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise click.BadParameter(f"{value!r} is no job; write its number, such as 123 or jobs/123.")
+    return f"jobs/{int(number)}"
+
+
+def node_name(value: str) -> str:
+    """Read a node's name or UUID, and give `nodes/…`."""
+    name = value.removeprefix("nodes/")
+    if not name or "/" in name:
+        raise click.BadParameter(f"{value!r} is no node; `ccctl node list` shows their names.")
+    return f"nodes/{name}"
+
+
+def moment(value: str) -> int:
+    """Read how long ago something was, or a date; give microseconds since 1970 in UTC."""
+    try:
+        return SystemClock().now_us() - parse_duration(value)
+    except ValueError:
+        pass
+    try:
+        return int(datetime.fromisoformat(value).astimezone().timestamp() * 1_000_000)
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{value!r} is no time; write how long ago, such as 2h or 1d12h, or a date such as "
+            "2026-03-01 or 2026-03-01T14:00."
+        ) from None
+
+
+def byte_size(value: str) -> int:
+    """Read an amount of bytes, at least one."""
+    try:
+        count = int(value) if value.isascii() and value.isdigit() else parse_memory(value)
+    except ValueError:
+        count = 0
+    if not 0 < count < 2**62:
+        raise click.BadParameter(
+            f"{value!r} is no size; write e.g. 4KiB, 1MB or a number of bytes."
+        )
+    return count
+
+
+def label(value: str) -> tuple[str, str]:
+    """Read a label and its value."""
+    key, equals, text = value.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{value!r} is no label; write KEY=VALUE.")
+    return key, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which jobs somebody wants, as the options say it."""
+
+    state: tuple[str, ...] = ()
+    """States, any of them."""
+    owner: str = ""
+    """Owner."""
+    name: str = ""
+    """Pattern of display names."""
+    label: tuple[tuple[str, str], ...] = ()
+    """Labels."""
+    since: int | None = None
+    """Submitted at or after, UTC in microseconds."""
+    until: int | None = None
+    """Submitted before, UTC in microseconds."""
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is filtered."""
+        return self == Wanted()
+
+    def filter(self) -> JobFilter:
+        """Give it as the server understands it."""
+        from controlplane.v1 import job_pb2, job_service_pb2
+
+        result = job_service_pb2.JobFilter(
+            states=[job_pb2.JobState.Value(f"JOB_STATE_{state.upper()}") for state in self.state],
+            owner=self.owner,
+            display_name=self.name,
+            labels=dict(self.label),
+        )
+        if self.since is not None:
+            result.created_after.FromMicroseconds(self.since)
+        if self.until is not None:
+            result.created_before.FromMicroseconds(self.until)
+        return result
+
+
+def filter_options(command: F) -> F:
+    """Give a command the options of a filter; its function takes them as keyword arguments."""
+    options = (
+        click.option(
+            "--state",
+            multiple=True,
+            type=click.Choice([str(state) for state in JobState], case_sensitive=False),
+            help="Jobs in this state. Several: in any of them.",
+        ),
+        click.option("--owner", default="", metavar="NAME", help="Jobs of this owner."),
+        click.option(
+            "--name", default="", metavar="PATTERN", help="Jobs of this name; * and ? are wild."
+        ),
+        click.option(
+            "--label",
+            multiple=True,
+            type=label,
+            metavar="KEY=VALUE",
+            help="Jobs with this label. Several: with all of them.",
+        ),
+        click.option(
+            "--since",
+            type=moment,
+            metavar="TIME",
+            help="Jobs submitted since: 2h, 1d12h, or a date.",
+        ),
+        click.option(
+            "--until", type=moment, metavar="TIME", help="Jobs submitted before that time."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

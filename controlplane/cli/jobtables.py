@@ -1,0 +1,198 @@
+"""Jobs as tables and pages for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from controlplane.cli import text
+from controlplane.cli.render import enum_word, struct
+from controlplane.model.words import signal_name
+from controlplane.v1 import event_pb2, job_pb2, lease_pb2
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES: Final = {
+    "pending": "yellow",
+    "active": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+    "running": "cyan",
+    "staging": "yellow",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "preempted": "magenta",
+    "timed_out": "red",
+    "node_lost": "red",
+    "launch_failed": "red",
+    "ready": "green",
+    "unknown": "red",
+    "draining": "yellow",
+    "drained": "magenta",
+    "lost": "red",
+}
+"""Colour of each state, on terminals."""
+
+
+def state(word: str) -> Text:
+    """A state in its colour."""
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def cell(value: object) -> Text:
+    """Anything as one harmless line."""
+    return Text(text.visible_line(str(value)))
+
+
+def table(*columns: str, wide: str = "") -> Table:
+    """A table without lines; the column named `wide` gets what room there is, and is cut there."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        made.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name == wide else None)
+    return made
+
+
+def job_state(job: job_pb2.Job) -> str:
+    """Word for a job's state."""
+    return enum_word(job_pb2.JobState.DESCRIPTOR, job.state)
+
+
+def attempt_state(attempt: job_pb2.Attempt) -> str:
+    """Word for an attempt's state."""
+    return enum_word(job_pb2.AttemptState.DESCRIPTOR, attempt.state)
+
+
+def running_time(job: job_pb2.Job, now_us: int) -> str:
+    """How long a job runs or ran; empty before its start."""
+    if not job.HasField("start_time"):
+        return ""
+    end = text.micros(job.end_time) if job.HasField("end_time") else now_us
+    return text.duration(end - text.micros(job.start_time))
+
+
+def draw_jobs(console: Console, jobs: Iterable[job_pb2.Job], now_us: int) -> None:
+    """One line for each job."""
+    made = table(
+        "JOB", "NAME", "STATE", "OWNER", "WORKERS", "GPUS", "AGE", "RAN", "REASON", wide="REASON"
+    )
+    for job in jobs:
+        spec = struct(job.spec)
+        workers = spec.get("workers", 1)
+        made.add_row(
+            cell(job.job_id),
+            cell(job.display_name),
+            state(job_state(job)),
+            cell(job.owner),
+            cell(workers),
+            cell(workers * spec.get("resources", {}).get("gpus", 0)),
+            cell(text.duration(now_us - text.micros(job.create_time))),
+            cell(running_time(job, now_us)),
+            cell(job.reason),
+        )
+    console.print(made)
+
+
+def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
+    """Everything about one job."""
+    spec = struct(job.spec)
+    console.print(cell(f"{job.name}  {job.display_name}"), style="bold")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+
+    def fact(name: str, value: object) -> None:
+        facts.add_row(name, value if isinstance(value, Text) else Text(text.visible(str(value))))
+
+    fact("State", Text.assemble(state(job_state(job)), f"  {text.visible_line(job.reason)}"))
+    if job.HasField("exit_code"):
+        fact("Exit code", job.exit_code)
+    fact("Owner", job.owner)
+    fact("Launcher", spec.get("launcher", ""))
+    fact("Command", text.visible_line(text.shell_words(spec.get("command"))))
+    fact("Asks for", text.request_words(spec))
+    for name in ("queue", "priority_class", "account", "time_limit", "comment"):
+        if spec.get(name):
+            fact(name.replace("_", " ").capitalize(), spec[name])
+    if spec.get("labels"):
+        fact("Labels", ", ".join(f"{k}={v}" for k, v in spec["labels"].items()))
+    created = text.micros(job.create_time)
+    fact("Submitted", f"{text.local_time(created)} ({text.duration(now_us - created)} ago)")
+    if job.HasField("start_time"):
+        waited = text.duration(text.micros(job.start_time) - created)
+        fact("Started", f"{text.local_time(text.micros(job.start_time))} (waited {waited})")
+    if job.HasField("end_time"):
+        ended = text.local_time(text.micros(job.end_time))
+        ran = running_time(job, now_us)
+        fact("Ended", f"{ended} (ran {ran})" if ran else ended)
+    console.print(Padding(facts, (0, 0, 0, 2)))
+    for attempt in job.attempts:
+        _draw_attempt(console, attempt)
+
+
+def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
+    console.print()
+    console.print(
+        Text.assemble(
+            f"Attempt {attempt.number}  ", state(attempt_state(attempt)), "  ", _phases(attempt)
+        )
+    )
+    if attempt.HasField("cause"):
+        console.print(Text(f"  Cause: {text.visible_line(attempt.cause.message)}"))
+        for line in text.visible(attempt.cause.stderr_tail).splitlines():
+            console.print(Text(f"    | {line}"))
+    devices = {lease.node: len(lease.device_ids) for lease in attempt.leases}
+    made = table("RANK", "NODE", "STATE", "PID", "EXIT", "DEVICES ON NODE", "STDOUT", "STDERR")
+    for worker in attempt.workers:
+        made.add_row(
+            cell(worker.rank),
+            cell(worker.node_display_name or worker.node),
+            state(enum_word(lease_pb2.WorkerState.DESCRIPTOR, worker.state)),
+            cell(worker.pid or ""),
+            cell(_exit(worker)),
+            cell(devices.get(worker.node, 0)),
+            cell(text.size(worker.stdout_bytes)),
+            cell(text.size(worker.stderr_bytes)),
+        )
+    console.print(Padding(made, (0, 0, 0, 2)))
+
+
+def _phases(attempt: job_pb2.Attempt) -> str:
+    """How long each part of an attempt took, as far as it came."""
+    names = ("create_time", "start_time", "running_time", "stop_time", "end_time")
+    words = ("staging", "starting", "running", "stopping")
+    moments = [(n, text.micros(getattr(attempt, n))) for n in names if attempt.HasField(n)]
+    parts = []
+    for (begin, began), (_, ended) in zip(moments, moments[1:], strict=False):
+        parts.append(f"{words[names.index(begin)]} {text.duration(ended - began)}")
+    return f"({', '.join(parts)})" if parts else ""
+
+
+def _exit(worker: lease_pb2.Worker) -> str:
+    if worker.HasField("signal") and worker.signal:
+        return signal_name(worker.signal)
+    return str(worker.exit_code) if worker.HasField("exit_code") else ""
+
+
+def draw_events(console: Console, events: Iterable[event_pb2.Event]) -> None:
+    """One line for each event, as a sentence."""
+    made = table("TIME", "WHAT HAPPENED", "BY", wide="WHAT HAPPENED")
+    for event in events:
+        made.add_row(
+            cell(text.local_time(text.micros(event.time))),
+            cell(event_sentence(event)),
+            cell(f"{event.principal} ({event.peer})" if event.peer else event.principal),
+        )
+    console.print(made)
+
+
+def event_sentence(event: event_pb2.Event) -> str:
+    """Say what happened: `jobs/3: submitted`, `jobs/3/tasks/0/attempts/1: placed; node=a`."""
+    what = event.kind.partition(".")[2].replace("_", " ") or event.kind
+    changed = "; ".join(f"{key} = {value}" for key, value in struct(event.changed).items())
+    return f"{event.resource}: {what}" + (f"; {changed}" if changed else "")

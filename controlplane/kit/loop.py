@@ -1,0 +1,90 @@
+"""Periodic duties: APScheduler beats the time, and an event of our own carries wake-ups.
+
+APScheduler 3 drops a wake-up for a job that runs, and follows the wall clock; so it only rings, and each duty has a thread
+that runs when it was rung or woken, once for any number of rings.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Duty:
+    """Something to do now and then, and at once when it is woken."""
+
+    name: str
+    """For logs and threads."""
+    run: Callable[[], object]
+    """The duty's one verb; it can be called without any loop."""
+    period_s: float
+    """Done at least so often, in seconds."""
+    gap_s: float = 0.0
+    """Rests so long after each run, so that wake-ups in a burst share the next run."""
+    _ring: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Have it done as soon as possible. Any thread may call it; it never waits."""
+        self._ring.set()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._loop, name=f"duty-{self.name}")
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._ring.wait()
+            self._ring.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self.run()
+            except Exception:
+                log.exception("the duty %s failed; it is tried again", self.name)
+            if self.gap_s:
+                time.sleep(self.gap_s)
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._ring.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+class Duties:
+    """A set of duties that begin and end together."""
+
+    def __init__(self, *duties: Duty) -> None:
+        """`duties`: all of them."""
+        self._duties = duties
+        self._scheduler = BackgroundScheduler(timezone="UTC")
+        for duty in duties:
+            self._scheduler.add_job(
+                duty.wake, "interval", seconds=duty.period_s, name=duty.name, max_instances=1
+            )
+
+    def start(self) -> None:
+        """Begin; each duty is done once at the beginning."""
+        # APScheduler tells of every ring at INFO.
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        for duty in self._duties:
+            duty._start()
+            duty.wake()
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End, when what runs has finished."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        for duty in self._duties:
+            duty._end()

@@ -1,0 +1,164 @@
+"""Who calls, and what they may do: a principal on every call, and one table of permissions. What is not in it is denied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from controlplane.model.errors import NotAllowed, WrongState
+
+
+class Role(StrEnum):
+    """What a principal is."""
+
+    USER = "user"
+    """Submits jobs, sees and ends them."""
+    ADMIN = "admin"
+    """As a user, and runs the fleet."""
+    AGENT = "agent"
+    """Speaks for a node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who speaks, authenticated; never a field of a request."""
+
+    name: str
+    """A user's, an operator's or an agent's name."""
+    role: Role
+    """What it is."""
+
+
+_PEOPLE = frozenset({Role.USER, Role.ADMIN})
+_ADMIN = frozenset({Role.ADMIN})
+_AGENT = frozenset({Role.AGENT})
+_ALL = frozenset(Role)
+
+PERMISSIONS: dict[str, frozenset[Role]] = {
+    "/controlplane.v1.JobService/SubmitJob": _PEOPLE,
+    "/controlplane.v1.JobService/GetJob": _PEOPLE,
+    "/controlplane.v1.JobService/ListJobs": _PEOPLE,
+    "/controlplane.v1.JobService/CancelJobs": _PEOPLE,
+    "/controlplane.v1.JobService/WatchJob": _PEOPLE,
+    "/controlplane.v1.JobService/ListEvents": _PEOPLE,
+    "/controlplane.v1.JobService/ReadLogs": _PEOPLE,
+    "/controlplane.v1.FleetService/ListNodes": _PEOPLE,
+    "/controlplane.v1.FleetService/GetNode": _PEOPLE,
+    "/controlplane.v1.FleetService/DrainNode": _ADMIN,
+    "/controlplane.v1.FleetService/UndrainNode": _ADMIN,
+    "/controlplane.v1.FleetService/GetServerInfo": _ALL,
+    "/controlplane.v1.BlobService/GetBlob": _PEOPLE,
+    "/controlplane.v1.BlobService/UploadBlob": _PEOPLE,
+    "/controlplane.v1.BlobService/DownloadBlob": _ALL,
+    "/controlplane.v1.AgentService/Synchronize": _AGENT,
+    "/controlplane.v1.AgentService/ShipLogs": _AGENT,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ALL,
+    "/grpc.channelz.v1.Channelz/GetTopChannels": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetServers": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetServer": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetServerSockets": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetChannel": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetSubchannel": _ADMIN,
+    "/grpc.channelz.v1.Channelz/GetSocket": _ADMIN,
+}
+"""Which roles may call which rpc."""
+
+PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+"""Open to everybody: load balancers and service managers ask without credentials."""
+
+
+class Unauthenticated(NotAllowed):
+    """The call carries no valid token."""
+
+
+class TokenFile:
+    """Tokens of principals, hashed, in a file that only its owner can read."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: need not exist yet."""
+        self._path = path
+        self._principals: dict[str, Principal] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def principal(self, token: str) -> Principal | None:
+        """Whose token it is. A changed file counts from the next call on."""
+        self._refresh()
+        return self._principals.get(_digest(token))
+
+    def add(self, name: str, role: Role) -> str:
+        """Make a token for a principal; it is told this once, and kept only as a hash."""
+        token = f"cc_{secrets.token_urlsafe(32)}"
+        entries = [*self._read(), {"principal": name, "role": role.value, "sha256": _digest(token)}]
+        text = json.dumps({"tokens": entries}, indent=2) + "\n"
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        write_private(fresh, text)
+        fresh.replace(self._path)
+        return token
+
+    def _read(self) -> list[dict[str, str]]:
+        try:
+            mode = self._path.stat().st_mode
+            document = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return []
+        if mode & 0o077:
+            raise WrongState(f"{self._path}: others can read it; run: chmod 600 {self._path}")
+        entries: list[dict[str, str]] = document["tokens"]
+        return entries
+
+    def _refresh(self) -> None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._stamp:
+            self._principals = {
+                entry["sha256"]: Principal(name=entry["principal"], role=Role(entry["role"]))
+                for entry in self._read()
+            }
+            self._stamp = stamp
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def authenticate(tokens: TokenFile, metadata: Sequence[Any] | None) -> Principal:
+    """Who sends this metadata. Unauthenticated when it carries no valid token."""
+    for token in _bearers(metadata or ()):
+        principal = tokens.principal(token)
+        if principal is not None:
+            return principal
+        raise Unauthenticated("the token is not valid here; ask your operator for one")
+    raise Unauthenticated("the call carries no token; name its file with --token-file")
+
+
+def _bearers(metadata: Iterable[Any]) -> Iterable[str]:
+    for key, value in metadata:
+        if key == "authorization" and isinstance(value, str):
+            scheme, _, token = value.partition(" ")
+            if scheme.lower() == "bearer":
+                yield token.strip()
+
+
+def authorise(principal: Principal, method: str) -> None:
+    """NotAllowed unless the table lets the principal call the method."""
+    if principal.role not in PERMISSIONS.get(method, frozenset()):
+        raise NotAllowed(
+            f"{principal.name} has the role {principal.role}, which may not call {method.lstrip('/')}"
+        )

@@ -1,0 +1,129 @@
+"""From an error of ours to a gRPC status with details that programs can read (google.rpc, AIP-193)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from controlplane import __version__
+from controlplane.model import errors as e
+from controlplane.model.spec import InvalidSpec
+from controlplane.service.auth import Unauthenticated
+
+log = logging.getLogger(__name__)
+DOMAIN = "controlplane"
+VERSION_METADATA = (("cc-server-version", __version__), ("cc-api-version", "v1"))
+
+CODES: dict[type[Exception], grpc.StatusCode] = {
+    InvalidSpec: grpc.StatusCode.INVALID_ARGUMENT,
+    e.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    e.NotFound: grpc.StatusCode.NOT_FOUND,
+    e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    e.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    e.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    e.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
+    e.StaleControlPlane: grpc.StatusCode.ABORTED,
+    e.InvalidTransition: grpc.StatusCode.INTERNAL,
+    e.ControlPlaneError: grpc.StatusCode.INTERNAL,
+}
+"""Error → status; the nearest class in an error's ancestry counts."""
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """The status that tells of an error. What is none of ours is INTERNAL, and its words stay in the log."""
+    kind = next((k for k in type(error).__mro__ if k in CODES), None)
+    if kind is None:
+        log.error("a call failed", exc_info=error)
+        code, message, reason = grpc.StatusCode.INTERNAL, "internal error; see the server's log", "BUG"
+    else:
+        code, message, reason = CODES[kind], str(error), type(error).__name__
+    status = status_pb2.Status(code=code.value[0], message=message)
+    _attach(status, error_details_pb2.ErrorInfo(reason=_upper_snake(reason), domain=DOMAIN))
+    faults = faults_of(error)
+    if faults:
+        _attach(
+            status,
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=field, description=words)
+                    for field, words in faults
+                ]
+            ),
+        )
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        _attach(status, error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1)))
+    return code, status
+
+
+def faults_of(error: Exception) -> list[tuple[str, str]]:
+    """Fields that an error names, each with what is wrong."""
+    if isinstance(error, InvalidSpec):
+        return [(f.path, f"{f.value_repr}: {f.message}" if f.value_repr else f.message) for f in error.faults]
+    if isinstance(error, e.InvalidRequest):
+        return [(fault.field, fault.description) for fault in error.faults]
+    return []
+
+
+def _attach(status: status_pb2.Status, detail: Message) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _upper_snake(name: str) -> str:
+    return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
+
+
+async def refuse(context: Any, error: Exception) -> NoReturn:
+    """End a call with the status that tells of an error."""
+    code, status = status_of(error)
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, status.message, trailing_metadata=VERSION_METADATA + details)
+    raise AssertionError("abort raises")
+
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def answers(handler: Callable[..., Awaitable[Any]]) -> Any:
+    """A handler of one answer, with its errors told as statuses."""
+
+    @functools.wraps(handler)
+    async def guarded(self: Any, request: Any, context: Any) -> Any:
+        context.set_trailing_metadata(VERSION_METADATA)
+        try:
+            return await handler(self, request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await refuse(context, error)
+
+    return guarded
+
+
+def streams(handler: Callable[..., AsyncIterator[Any]]) -> Any:
+    """A handler of a stream of answers, with its errors told as statuses."""
+
+    @functools.wraps(handler)
+    async def guarded(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+        context.set_trailing_metadata(VERSION_METADATA)
+        try:
+            async for message in handler(self, request, context):
+                yield message
+        except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await refuse(context, error)
+
+    return guarded

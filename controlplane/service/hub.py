@@ -1,0 +1,58 @@
+"""Wakes the calls that wait for a change: between the registry's writer and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+
+class Hub:
+    """Waiting calls by topic: `("node", uuid)`, `("job", number)`, `("log", number)`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop`: where the calls wait."""
+        self._loop = loop
+        self._waiting: dict[Hashable, set[asyncio.Event]] = defaultdict(set)
+
+    def committed(self, draft: Draft) -> None:
+        """The registry's listener: tell who waits for what a group has changed. Called by the writer's thread."""
+        topics: list[Hashable] = [("node", uuid) for uuid in draft.generations.changed]
+        topics += [("job", job_id) for job_id in draft.jobs.changed]
+        if topics:
+            self._loop.call_soon_threadsafe(self.tell, topics)
+
+    def tell(self, topics: Iterable[Hashable]) -> None:
+        """Wake who waits for these topics. Called in the loop."""
+        for topic in topics:
+            for event in self._waiting.get(topic, ()):
+                event.set()
+
+    @contextmanager
+    def listening(self, *topics: Hashable) -> Iterator[asyncio.Event]:
+        """An event that is set by each change of these topics from now on; the caller clears it."""
+        event = asyncio.Event()
+        for topic in topics:
+            self._waiting[topic].add(event)
+        try:
+            yield event
+        finally:
+            for topic in topics:
+                self._waiting[topic].discard(event)
+                if not self._waiting[topic]:
+                    del self._waiting[topic]
+
+
+async def wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait until an event is set, and clear it; False when it was not in time."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    event.clear()
+    return True

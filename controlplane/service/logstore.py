@@ -1,0 +1,131 @@
+"""The centre's log store: output of workers, under its attempt, in files.
+
+Each stream is a row of segments named by the offset of their first byte; the newest are kept up to a cap. Writes carry
+offsets, so that a repeat does nothing, and what a node had to drop shows as a gap between segments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Stream = Literal["out", "err"]
+SEGMENT_BYTES = 2 << 20
+READ_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamId:
+    """One output stream of one worker."""
+
+    job_id: int
+    """The job."""
+    task_index: int
+    """Index of its task."""
+    attempt: int
+    """Number of the attempt."""
+    rank: int
+    """Rank of the worker."""
+    stream: Stream
+    """Which of the two."""
+
+
+class LogStore:
+    """Output streams under a folder. Calls may come from any thread, but for each stream only one writes."""
+
+    def __init__(self, folder: Path, cap_bytes: int) -> None:
+        """`cap_bytes`: so much of each stream is kept, the newest."""
+        self._folder = folder
+        self._cap = cap_bytes
+        self._ends: dict[StreamId, int] = {}
+
+    def _attempt_folder(self, job_id: int, task_index: int, attempt: int) -> Path:
+        return self._folder / f"{job_id // 1000:06d}" / str(job_id) / f"{task_index}.{attempt}"
+
+    def _segments(self, which: StreamId) -> list[tuple[int, Path, int]]:
+        """Start, path and size of each segment, in order."""
+        folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
+        prefix = f"{which.rank}.{which.stream}."
+        found = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(prefix):
+                        start = int(entry.name[len(prefix) :])
+                        found.append((start, Path(entry.path), entry.stat().st_size))
+        except FileNotFoundError:
+            return []
+        return sorted(found)
+
+    def end(self, which: StreamId) -> int:
+        """Offset after the last byte that is kept; 0 for a stream without output."""
+        known = self._ends.get(which)
+        if known is None:
+            segments = self._segments(which)
+            known = segments[-1][0] + segments[-1][2] if segments else 0
+            self._ends[which] = known
+        return known
+
+    def append(self, which: StreamId, offset: int, data: bytes) -> int:
+        """Keep bytes from an offset on; those before the end are there already. Answers the new end."""
+        end = self.end(which)
+        if offset + len(data) <= end:
+            return end
+        data = data[max(end - offset, 0) :]
+        offset = max(offset, end)
+        segments = self._segments(which)
+        joins = segments and offset == segments[-1][0] + segments[-1][2]
+        if joins and segments[-1][2] < SEGMENT_BYTES:
+            path = segments[-1][1]
+        else:
+            folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path = folder / f"{which.rank}.{which.stream}.{offset:020d}"
+            kept = sum(size for _, _, size in segments)
+            for _, old, size in segments:
+                if kept + len(data) <= self._cap:
+                    break
+                old.unlink()
+                kept -= size
+        with path.open("ab") as file:
+            file.write(data)
+        self._ends[which] = offset + len(data)
+        return self._ends[which]
+
+    def read(self, which: StreamId, offset: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
+        """Bytes from an offset on, or from the first kept one after it; with the offset they begin at."""
+        for start, path, size in self._segments(which):
+            if start + size <= offset:
+                continue
+            begin = max(offset, start)
+            try:
+                with path.open("rb") as file:
+                    file.seek(begin - start)
+                    return begin, file.read(limit)
+            except FileNotFoundError:  # dropped by the cap meanwhile
+                continue
+        return offset, b""
+
+    def streams(self, job_id: int, task_index: int, attempt: int) -> Iterator[StreamId]:
+        """Streams of an attempt that have output."""
+        folder = self._attempt_folder(job_id, task_index, attempt)
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return
+        for rank, stream in sorted({(int(n.split(".")[0]), n.split(".")[1]) for n in names}):
+            yield StreamId(
+                job_id=job_id,
+                task_index=task_index,
+                attempt=attempt,
+                rank=rank,
+                stream="out" if stream == "out" else "err",
+            )
+
+    def forget(self, job_id: int) -> None:
+        """Keep no positions of a job in memory; its output stays."""
+        for which in [w for w in self._ends if w.job_id == job_id]:
+            del self._ends[which]

@@ -1,0 +1,3 @@
+"""Protobuf messages and model values, there and back: this happens here and nowhere else."""
+
+from __future__ import annotations

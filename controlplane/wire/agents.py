@@ -1,0 +1,163 @@
+"""What the control plane and its agents say to each other, on the wire."""
+
+from __future__ import annotations
+
+from controlplane.model.launch import GangMember, Launch, LeaseOrder
+from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerStatus
+from controlplane.v1 import agent_service_pb2 as pb
+from controlplane.wire.basics import (
+    EnumWire,
+    duration,
+    from_duration,
+    from_timestamp,
+    timestamp,
+)
+from controlplane.wire.jobs import WORKER_STATES
+
+PHASES = EnumWire(LeasePhase, pb.LeasePhase, "LEASE_PHASE")
+ENDS = EnumWire(LeaseEnd, pb.LeaseEnd, "LEASE_END", zero="NATURAL")
+
+
+def status_message(status: LeaseStatus) -> pb.LeaseStatus:
+    """A lease as its node sees it."""
+    return pb.LeaseStatus(
+        lease_id=status.lease_id,
+        token=status.token,
+        phase=PHASES.out(status.phase),
+        workers=[_worker(worker) for worker in status.workers],
+        end=ENDS.out(status.end),
+        message=status.message,
+    )
+
+
+def status_value(message: pb.LeaseStatus) -> LeaseStatus:
+    """A lease as its node sees it. ValueError for states that this release does not know."""
+    return LeaseStatus(
+        lease_id=message.lease_id,
+        token=message.token,
+        phase=PHASES.into(message.phase),
+        workers=tuple(_worker_value(worker) for worker in message.workers),
+        end=ENDS.into(message.end),
+        message=message.message,
+    )
+
+
+def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
+    return pb.WorkerStatus(
+        rank=worker.rank,
+        local_rank=worker.local_rank,
+        state=WORKER_STATES.out(worker.state),
+        pid=worker.pid,
+        exit_code=worker.exit_code,
+        signal=worker.signal,
+        start_time=timestamp(worker.started_us),
+        end_time=timestamp(worker.ended_us),
+        stderr_tail=worker.stderr_tail,
+        stdout_bytes=worker.stdout_bytes,
+        stderr_bytes=worker.stderr_bytes,
+    )
+
+
+def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
+    return WorkerStatus(
+        rank=message.rank,
+        local_rank=message.local_rank,
+        state=WORKER_STATES.into(message.state),
+        pid=message.pid,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=message.signal if message.HasField("signal") else None,
+        started_us=from_timestamp(message, "start_time"),
+        ended_us=from_timestamp(message, "end_time"),
+        stderr_tail=message.stderr_tail,
+        stdout_bytes=message.stdout_bytes,
+        stderr_bytes=message.stderr_bytes,
+    )
+
+
+def order_message(order: LeaseOrder) -> pb.LeaseOrder:
+    """What should become of a lease."""
+    return pb.LeaseOrder(
+        lease_id=order.lease_id,
+        token=order.token,
+        goal=pb.LEASE_GOAL_STOP if order.stop else pb.LEASE_GOAL_RUN,
+        grace_period=duration(order.grace_period_us) if order.stop else None,
+        launch=_launch(order.launch) if order.launch is not None else None,
+    )
+
+
+def order_value(message: pb.LeaseOrder) -> LeaseOrder:
+    """What should become of a lease."""
+    return LeaseOrder(
+        lease_id=message.lease_id,
+        token=message.token,
+        stop=message.goal == pb.LEASE_GOAL_STOP,
+        grace_period_us=from_duration(message.grace_period),
+        launch=_launch_value(message.launch) if message.HasField("launch") else None,
+    )
+
+
+def _launch(launch: Launch) -> pb.Launch:
+    return pb.Launch(
+        job_id=launch.job_id,
+        task_index=launch.task_index,
+        attempt=launch.attempt,
+        job_display_name=launch.job_display_name,
+        owner=launch.owner,
+        launcher=launch.launcher,
+        command=launch.command,
+        env=dict(launch.env),
+        working_dir_path=launch.working_dir_path,
+        working_dir_sha256=launch.working_dir_sha256,
+        members=[
+            pb.GangMember(
+                node_display_name=member.node_display_name,
+                address=member.address,
+                first_rank=member.first_rank,
+                workers=member.workers,
+                ports=member.ports,
+                devices=member.devices,
+            )
+            for member in launch.members
+        ],
+        member_index=launch.member_index,
+        gang_secret=launch.gang_secret,
+        device_ids=launch.device_ids,
+        cpu_ids=launch.cpu_ids,
+        memory_bytes=launch.memory_bytes,
+        time_limit=duration(launch.time_limit_us) if launch.time_limit_us is not None else None,
+        grace_period=duration(launch.grace_period_us),
+    )
+
+
+def _launch_value(message: pb.Launch) -> Launch:
+    limited = message.HasField("time_limit")
+    return Launch(
+        job_id=message.job_id,
+        task_index=message.task_index,
+        attempt=message.attempt,
+        job_display_name=message.job_display_name,
+        owner=message.owner,
+        launcher=message.launcher,
+        command=tuple(message.command),
+        env=tuple(sorted(message.env.items())),
+        working_dir_path=message.working_dir_path,
+        working_dir_sha256=message.working_dir_sha256,
+        members=tuple(
+            GangMember(
+                node_display_name=member.node_display_name,
+                address=member.address,
+                first_rank=member.first_rank,
+                workers=member.workers,
+                ports=tuple(member.ports),
+                devices=member.devices,
+            )
+            for member in message.members
+        ),
+        member_index=message.member_index,
+        gang_secret=message.gang_secret,
+        device_ids=tuple(message.device_ids),
+        cpu_ids=tuple(message.cpu_ids),
+        memory_bytes=message.memory_bytes,
+        time_limit_us=from_duration(message.time_limit) if limited else None,
+        grace_period_us=from_duration(message.grace_period),
+    )

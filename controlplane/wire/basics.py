@@ -1,0 +1,90 @@
+"""Times, durations, enums and documents on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+E = TypeVar("E", bound=StrEnum)
+MICRO = 1_000_000
+
+
+def timestamp(us: int | None) -> Timestamp | None:
+    """UTC in microseconds as a Timestamp; None stays None."""
+    if us is None:
+        return None
+    return Timestamp(seconds=us // MICRO, nanos=us % MICRO * 1000)
+
+
+def from_timestamp(message: Any, field: str) -> int | None:
+    """The Timestamp in a field of a message, in microseconds; None when it is not set."""
+    if not message.HasField(field):
+        return None
+    value: Timestamp = getattr(message, field)
+    return value.seconds * MICRO + value.nanos // 1000
+
+
+def duration(us: int) -> Duration:
+    """Microseconds as a Duration."""
+    return Duration(seconds=us // MICRO, nanos=us % MICRO * 1000)
+
+
+def from_duration(value: Duration) -> int:
+    """A Duration in microseconds."""
+    return value.seconds * MICRO + value.nanos // 1000
+
+
+class EnumWire:
+    """One enum of the model beside its enum on the wire, whose members carry a prefix."""
+
+    def __init__(self, kind: type[StrEnum], wire: Any, prefix: str, zero: str = "") -> None:
+        """`zero`: the member that travels as UNSPECIFIED, where there is one."""
+        self._out: dict[StrEnum, Any] = {}
+        self._in: dict[int, StrEnum] = {}
+        for member in kind:
+            name = "UNSPECIFIED" if member.name == zero else member.name
+            number = wire.Value(f"{prefix}_{name}")
+            self._out[member] = number
+            self._in[number] = member
+
+    def out(self, member: StrEnum) -> Any:
+        """The number that travels."""
+        return self._out[member]
+
+    def into(self, number: int) -> Any:
+        """The member of a number. ValueError for one that this release does not know."""
+        try:
+            return self._in[number]
+        except KeyError:
+            raise ValueError(f"unknown enum value {number}") from None
+
+
+def struct(document: Mapping[str, Any]) -> Struct:
+    """A JSON document as a Struct."""
+    message = Struct()
+    message.update(document)
+    return message
+
+
+def document(message: Struct) -> dict[str, object]:
+    """A Struct as a JSON document. Its numbers are doubles; whole ones come back as integers."""
+    return {name: _plain(value) for name, value in message.fields.items()}
+
+
+def _plain(value: Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return document(value.struct_value)
+    if kind == "list_value":
+        return [_plain(each) for each in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    if kind in ("string_value", "bool_value"):
+        return getattr(value, kind)
+    return None

@@ -1,0 +1,142 @@
+"""Jobs, attempts, leases, workers and events on the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from controlplane.model.job import AttemptState, CauseKind, JobState
+from controlplane.model.lease import WorkerState
+from controlplane.model.spec import canonical
+from controlplane.v1 import event_pb2, job_pb2, lease_pb2
+from controlplane.wire.basics import EnumWire, struct, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from controlplane.model.event import Event
+    from controlplane.model.job import Attempt, Cause, Job
+    from controlplane.model.lease import Lease, WorkerStatus
+    from controlplane.model.spec import JobSpec
+
+JOB_STATES = EnumWire(JobState, job_pb2.JobState, "JOB_STATE")
+ATTEMPT_STATES = EnumWire(AttemptState, job_pb2.AttemptState, "ATTEMPT_STATE")
+CAUSE_KINDS = EnumWire(CauseKind, job_pb2.CauseKind, "CAUSE_KIND")
+WORKER_STATES = EnumWire(WorkerState, lease_pb2.WorkerState, "WORKER_STATE")
+
+
+def job_message(
+    job: Job,
+    reason: str,
+    attempts: tuple[Attempt, ...],
+    leases: Mapping[int, Lease],
+    node_names: Mapping[str, str],
+) -> job_pb2.Job:
+    """A job with all that became of it. `node_names`: display names of nodes, by UUID."""
+    message = job_pb2.Job(
+        name=job.name,
+        job_id=job.job_id,
+        display_name=job.spec.name,
+        spec=struct(canonical(job.spec)),
+        spec_sha256=job.spec_sha256,
+        owner=job.owner,
+        state=JOB_STATES.out(job.state),
+        reason=reason,
+        create_time=timestamp(job.created_us),
+        start_time=timestamp(job.started_us),
+        end_time=timestamp(job.ended_us),
+        attempts=[attempt_message(a, leases, node_names) for a in attempts],
+        etag=str(job.revision),
+    )
+    if job.exit_code is not None:
+        message.exit_code = job.exit_code
+    return message
+
+
+def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
+    """The job that a valid spec would make: without a number."""
+    return job_pb2.Job(
+        display_name=spec.name, spec=struct(canonical(spec)), spec_sha256=spec_sha256, owner=owner
+    )
+
+
+def attempt_message(
+    attempt: Attempt, leases: Mapping[int, Lease], node_names: Mapping[str, str]
+) -> job_pb2.Attempt:
+    """An attempt with its leases and workers."""
+    held = [leases[lease_id] for lease_id in attempt.lease_ids]
+    return job_pb2.Attempt(
+        name=attempt.name,
+        number=attempt.number,
+        state=ATTEMPT_STATES.out(attempt.state),
+        cause=_cause(attempt.cause) if attempt.cause is not None else None,
+        leases=[_lease(lease, node_names) for lease in held],
+        workers=[
+            _worker(attempt.workers[rank], lease, node_names)
+            for lease in held
+            for rank in range(lease.first_rank, lease.first_rank + lease.workers)
+        ],
+        create_time=timestamp(attempt.created_us),
+        start_time=timestamp(attempt.started_us),
+        running_time=timestamp(attempt.running_us),
+        stop_time=timestamp(attempt.stopped_us),
+        end_time=timestamp(attempt.ended_us),
+    )
+
+
+def _cause(cause: Cause) -> job_pb2.Cause:
+    return job_pb2.Cause(
+        kind=CAUSE_KINDS.out(cause.kind),
+        message=cause.message,
+        rank=cause.rank,
+        node=cause.node,
+        exit_code=cause.exit_code,
+        signal=cause.signal,
+        stderr_tail=cause.stderr_tail,
+    )
+
+
+def _lease(lease: Lease, node_names: Mapping[str, str]) -> lease_pb2.Lease:
+    return lease_pb2.Lease(
+        lease_id=lease.lease_id,
+        token=lease.token,
+        node=f"nodes/{lease.node_uuid}",
+        node_display_name=node_names.get(lease.node_uuid, ""),
+        device_ids=lease.device_ids,
+        cpu_ids=lease.cpu_ids,
+        cpu_millicores=lease.cpu_millicores,
+        memory_bytes=lease.memory_bytes,
+        ports=lease.ports,
+        workers=lease.workers,
+        added_time=timestamp(lease.added_us),
+        removed_time=timestamp(lease.removed_us),
+    )
+
+
+def _worker(worker: WorkerStatus, lease: Lease, node_names: Mapping[str, str]) -> lease_pb2.Worker:
+    return lease_pb2.Worker(
+        rank=worker.rank,
+        local_rank=worker.local_rank,
+        node=f"nodes/{lease.node_uuid}",
+        node_display_name=node_names.get(lease.node_uuid, ""),
+        state=WORKER_STATES.out(worker.state),
+        pid=worker.pid,
+        exit_code=worker.exit_code,
+        signal=worker.signal,
+        start_time=timestamp(worker.started_us),
+        end_time=timestamp(worker.ended_us),
+        stdout_bytes=worker.stdout_bytes,
+        stderr_bytes=worker.stderr_bytes,
+    )
+
+
+def event_message(event: Event) -> event_pb2.Event:
+    """An event."""
+    return event_pb2.Event(
+        seq=event.seq,
+        time=timestamp(event.time_us),
+        kind=event.kind,
+        principal=event.actor.principal,
+        peer=event.actor.peer,
+        resource=event.resource,
+        changed=struct(event.changed),
+    )
