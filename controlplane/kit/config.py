@@ -1,7 +1,7 @@
 """Configuration of a daemon: defaults ← TOML file ← environment ← flags, each with its source.
 
-The door to everything about it: declare with `setting`, put together with `load`, show with `render`
-and explain with `document`.
+The door to all of it: declare with `setting`, put together with `load`, show with `render` and
+explain with `document`.
 """
 
 from __future__ import annotations

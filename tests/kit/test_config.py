@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from controlplane.kit.config import ConfigError, Loaded, load, setting, settings_of
-from controlplane.kit.configtext import document, render
+from controlplane.kit.config import (
+    ConfigError,
+    Loaded,
+    document,
+    load,
+    render,
+    setting,
+    settings_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
