@@ -1,4 +1,4 @@
-"""What every command stands on: the options that all share, the server, and the way to the screen."""
+"""What every command stands on: shared options, the server, and the way to the screen."""
 
 from __future__ import annotations
 

@@ -31,10 +31,7 @@ _HINTS: Final = {
 class Failure(click.ClickException):
     """A command can't do what it should; the text says why, and what to do."""
 
-    def __init__(self, message: str, *, exit_code: int = BAD_INPUT) -> None:
-        """Keep the message and the exit code."""
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = BAD_INPUT
 
 
 def tell(message: str) -> None:

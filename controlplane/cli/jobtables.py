@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -164,12 +165,21 @@ def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
 
 def _phases(attempt: job_pb2.Attempt) -> str:
     """How long each part of an attempt took, as far as it came."""
-    names = ("create_time", "start_time", "running_time", "stop_time", "end_time")
-    words = ("staging", "starting", "running", "stopping")
-    moments = [(n, text.micros(getattr(attempt, n))) for n in names if attempt.HasField(n)]
-    parts = []
-    for (begin, began), (_, ended) in zip(moments, moments[1:], strict=False):
-        parts.append(f"{words[names.index(begin)]} {text.duration(ended - began)}")
+    moments = [
+        (word, text.micros(moment))
+        for word, moment in (
+            ("staging", attempt.create_time),
+            ("starting", attempt.start_time),
+            ("running", attempt.running_time),
+            ("stopping", attempt.stop_time),
+            ("", attempt.end_time),
+        )
+        if text.micros(moment)
+    ]
+    parts = [
+        f"{word} {text.duration(ended - began)}"
+        for (word, began), (_, ended) in itertools.pairwise(moments)
+    ]
     return f"({', '.join(parts)})" if parts else ""
 
 

@@ -1,0 +1,118 @@
+"""Following a job: its states on stderr, its output on stdout, until it ends."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from controlplane.cli import text
+from controlplane.cli.app import App
+from controlplane.cli.failures import INTERRUPTED, OTHER_FAILURE
+from controlplane.cli.logprinter import LogPrinter
+from controlplane.cli.render import struct
+
+if TYPE_CHECKING:
+    from controlplane.client import Client, LogPiece
+    from controlplane.v1.job_pb2 import Job
+
+_WAITING_LIMIT: Final = 64
+
+
+class StateLines:
+    """Tells each state of a job once, as a line on stderr."""
+
+    def __init__(self, app: App) -> None:
+        """Begin with nothing told."""
+        self._app = app
+        self._told = ""
+
+    def tell(self, job: Job) -> None:
+        """Write a line if it says something new."""
+        from controlplane.cli.jobtables import attempt_state, job_state
+
+        word = job_state(job)
+        if word == "active" and job.attempts:
+            word = attempt_state(job.attempts[-1])
+        line = f"{job.name}  {word}" + (f": {job.reason}" if job.reason else "")
+        if line != self._told:
+            self._told = line
+            now = text.clock_time(self._app.clock.now_us())
+            self._app.note(text.visible_line(f"{now}  {line}"))
+
+
+def follow(app: App, client: Client, job: Job) -> int:
+    """Show a job's states and output until it ends; give the job's exit code.
+
+    Ctrl-C ends the following, not the job.
+    """
+    lines, printer = StateLines(app), printer_for(job, ())
+    last = job
+    try:
+        for item in _merged(
+            lambda: client.watch(job.name), lambda: client.logs(job.name, follow=True)
+        ):
+            if hasattr(item, "etag"):
+                last = item
+                lines.tell(item)
+            else:
+                tell_missing(app, item)
+                printer.write(item)
+    except KeyboardInterrupt:
+        number = job.job_id
+        app.note(
+            f"\n{job.name} runs on. Go on watching: ccctl watch {number}; its output: "
+            f"ccctl logs -f {number}; end it: ccctl cancel {number}"
+        )
+        return INTERRUPTED
+    finally:
+        printer.close()
+    return exit_code(last)
+
+
+def exit_code(job: Job) -> int:
+    """What `ccctl` exits with for a job that has ended."""
+    return job.exit_code if job.HasField("exit_code") else OTHER_FAILURE
+
+
+def printer_for(job: Job, ranks: tuple[int, ...]) -> LogPrinter:
+    """A printer for a job's output: with ranks before lines when more than one worker may write."""
+    several = struct(job.spec).get("workers", 1) > 1 and len(ranks) != 1
+    return LogPrinter(sys.stdout.buffer, prefixed=several, terminal=sys.stdout.isatty())
+
+
+def tell_missing(app: App, piece: LogPiece) -> None:
+    """Say so when bytes before a piece are gone."""
+    if piece.missing_bytes:
+        app.note(
+            f"… {text.size(piece.missing_bytes)} of rank {piece.rank}'s {piece.stream} were dropped "
+            "by the limit on output …"
+        )
+
+
+def _merged(*sources: Callable[[], Iterable[Any]]) -> Iterable[Any]:
+    """Yield what several blocking sources give, as it comes; raise what any of them raises."""
+    items: queue.Queue[tuple[bool, Any]] = queue.Queue(_WAITING_LIMIT)
+
+    def pump(source: Callable[[], Iterable[Any]]) -> None:
+        try:
+            for item in source():
+                items.put((True, item))
+            items.put((False, None))
+        except Exception as error:
+            items.put((False, error))
+
+    for source in sources:
+        # Daemons: closing the client ends what they wait for.
+        threading.Thread(target=pump, args=(source,), daemon=True).start()
+    left = len(sources)
+    while left:
+        more, item = items.get()
+        if more:
+            yield item
+        elif item is not None:
+            raise item
+        else:
+            left -= 1

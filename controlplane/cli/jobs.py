@@ -1,0 +1,246 @@
+"""The commands that show jobs, follow them and end them."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import Any
+
+import click
+
+from controlplane.cli.app import App, Command, pass_app
+from controlplane.cli.arguments import Wanted, byte_size, filter_options, job_name
+from controlplane.cli.failures import INTERRUPTED, Failure
+from controlplane.model.job import FINAL_JOB_STATES, JobState
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples="""
+    ccctl list                                  the newest 100 jobs
+    ccctl list --state pending --state active   what waits and what runs
+    ccctl list --owner ada --since 1d           what ada submitted in the last day
+    ccctl list --name 'bert-*' --label team=nlp
+    ccctl list --all -o json                    everything, for a program
+    """,
+)
+@filter_options
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True, metavar="N",
+    help="At most so many.",
+)  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
+@pass_app
+def list_jobs(app: App, limit: int, everything: bool, **wanted: Any) -> None:
+    """List jobs, newest first."""
+    from controlplane.cli.jobtables import draw_jobs
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        page = 1000 if everything else min(limit + 1, 1000)
+        found = client.list(Wanted(**wanted).filter(), page_size=page)
+        jobs = list(found if everything else itertools.islice(found, limit + 1))
+    more = not everything and len(jobs) > limit
+    del jobs[limit if more else len(jobs) :]
+
+    def document() -> object:
+        # The list comes without attempts: an empty list of them would say something else.
+        shown = [plain(job) for job in jobs]
+        for job in shown:
+            del job["attempts"]
+        return {"jobs": shown, "more": more}
+
+    app.emit(document, lambda console: draw_jobs(console, jobs, app.clock.now_us()))
+    if more and app.settings.output == "table":
+        app.note(f"The newest {limit} are shown; there are more: --all shows all.")
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl show 123
+    ccctl show jobs/123 -o json
+    """,
+)
+@click.argument("job", type=job_name)
+@pass_app
+def show(app: App, job: str) -> None:
+    """Show all of JOB: what it asked for, why it waits or how it ended, its attempts and workers."""
+    from controlplane.cli.jobtables import draw_job
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        found = client.get(job)
+    app.emit(lambda: plain(found), lambda console: draw_job(console, found, app.clock.now_us()))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl logs 123                              all that its workers wrote in the last attempt
+    ccctl logs -f 123                           and what they go on to write, until it ends
+    ccctl logs 123 --rank 0 --stderr --tail 4KiB
+    ccctl logs 123 --rank 0 --stdout > out.bin  the very bytes
+    """,
+)
+@click.argument("job", type=job_name)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@click.option(
+    "--rank", "ranks", multiple=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
+    help="Only this worker; may be given several times.",
+)  # fmt: skip
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only standard output.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only standard error.")
+@click.option(
+    "--attempt", type=click.IntRange(1, 2**31 - 1), metavar="N",
+    help="This attempt; the last one by default.",
+)  # fmt: skip
+@click.option(
+    "--tail", type=byte_size, metavar="SIZE",
+    help="Only so many last bytes of each worker's stream: 4KiB.",
+)  # fmt: skip
+@pass_app
+def logs(
+    app: App,
+    job: str,
+    follow: bool,
+    ranks: tuple[int, ...],
+    only_stdout: bool,
+    only_stderr: bool,
+    attempt: int | None,
+    tail: int | None,
+) -> None:
+    """Show what the workers of JOB wrote.
+
+    With several workers each line begins with its worker's rank. On a terminal control characters
+    are made visible; a pipe or a file gets the bytes of a single worker unchanged.
+    """
+    from controlplane.cli.follow import printer_for, tell_missing
+
+    if only_stdout and only_stderr:
+        raise click.UsageError(
+            "Give --stdout or --stderr, not both; without either both are shown."
+        )
+    with app.client() as client:
+        printer = printer_for(client.get(job), ranks)
+        try:
+            for piece in client.logs(
+                job,
+                attempt=attempt or 0,
+                ranks=ranks,
+                stream="stdout" if only_stdout else "stderr" if only_stderr else None,
+                follow=follow,
+                tail_bytes=tail or 0,
+            ):
+                tell_missing(app, piece)
+                printer.write(piece)
+        finally:
+            printer.close()
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl watch 123                             a line for each change; exits with the job's code
+    ccctl watch 123 -o json                     one JSON object per line
+    """,
+)
+@click.argument("job", type=job_name)
+@pass_app
+def watch(app: App, job: str) -> None:
+    """Tell each change of JOB until it has ended; exit with the job's exit code."""
+    import json
+
+    from controlplane.cli.follow import StateLines, exit_code
+    from controlplane.cli.render import plain, write
+
+    lines, last, output = StateLines(app), None, app.settings.output
+    with app.client() as client:
+        try:
+            for last in client.watch(job):
+                if output == "json":
+                    click.echo(json.dumps(plain(last)))
+                elif output == "yaml":
+                    click.echo(f"---\n{write(plain(last), output)}")
+                else:
+                    lines.tell(last)
+        except KeyboardInterrupt:
+            app.note(f"\n{job} runs on. `ccctl watch {job}` goes on watching.")
+            sys.exit(INTERRUPTED)
+    sys.exit(exit_code(last) if last is not None else 0)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl cancel 123 124
+    ccctl cancel --owner ada --state pending    asks first
+    ccctl cancel --name 'sweep-*' --yes
+    """,
+)
+@click.argument("jobs", nargs=-1, type=job_name)
+@filter_options
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before cancelling by filter.")
+@pass_app
+def cancel(app: App, jobs: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+    """End JOBS, or every job that matches a filter.
+
+    Waiting jobs end at once. Running ones get SIGTERM, and SIGKILL after their grace period.
+    Jobs that have ended are left as they are.
+    """
+    from controlplane.cli.render import plain
+
+    which = Wanted(**wanted)
+    if jobs and not which.everything:
+        raise click.UsageError("Name jobs or give a filter, not both.")
+    if not jobs and which.everything:
+        raise click.UsageError("Name the jobs to cancel, or give a filter such as --owner.")
+    with app.client() as client:
+        if not jobs:
+            living = [str(state) for state in JobState if state not in FINAL_JOB_STATES]
+            which = Wanted(**{**wanted, "state": which.state or tuple(living)})
+            if not yes:
+                _confirm(sum(1 for _ in client.list(which.filter(), page_size=1000)))
+        answer = client.cancel(jobs, filter=None if jobs else which.filter())
+
+    def table(console: Any) -> None:
+        for name in answer.cancelled:
+            console.print(f"{name} is being cancelled.")
+        for name in answer.already_ended:
+            console.print(f"{name} had ended before.")
+        if not answer.cancelled and not answer.already_ended:
+            console.print("No job matches.")
+
+    app.emit(lambda: plain(answer), table)
+
+
+def _confirm(count: int) -> None:
+    if not count:
+        return
+    if not sys.stdin.isatty():
+        raise Failure(f"This would cancel {count} jobs; add --yes where nobody can be asked.")
+    jobs = "1 job" if count == 1 else f"{count} jobs"
+    click.confirm(f"Cancel {jobs}?", abort=True, err=True)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl history 123
+    """,
+)
+@click.argument("job", type=job_name)
+@pass_app
+def history(app: App, job: str) -> None:
+    """Tell what happened to JOB, oldest first: every event, and who asked for it."""
+    from controlplane.cli.jobtables import draw_events
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        client.get(job)  # a job that is not there is an error, not an empty history
+        events = list(client.events(job))
+    app.emit(
+        lambda: {"events": [plain(event) for event in events]},
+        lambda console: draw_events(console, events),
+    )

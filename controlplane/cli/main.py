@@ -1,0 +1,109 @@
+"""The entry point of `ccctl`: all commands, and what becomes of every error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from controlplane.cli import jobs, nodes, submit, tools
+from controlplane.cli.app import App, Group
+from controlplane.cli.failures import (
+    BAD_INPUT,
+    BROKEN_PIPE,
+    INTERRUPTED,
+    OTHER_FAILURE,
+    tell,
+    tell_client_error,
+)
+from controlplane.cli.settings import TokenFileError
+from controlplane.kit.clock import Clock, SystemClock
+from controlplane.kit.config import ConfigError
+
+_WIDTH: Final = 100
+
+
+@click.group(
+    cls=Group,
+    shared=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH},
+    examples="""
+    ccctl submit job.json --follow      submit a job and follow it to its end
+    ccctl list --state active           what runs now
+    ccctl show 123                      all about a job
+    ccctl node list                     the hosts, and how much of each is leased
+    """,
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong input; 3 not found; 4 denied; 5 server unreachable; "
+    "6 out of time; 130 interrupted. `submit --follow` and `watch` exit with the job's own code. "
+    "Configuration: `ccctl config show --help`.",
+)
+def ccctl() -> None:
+    """Submit jobs to the control plane, follow them and end them."""
+
+
+for command in (
+    submit.submit,
+    jobs.list_jobs,
+    jobs.show,
+    jobs.logs,
+    jobs.watch,
+    jobs.cancel,
+    jobs.history,
+    nodes.node,
+    tools.version,
+    tools.schema,
+    tools.completion,
+    tools.config,
+):
+    ccctl.add_command(command)
+
+
+def run(arguments: Sequence[str], *, clock: Clock) -> int:
+    """Run one command; give the exit code. Every error is told on stderr, none is raised."""
+    app = App(clock=clock)
+    try:
+        ccctl.main(list(arguments), prog_name="ccctl", obj=app, standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else OTHER_FAILURE
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConfigError as error:
+        tell("\n  ".join(["The configuration has faults:", *error.lines]))
+        return BAD_INPUT
+    except TokenFileError as error:
+        tell(str(error))
+        return BAD_INPUT
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        return _tell_other(app, error)
+    return 0
+
+
+def _tell_other(app: App, error: Exception) -> int:
+    from controlplane.client import ClientError
+
+    if isinstance(error, ClientError):
+        return tell_client_error(error, has_token=app.settings.token_file is not None)
+    tell(f"This is a fault of ccctl itself: {type(error).__name__}: {error}. Please report it.")
+    return OTHER_FAILURE
+
+
+def main() -> None:
+    """Run `ccctl` with the arguments of this process, and exit."""
+    # gRPC writes about broken connections by itself; what matters is told as an error here.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:], clock=SystemClock()))

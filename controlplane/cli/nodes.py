@@ -1,0 +1,88 @@
+"""`ccctl node …`: what operators do with nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from controlplane.cli.app import App, Group, pass_app
+from controlplane.cli.arguments import node_name
+
+if TYPE_CHECKING:
+    from controlplane.v1.node_pb2 import Node
+
+
+@click.group(
+    "node",
+    cls=Group,
+    examples="""
+    ccctl node list
+    ccctl node drain gpu-07 --reason "fan is loud"
+    """,
+)
+def node() -> None:
+    """Show nodes; take them out of service and back."""
+
+
+@node.command(
+    "list",
+    examples="""
+    ccctl node list
+    ccctl node list -o json
+    """,
+)
+@pass_app
+def list_nodes(app: App) -> None:
+    """List all nodes, with how much of each is leased."""
+    from controlplane.cli.nodetables import draw_nodes
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        nodes = list(client.nodes())
+    app.emit(
+        lambda: {"nodes": [plain(one) for one in nodes]},
+        lambda console: draw_nodes(console, nodes, app.clock.now_us()),
+    )
+
+
+@node.command("show", examples="ccctl node show gpu-07")
+@click.argument("name", type=node_name, metavar="NODE")
+@pass_app
+def show_node(app: App, name: str) -> None:
+    """Show all of NODE: its host, its devices, and what runs there."""
+    from controlplane.cli.nodetables import draw_node
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        found = client.node(name)
+    app.emit(lambda: plain(found), lambda console: draw_node(console, found, app.clock.now_us()))
+
+
+@node.command("drain", examples='ccctl node drain gpu-07 --reason "fan is loud"')
+@click.argument("name", type=node_name, metavar="NODE")
+@click.option("--reason", required=True, help="Why, for those who look at the node later.")
+@pass_app
+def drain(app: App, name: str, reason: str) -> None:
+    """Send NODE no new work; what runs there may finish."""
+    with app.client() as client:
+        found = client.drain(name, reason=reason)
+    _tell(app, found)
+
+
+@node.command("undrain", examples="ccctl node undrain gpu-07")
+@click.argument("name", type=node_name, metavar="NODE")
+@pass_app
+def undrain(app: App, name: str) -> None:
+    """Take NODE back into service."""
+    with app.client() as client:
+        found = client.undrain(name)
+    _tell(app, found)
+
+
+def _tell(app: App, found: Node) -> None:
+    from controlplane.cli.nodetables import node_state
+    from controlplane.cli.render import plain
+
+    words = f"{found.facts.display_name or found.name} is {node_state(found)}."
+    app.emit(lambda: plain(found), lambda console: console.print(words))

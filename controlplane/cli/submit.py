@@ -1,0 +1,109 @@
+"""`ccctl submit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from controlplane.cli.app import App, Command, pass_app
+from controlplane.cli.document import read_document, shown_name
+from controlplane.cli.failures import BAD_INPUT, Failure, fault_list
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl submit job.json                       submit, and print the job's number
+    ccctl submit job.json -f                    and follow it; exits with the job's exit code
+    ccctl submit job.json --validate-only       only check the file
+    ccctl submit job.json --set workers=4 --set env.LR=0.1
+    generate-job | ccctl submit -               read it from stdin
+    """,
+)
+@click.argument("file")
+@click.option("--follow", "-f", is_flag=True, help="Show states and output until the job ends.")
+@click.option("--validate-only", is_flag=True, help="Check the file; submit and ship nothing.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the file; may be given several times.",
+)
+@click.option(
+    "--request-id",
+    metavar="ID",
+    help="Makes a repeat harmless: the same id never makes a second job. One is chosen by default.",
+)
+@pass_app
+def submit(
+    app: App,
+    file: str,
+    follow: bool,
+    validate_only: bool,
+    overrides: tuple[str, ...],
+    request_id: str | None,
+) -> None:
+    """Submit the job that FILE describes; `-` reads it from stdin.
+
+    Once the job's number is printed, the job is kept, whatever happens to this program or the
+    control plane. Every fault of the file is told at once. `ccctl schema` prints the file's JSON
+    Schema, and docs/job.md describes it.
+    """
+    from controlplane.client import InvalidInput
+    from controlplane.client.shipping import check_document
+
+    if request_id is not None and not 0 < len(request_id) <= 128:
+        raise click.BadParameter("must have 1 to 128 characters.", param_hint="--request-id")
+    document = read_document(file, overrides)
+    base = Path() if file == "-" else Path(file).parent
+    try:
+        # Checked before anything else is looked at, so that a fault needs no server and no token.
+        check_document(document)
+        with app.client() as client:
+            job = client.submit(
+                document, base=base, request_id=request_id, validate_only=validate_only
+            )
+            if validate_only:
+                _tell_valid(app, file, job)
+                return
+            if not follow:
+                _tell_submitted(app, job)
+                return
+            from controlplane.cli.follow import follow as follow_job
+
+            app.note(f"Submitted {job.name}.")
+            code = follow_job(app, client, job)
+    except InvalidInput as error:
+        if not error.faults or error.faults[0].field in ("server", "token", "ca_file"):
+            raise
+        raise Failure(fault_list(shown_name(file), error.faults)) from None
+    sys.exit(code)
+
+
+def _tell_valid(app: App, file: str, job: object) -> None:
+    from controlplane.cli.render import plain, struct
+    from controlplane.cli.text import request_words
+    from controlplane.v1.job_pb2 import Job
+
+    assert isinstance(job, Job)
+    words = request_words(struct(job.spec))
+    app.emit(
+        lambda: plain(job),
+        lambda console: console.print(
+            f"{shown_name(file)} is valid: {words}. Nothing was submitted."
+        ),
+    )
+
+
+def _tell_submitted(app: App, job: object) -> None:
+    from controlplane.cli.render import plain
+    from controlplane.v1.job_pb2 import Job
+
+    assert isinstance(job, Job)
+    app.emit(lambda: plain(job), lambda console: console.print(f"Submitted {job.name}."))
+
+
+__all__ = ["BAD_INPUT", "submit"]
