@@ -25,6 +25,8 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
 def watchdog_period_s(environ: Mapping[str, str] = os.environ) -> float | None:
     """How often to send `WATCHDOG=1`: half of what systemd allows; None where it asks for none."""
     allowed_us = environ.get("WATCHDOG_USEC", "")
-    if not allowed_us.isdigit() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+    if not allowed_us.isdigit() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(
+        os.getpid()
+    ):
         return None
     return int(allowed_us) / 2_000_000

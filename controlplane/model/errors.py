@@ -1,15 +1,15 @@
 """What can go wrong, as one tree; each docstring is the help that a reader needs.
 
-    ControlPlaneError
-    ├── InvalidRequest        a field of a request is wrong            INVALID_ARGUMENT
-    ├── NotFound              no such job, node, blob                  NOT_FOUND
-    ├── RequestIdReused       the same request_id, other content       ALREADY_EXISTS
-    ├── NotAllowed            this principal may not do that           PERMISSION_DENIED
-    ├── WrongState            not now                                  FAILED_PRECONDITION
-    ├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
-    ├── StoreUnavailable      the database does not answer             UNAVAILABLE
-    ├── StaleControlPlane     another control plane took over          ABORTED
-    └── InvalidTransition     a bug: a move that the tables forbid     INTERNAL
+ControlPlaneError
+├── InvalidRequest        a field of a request is wrong            INVALID_ARGUMENT
+├── NotFound              no such job, node, blob                  NOT_FOUND
+├── RequestIdReused       the same request_id, other content       ALREADY_EXISTS
+├── NotAllowed            this principal may not do that           PERMISSION_DENIED
+├── WrongState            not now                                  FAILED_PRECONDITION
+├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
+├── StoreUnavailable      the database does not answer             UNAVAILABLE
+├── StaleControlPlane     another control plane took over          ABORTED
+└── InvalidTransition     a bug: a move that the tables forbid     INTERNAL
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ def first_fault(
             message = f"could not be started on {node}: {lease.message}"
             return AttemptState.LAUNCH_FAILED, _infrastructure(message, node)
         if lease.end is LeaseEnd.FENCED:
-            message = f"{node} was cut off from the control plane past its lease, and ended its workers"
+            message = (
+                f"{node} was cut off from the control plane past its lease, and ended its workers"
+            )
             return AttemptState.NODE_LOST, _infrastructure(message, node)
         if lease.end is LeaseEnd.SUPERVISOR_LOST:
             message = lease.message or f"the supervisor on {node} was lost"

@@ -24,7 +24,12 @@ V = TypeVar("V")
 
 FREE_PORTS_SHOWN = 4
 """So many free ports of a node are shown to a decision; a gang needs one or two."""
-PORTS_OF_LAUNCHER = {Launcher.HOROVOD: 1, Launcher.TORCHRUN: 1, Launcher.MPI: 1, Launcher.COMMAND: 0}
+PORTS_OF_LAUNCHER = {
+    Launcher.HOROVOD: 1,
+    Launcher.TORCHRUN: 1,
+    Launcher.MPI: 1,
+    Launcher.COMMAND: 0,
+}
 """Ports that a launcher needs on the gang's first node: rendezvous or master."""
 
 
@@ -155,9 +160,7 @@ def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
         devices=facts.devices,
         free_millicores=facts.cpus * 1000 - sum(lease.cpu_millicores for lease in held),
         free_memory_bytes=facts.memory_bytes - sum(lease.memory_bytes for lease in held),
-        free_devices=tuple(
-            d for d in facts.devices if not d.fault and d.device_id not in devices
-        ),
+        free_devices=tuple(d for d in facts.devices if not d.fault and d.device_id not in devices),
         free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
         free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
     )

@@ -89,9 +89,7 @@ class MemoryStore:
         """A page of jobs."""
         newest = sorted(self._jobs.values(), key=lambda job: -job.job_id)
         found = [
-            job
-            for job in newest
-            if (before is None or job.job_id < before) and matches(which, job)
+            job for job in newest if (before is None or job.job_id < before) and matches(which, job)
         ]
         return [self._record(job, full=full) for job in found[:limit]]
 

@@ -59,7 +59,9 @@ def observe(draft: Draft, report: NodeReport) -> None:
             lose(
                 draft,
                 lease,
-                f"{node_name} was rebooted" if rebooted else f"{node_name} knows nothing of it any more",
+                f"{node_name} was rebooted"
+                if rebooted
+                else f"{node_name} knows nothing of it any more",
             )
 
 
@@ -102,7 +104,11 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
     """Merge a node's word on a lease. Phases never go back."""
     phase = max(lease.phase, status.phase, key=_PHASES.index)
     told = replace(
-        lease, acknowledged=True, phase=phase, end=status.end, message=status.message or lease.message
+        lease,
+        acknowledged=True,
+        phase=phase,
+        end=status.end,
+        message=status.message or lease.message,
     )
     attempt = draft.attempts[lease.attempt_key]
     workers = list(attempt.workers)
@@ -185,5 +191,7 @@ def find(nodes: Iterable[Node], name: str) -> Node:
     exact = [n for n in found if n.uuid == wanted]
     if len(found) > 1 and not exact:
         uuids = ", ".join(sorted(n.uuid for n in found))
-        raise NotFound(f"nodes/{wanted}: several nodes have this name; name one by its uuid: {uuids}")
+        raise NotFound(
+            f"nodes/{wanted}: several nodes have this name; name one by its uuid: {uuids}"
+        )
     return (exact or found)[0]

@@ -257,6 +257,11 @@ class Registry:
         with self._lock:
             return [(node, self._held(node.uuid)) for node in self._facts.nodes.values()]
 
+    def node_names(self) -> dict[str, str]:
+        """Display names of nodes, by UUID."""
+        with self._lock:
+            return {uuid: node.facts.display_name for uuid, node in self._facts.nodes.items()}
+
     def node(self, uuid: str) -> Node | None:
         """One node."""
         return self._facts.nodes.get(uuid)

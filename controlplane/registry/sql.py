@@ -77,9 +77,7 @@ class SqlStore:
         with self._transaction() as connection:
             row = connection.execute(sa.select(tables.cluster)).mappings().first()
             if row is None:
-                cluster = Cluster(
-                    uuid=str(uuid.uuid4()), secret=secrets.token_hex(32), epoch=1
-                )
+                cluster = Cluster(uuid=str(uuid.uuid4()), secret=secrets.token_hex(32), epoch=1)
                 connection.execute(tables.cluster.insert(), rows.cluster_row(cluster))
             else:
                 cluster = rows.cluster_value(row)
@@ -97,7 +95,9 @@ class SqlStore:
                 raise _stale(self._epoch)
             _load_nodes(connection, facts)
             live = sa.select(tables.job).where(tables.job.c.state.not_in(_FINAL))
-            jobs = [rows.job_value(r) for r in connection.execute(live.order_by("job_id")).mappings()]
+            jobs = [
+                rows.job_value(r) for r in connection.execute(live.order_by("job_id")).mappings()
+            ]
             for record in _records(connection, jobs, full=True):
                 _load_job(facts, record)
         return facts
@@ -320,7 +320,9 @@ def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> l
             for row in connection.execute(query).mappings():
                 into[row["job_id"]].append(row)
     return [
-        _record(job, tasks[job.job_id], attempts[job.job_id], leases[job.job_id], workers[job.job_id])
+        _record(
+            job, tasks[job.job_id], attempts[job.job_id], leases[job.job_id], workers[job.job_id]
+        )
         for job in jobs
     ]
 

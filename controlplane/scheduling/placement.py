@@ -57,7 +57,7 @@ def _packed(gang: Waiting, room: Room) -> Room | None:
         if fit >= left:
             # `room` falls, so all that still fit the rest are here, side by side.
             rest = [n for n, f in room[i:] if f >= left]
-            best = min(rest, key=lambda n: n.leftover(need, left))  # noqa: B023  # used at once
+            best = min(rest, key=lambda n: n.leftover(need, left))  # used at once
             return [*chosen, (best, left)]
         chosen.append((node, fit))
         left -= fit

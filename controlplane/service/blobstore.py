@@ -64,7 +64,9 @@ class Receiving:
         """The next bytes. Overloaded when it grows too large."""
         self.size += len(data)
         if self.size > self._limit:
-            raise Overloaded(f"the blob is larger than the {self._limit} bytes that are allowed here")
+            raise Overloaded(
+                f"the blob is larger than the {self._limit} bytes that are allowed here"
+            )
         self._digest.update(data)
         view = memoryview(data)
         while view:

@@ -45,7 +45,11 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
     kind = next((k for k in type(error).__mro__ if k in CODES), None)
     if kind is None:
         log.error("a call failed", exc_info=error)
-        code, message, reason = grpc.StatusCode.INTERNAL, "internal error; see the server's log", "BUG"
+        code, message, reason = (
+            grpc.StatusCode.INTERNAL,
+            "internal error; see the server's log",
+            "BUG",
+        )
     else:
         code, message, reason = CODES[kind], str(error), type(error).__name__
     status = status_pb2.Status(code=code.value[0], message=message)
@@ -69,7 +73,10 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
 def faults_of(error: Exception) -> list[tuple[str, str]]:
     """Fields that an error names, each with what is wrong."""
     if isinstance(error, InvalidSpec):
-        return [(f.path, f"{f.value_repr}: {f.message}" if f.value_repr else f.message) for f in error.faults]
+        return [
+            (f.path, f"{f.value_repr}: {f.message}" if f.value_repr else f.message)
+            for f in error.faults
+        ]
     if isinstance(error, e.InvalidRequest):
         return [(fault.field, fault.description) for fault in error.faults]
     return []

@@ -1,0 +1,183 @@
+"""Runs the control plane in the foreground until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from controlplane import __version__
+from controlplane.engine import schedule, upkeep
+from controlplane.kit.clock import SystemClock
+from controlplane.kit.loop import Duties, Duty
+from controlplane.kit.sdnotify import notify, watchdog_period_s
+from controlplane.model.errors import WrongState
+from controlplane.model.job import JobState
+from controlplane.registry.migrate import upgrade
+from controlplane.registry.registry import Registry
+from controlplane.registry.sql import SqlStore
+from controlplane.service import server as edge
+from controlplane.service.auth import TokenFile
+from controlplane.service.blobstore import BlobStore
+from controlplane.service.context import House, Rules
+from controlplane.service.hub import Hub
+from controlplane.service.logstore import LogStore
+
+if TYPE_CHECKING:
+    from controlplane.daemon.settings import Settings
+    from controlplane.registry.draft import Draft
+
+log = logging.getLogger(__name__)
+
+MICRO = 1_000_000
+SCHEDULE_GAP_S = 0.004
+"""Rest between two scheduling cycles: a burst of submits shares one."""
+SWITCH_INTERVAL_S = 0.0005
+"""Python threads take turns so often: the writer and the planner must not make calls wait for long."""
+STOP_GRACE_S = 2.0
+"""Calls in progress may finish for so long when the daemon ends."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. WrongState when it cannot start, with the reason."""
+    check(settings)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with alone(settings):
+        revision = upgrade(settings.database)
+        clock = SystemClock()
+        registry = Registry(SqlStore(settings.database), clock.now_us)
+        registry.start()
+        try:
+            await _serve(settings, registry, clock, revision)
+        finally:
+            await asyncio.to_thread(registry.close)
+    log.info("stopped")
+
+
+async def _serve(settings: Settings, registry: Registry, clock: SystemClock, revision: str) -> None:
+    loop = asyncio.get_running_loop()
+    liveness = upkeep.Liveness(
+        lease_us=int(settings.node_lease_s * MICRO),
+        margin_us=int(settings.node_lease_margin_s * MICRO),
+    )
+    liveness.fresh((node.uuid for node, _ in registry.nodes()), clock.boot_us())
+    hub = Hub(loop)
+    house = House(
+        registry=registry,
+        clock=clock,
+        liveness=liveness,
+        hub=hub,
+        logs=LogStore(settings.state_dir / "logs", settings.log_cap_mib << 20),
+        blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
+        tokens=TokenFile(settings.tokens),
+        rules=Rules(
+            priority_classes=settings.priority_classes,
+            default_priority_class=settings.default_priority_class,
+            queues=frozenset(settings.queues),
+            lease_us=liveness.lease_us,
+            hold_us=int(settings.hold_s * MICRO),
+        ),
+    )
+    tick = Duty(
+        name="schedule",
+        run=lambda: schedule.cycle(registry, clock.now_us()),
+        period_s=settings.schedule_period_s,
+        gap_s=SCHEDULE_GAP_S,
+    )
+    duties = Duties(
+        tick,
+        Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
+        Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
+    )
+    registry.listen(hub.committed)
+    registry.listen(lambda draft: tick.wake() if concerns_scheduler(draft) else None)
+    server = edge.build(house)
+    edge.listen(server, settings.listen, settings.tls_certificate, settings.tls_key)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    duties.start()
+    await server.start()
+    await edge.say_serving(server)
+    log.info(
+        "serving",
+        extra={
+            "listen": settings.listen,
+            "version": __version__,
+            "epoch": registry.epoch,
+            "schema": revision,
+            "tls": settings.tls_certificate is not None,
+        },
+    )
+    notify(f"READY=1\nSTATUS=serving on {settings.listen}, epoch {registry.epoch}")
+    try:
+        await _until(stop)
+    finally:
+        notify("STOPPING=1")
+        log.info("stopping")
+        await server.stop(STOP_GRACE_S)
+        await asyncio.to_thread(duties.stop)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    period_s = watchdog_period_s()
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), period_s)
+        except TimeoutError:
+            notify("WATCHDOG=1")
+
+
+def _check_nodes(registry: Registry, liveness: upkeep.Liveness, clock: SystemClock) -> None:
+    for sentence in upkeep.check_nodes(registry, liveness, clock.boot_us(), clock.now_us()):
+        log.warning("%s", sentence)
+
+
+def concerns_scheduler(draft: Draft) -> bool:
+    """Whether a committed group may let something start: a new waiting job, room, or a node."""
+    if draft.nodes.changed:
+        return True
+    if any(
+        job is not None and job.state is JobState.PENDING for job in draft.jobs.changed.values()
+    ):
+        return True
+    return any(x is not None and x.removed_us is not None for x in draft.leases.changed.values())
+
+
+def check(settings: Settings) -> None:
+    """WrongState for settings that contradict each other."""
+    if settings.hold_s >= settings.node_lease_s:
+        raise WrongState(
+            f"hold_s: {settings.hold_s} must be below node_lease_s ({settings.node_lease_s}),"
+            " or every node would fall silent"
+        )
+    if settings.default_priority_class not in settings.priority_classes:
+        raise WrongState(
+            f"default_priority_class: {settings.default_priority_class!r} is not in priority_classes"
+        )
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise WrongState("tls_certificate and tls_key: set both or neither")
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Hold the state folder alone: a second daemon on it is refused."""
+    path = settings.state_dir / "lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WrongState(
+                f"another control plane already runs on {settings.state_dir}"
+            ) from None
+        yield
+    finally:
+        os.close(fd)

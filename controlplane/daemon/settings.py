@@ -1,0 +1,87 @@
+"""Settings of the control plane: TOML ← environment `CONTROLPLANE_*` ← flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.kit.config import setting
+
+ENV_PREFIX = "CONTROLPLANE_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an operator may set."""
+
+    state_dir: Path = setting(
+        Path("/var/lib/controlplane"),
+        help="folder for the database, tokens, logs and blobs; made if missing, for its owner alone",
+    )
+    listen: str = setting(
+        "127.0.0.1:7600",
+        help="address and port, or unix:PATH; beyond loopback only with tls_certificate and tls_key",
+    )
+    database_url: str = setting(
+        "", help="SQLAlchemy URL of the registry; empty: SQLite in state_dir"
+    )
+    tls_certificate: Path | None = setting(
+        None,
+        help="PEM file with the server's certificate chain",
+        example="/etc/controlplane/tls.crt",
+    )
+    tls_key: Path | None = setting(
+        None, help="PEM file with the certificate's key", example="/etc/controlplane/tls.key"
+    )
+    tokens_file: Path | None = setting(
+        None, help="file with hashed tokens; default: tokens.json in state_dir"
+    )
+    node_lease_s: float = setting(
+        20.0,
+        unit="s",
+        minimum=2,
+        help="a node that is silent for longer is unknown, and ends its jobs",
+    )
+    node_lease_margin_s: float = setting(
+        5.0,
+        unit="s",
+        minimum=1,
+        help="waited after a node's lease before its jobs may run elsewhere",
+    )
+    hold_s: float = setting(
+        5.0,
+        unit="s",
+        minimum=0.1,
+        help="the longest that an agent's call is held; below node_lease_s",
+    )
+    schedule_period_s: float = setting(
+        1.0,
+        unit="s",
+        minimum=0.05,
+        help="the scheduler looks at least so often; changes wake it at once",
+    )
+    log_cap_mib: int = setting(
+        16, unit="MiB", minimum=1, help="kept of each worker's output stream, the newest"
+    )
+    blob_limit_mib: int = setting(
+        1024, unit="MiB", minimum=1, help="largest working directory that may travel with a job"
+    )
+    priority_classes: dict[str, int] = setting(
+        {"low": 100, "normal": 1000, "high": 10000}, help="priority classes: name and value"
+    )
+    default_priority_class: str = setting("normal", help="class of jobs that name none")
+    queues: tuple[str, ...] = setting(("default",), help="queues that jobs may name")
+    log_level: str = setting(
+        "info", choices=("debug", "info", "warning", "error"), help="least level that is logged"
+    )
+    log_format: str = setting("text", choices=("text", "json"), help="form of the daemon's own log")
+
+    @property
+    def database(self) -> str:
+        """URL of the registry's database."""
+        return self.database_url or f"sqlite:///{(self.state_dir / 'controlplane.db').absolute()}"
+
+    @property
+    def tokens(self) -> Path:
+        """File with the hashed tokens."""
+        return self.tokens_file or self.state_dir / "tokens.json"

@@ -1,0 +1,185 @@
+"""AgentService: heartbeat, report and instruction in one call; and the agents' logs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
+from controlplane.registry.nodes import NodeReport, observe
+from controlplane.service.errors import answers
+from controlplane.service.hub import wait
+from controlplane.service.logstore import StreamId
+from controlplane.v1 import agent_service_pb2 as pb
+from controlplane.v1 import job_service_pb2 as jobs_pb
+from controlplane.v1.agent_service_pb2_grpc import AgentServiceServicer
+from controlplane.wire.agents import order_message, status_value
+from controlplane.wire.basics import MICRO, duration
+from controlplane.wire.nodes import facts_value
+
+if TYPE_CHECKING:
+    from controlplane.service.context import House
+
+REMEMBERED_LEASES = 20_000
+"""Leases whose logs may still come after their end; older ones are looked up in the store."""
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is remembered of a node between its calls; all of it can be told again."""
+
+    agent_id: str = ""
+    call_number: int = 0
+    facts_digest: str = ""
+    report_digest: bytes = b""
+    parked: asyncio.Event | None = None
+
+
+class AgentService(AgentServiceServicer):
+    """The contract with the agents."""
+
+    def __init__(self, house: House) -> None:
+        """`house`: the rooms to speak to."""
+        self._house = house
+        self._sessions: dict[str, _Session] = {}
+        self._leases: OrderedDict[int, tuple[int, StreamId] | None] = OrderedDict()
+
+    @answers
+    async def Synchronize(
+        self, request: pb.SynchronizeRequest, context: Any
+    ) -> pb.SynchronizeResponse:
+        """Take in what an agent observes, and answer what it should do."""
+        house, registry = self._house, self._house.registry
+        _check(request)
+        if request.epoch_seen > registry.epoch:
+            raise WrongState(
+                f"the node obeys epoch {request.epoch_seen}, and this control plane is of epoch"
+                f" {registry.epoch}: another one has taken its place"
+            )
+        session = self._sessions.setdefault(request.node_uuid, _Session())
+        if session.agent_id == request.agent_id and request.call_number <= session.call_number:
+            return pb.SynchronizeResponse(superseded=True)
+        if session.parked is not None:
+            session.parked.set()
+        session.agent_id, session.call_number = request.agent_id, request.call_number
+        if not request.HasField("facts") and session.facts_digest != request.facts_digest:
+            return pb.SynchronizeResponse(epoch=registry.epoch, resend_facts=True)
+        house.liveness.hear(request.node_uuid, house.clock.boot_us())
+        await self._take_in(session, request, context)
+        return await self._answer(session, request)
+
+    async def _take_in(
+        self, session: _Session, request: pb.SynchronizeRequest, context: Any
+    ) -> None:
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(request.boot_id.encode())
+        digest.update(request.facts_digest.encode())
+        for lease in request.leases:
+            digest.update(lease.SerializeToString(deterministic=True))
+        report_digest = digest.digest()
+        node = self._house.registry.node(request.node_uuid)
+        silent = node is None or node.silent_since_us is not None
+        if report_digest == session.report_digest and not silent:
+            return
+        try:
+            report = NodeReport(
+                node_uuid=request.node_uuid,
+                boot_id=request.boot_id,
+                facts=facts_value(request.facts) if request.HasField("facts") else None,
+                leases=tuple(status_value(lease) for lease in request.leases),
+            )
+        except ValueError as error:
+            raise InvalidRequest(FieldFault(field="leases", description=str(error))) from None
+        await self._house.write(lambda draft: observe(draft, report), self._house.actor(context))
+        session.report_digest = report_digest
+        session.facts_digest = request.facts_digest
+
+    async def _answer(
+        self, session: _Session, request: pb.SynchronizeRequest
+    ) -> pb.SynchronizeResponse:
+        house, registry = self._house, self._house.registry
+        loop = asyncio.get_running_loop()
+        until = loop.time() + house.rules.hold_us / MICRO
+        current = request.generation_seen if request.epoch_seen == registry.epoch else 0
+        with house.hub.listening(("node", request.node_uuid)) as changed:
+            session.parked = changed
+            while registry.generation(request.node_uuid) == current:
+                left = until - loop.time()
+                if left <= 0 or not await wait(changed, left):
+                    break
+                if session.parked is not changed:
+                    break
+                if session.call_number != request.call_number:
+                    return pb.SynchronizeResponse(superseded=True)
+            if session.parked is changed:
+                session.parked = None
+        if session.agent_id != request.agent_id or session.call_number != request.call_number:
+            return pb.SynchronizeResponse(superseded=True)
+        desire = registry.desire(request.node_uuid)
+        house.liveness.hear(request.node_uuid, house.clock.boot_us())
+        return pb.SynchronizeResponse(
+            cluster_uuid=registry.cluster_uuid,
+            epoch=registry.epoch,
+            generation=desire.generation,
+            leases=[order_message(order) for order in desire.orders],
+            lease_duration=duration(house.rules.lease_us),
+            hold=duration(house.rules.hold_us),
+        )
+
+    @answers
+    async def ShipLogs(self, request: pb.ShipLogsRequest, context: Any) -> pb.ShipLogsResponse:
+        """Keep output of workers."""
+        places = [await self._place(chunk) for chunk in request.chunks]
+        ends = await asyncio.to_thread(self._keep, request, places)
+        self._house.hub.tell({("log", place.job_id) for place in places if place is not None})
+        return pb.ShipLogsResponse(next_offsets=ends)
+
+    def _keep(self, request: pb.ShipLogsRequest, places: list[StreamId | None]) -> list[int]:
+        logs = self._house.logs
+        return [
+            logs.append(place, chunk.offset, chunk.data) if place is not None else -1
+            for chunk, place in zip(request.chunks, places, strict=True)
+        ]
+
+    async def _place(self, chunk: pb.LogChunk) -> StreamId | None:
+        """Where a chunk belongs; None when its lease is unknown or its token stale."""
+        if chunk.lease_id not in self._leases:
+            lease = await asyncio.to_thread(self._house.registry.lease, chunk.lease_id)
+            self._leases[chunk.lease_id] = lease and (
+                lease.token,
+                StreamId(
+                    job_id=lease.job_id,
+                    task_index=lease.task_index,
+                    attempt=lease.attempt,
+                    rank=0,
+                    stream="out",
+                ),
+            )
+            if len(self._leases) > REMEMBERED_LEASES:
+                self._leases.popitem(last=False)
+        known = self._leases[chunk.lease_id]
+        if known is None or known[0] != chunk.token or chunk.rank < 0:
+            return None
+        return StreamId(
+            job_id=known[1].job_id,
+            task_index=known[1].task_index,
+            attempt=known[1].attempt,
+            rank=chunk.rank,
+            stream="err" if chunk.stream == jobs_pb.LOG_STREAM_STDERR else "out",
+        )
+
+
+def _check(request: pb.SynchronizeRequest) -> None:
+    try:
+        if str(uuid.UUID(request.node_uuid)) != request.node_uuid:
+            raise ValueError
+    except ValueError:
+        words = f"{request.node_uuid[:80]!r} is no UUID in its canonical form"
+        raise InvalidRequest(FieldFault(field="node_uuid", description=words)) from None
+    if not request.boot_id or len(request.boot_id) > 64:
+        words = "must be the host's boot id, of at most 64 characters"
+        raise InvalidRequest(FieldFault(field="boot_id", description=words))

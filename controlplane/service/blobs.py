@@ -1,0 +1,60 @@
+"""BlobService: working directories that travel with a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.service.errors import answers, streams
+from controlplane.v1 import blob_service_pb2 as pb
+from controlplane.v1.blob_service_pb2_grpc import BlobServiceServicer
+
+if TYPE_CHECKING:
+    from controlplane.service.blobstore import Receiving
+    from controlplane.service.context import House
+
+
+class BlobService(BlobServiceServicer):
+    """Keeps blobs under the SHA-256 of their content."""
+
+    def __init__(self, house: House) -> None:
+        """`house`: the rooms to speak to."""
+        self._house = house
+
+    @answers
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> pb.Blob:
+        """Tell whether a blob is there."""
+        return pb.Blob(sha256=request.sha256, size_bytes=self._house.blobs.size(request.sha256))
+
+    @answers
+    async def UploadBlob(
+        self, requests: AsyncIterator[pb.UploadBlobRequest], context: Any
+    ) -> pb.Blob:
+        """Take a blob in."""
+        receiving: Receiving | None = None
+        sha256 = ""
+        try:
+            async for request in requests:
+                if receiving is None:
+                    sha256 = request.sha256
+                    receiving = self._house.blobs.receive(sha256)
+                await asyncio.to_thread(receiving.write, request.data)
+            if receiving is None:
+                words = "the upload carried no message; the first one names the blob"
+                raise InvalidRequest(FieldFault(field="sha256", description=words))
+            await asyncio.to_thread(receiving.finish)
+            return pb.Blob(sha256=sha256, size_bytes=receiving.size)
+        finally:
+            if receiving is not None:
+                receiving.close()
+
+    @streams
+    async def DownloadBlob(
+        self, request: pb.DownloadBlobRequest, context: Any
+    ) -> AsyncIterator[pb.DownloadBlobResponse]:
+        """Hand a blob out."""
+        parts = self._house.blobs.parts(request.sha256, max(request.offset, 0))
+        while (part := await asyncio.to_thread(next, parts, b"")) != b"":
+            yield pb.DownloadBlobResponse(data=part)

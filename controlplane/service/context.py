@@ -1,0 +1,80 @@
+"""What every handler needs, in one value."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from controlplane.model.event import Actor
+from controlplane.service.auth import Principal, authenticate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from controlplane.engine.upkeep import Liveness
+    from controlplane.kit.clock import Clock
+    from controlplane.registry.draft import Draft
+    from controlplane.registry.registry import Once, Registry
+    from controlplane.service.auth import TokenFile
+    from controlplane.service.blobstore import BlobStore
+    from controlplane.service.hub import Hub
+    from controlplane.service.logstore import LogStore
+
+T = TypeVar("T")
+
+COMMIT_DEADLINE_S = 30.0
+"""A commit that takes longer is answered as an error; the same request_id finds its fate later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the site allows and sets."""
+
+    priority_classes: Mapping[str, int]
+    """Name → value: the higher goes first."""
+    default_priority_class: str
+    """For jobs that name none."""
+    queues: frozenset[str]
+    """Queues that there are."""
+    lease_us: int
+    """A node's lease."""
+    hold_us: int
+    """The longest that an agent's call is held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """The rooms that handlers speak to."""
+
+    registry: Registry
+    """The truth."""
+    clock: Clock
+    """The time."""
+    liveness: Liveness
+    """When each node was heard."""
+    hub: Hub
+    """Wakes calls that wait."""
+    logs: LogStore
+    """Output of workers."""
+    blobs: BlobStore
+    """Folders that travel."""
+    tokens: TokenFile
+    """Whose token is whose."""
+    rules: Rules
+    """What the site allows."""
+
+    def caller(self, context: Any) -> Principal:
+        """Who calls."""
+        return authenticate(self.tokens, context.invocation_metadata())
+
+    def actor(self, context: Any) -> Actor:
+        """Who calls, and from where, for the events."""
+        return Actor(principal=self.caller(context).name, peer=context.peer())
+
+    async def write(
+        self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None
+    ) -> T:
+        """Have the registry run a command, and wait for its commit."""
+        future = self.registry.submit(command, actor, once)
+        return await asyncio.wait_for(asyncio.wrap_future(future), COMMIT_DEADLINE_S)

@@ -1,0 +1,114 @@
+"""FleetService: nodes, and the control plane itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from controlplane import __version__
+from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.node import Node
+from controlplane.registry import nodes as commands
+from controlplane.service.errors import answers
+from controlplane.service.jobs import DEFAULT_PAGE, LARGEST_PAGE
+from controlplane.v1 import fleet_service_pb2 as pb
+from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
+from controlplane.wire.nodes import node_message
+
+if TYPE_CHECKING:
+    from controlplane.registry.registry import LeaseSummary
+    from controlplane.service.context import House
+    from controlplane.v1 import node_pb2
+
+MICRO = 1_000_000
+
+
+class FleetService(FleetServiceServicer):
+    """Shows nodes, and takes them out of service and back."""
+
+    def __init__(self, house: House) -> None:
+        """`house`: the rooms to speak to."""
+        self._house = house
+
+    @answers
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        """List nodes by display name."""
+        limit = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        ordered = sorted(
+            self._house.registry.nodes(),
+            key=lambda pair: (pair[0].facts.display_name, pair[0].uuid),
+        )
+        names = [f"{node.facts.display_name}\n{node.uuid}" for node, _ in ordered]
+        start = sum(name <= request.page_token for name in names) if request.page_token else 0
+        page = ordered[start : start + limit]
+        more = start + limit < len(ordered)
+        return pb.ListNodesResponse(
+            nodes=[self._message(node, held) for node, held in page],
+            next_page_token=names[start + limit - 1] if more else "",
+        )
+
+    @answers
+    async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> node_pb2.Node:
+        """Show one node."""
+        return self._shown(self._find(request.name).uuid)
+
+    @answers
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Any) -> node_pb2.Node:
+        """Send a node no more work."""
+        if not request.reason.strip():
+            words = "say why, for those who look at the node later"
+            raise InvalidRequest(FieldFault(field="reason", description=words))
+        node_uuid = self._find(request.name).uuid
+        await self._house.write(
+            lambda draft: commands.drain(draft, node_uuid, request.reason),
+            self._house.actor(context),
+        )
+        return self._shown(node_uuid)
+
+    @answers
+    async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Any) -> node_pb2.Node:
+        """Take a node back into service."""
+        node_uuid = self._find(request.name).uuid
+        await self._house.write(
+            lambda draft: commands.undrain(draft, node_uuid), self._house.actor(context)
+        )
+        return self._shown(node_uuid)
+
+    @answers
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.ServerInfo:
+        """Tell which control plane this is."""
+        caller = self._house.caller(context)
+        return pb.ServerInfo(
+            version=__version__,
+            cluster_uuid=self._house.registry.cluster_uuid,
+            epoch=self._house.registry.epoch,
+            principal=caller.name,
+            role=caller.role,
+        )
+
+    def _find(self, name: str) -> Node:
+        return commands.find((node for node, _ in self._house.registry.nodes()), name)
+
+    def _shown(self, node_uuid: str) -> node_pb2.Node:
+        shown = next(pair for pair in self._house.registry.nodes() if pair[0].uuid == node_uuid)
+        return self._message(*shown)
+
+    def _message(self, node: Node, held: tuple[LeaseSummary, ...]) -> node_pb2.Node:
+        house = self._house
+        heard_boot_us = house.liveness.heard_us.get(node.uuid)
+        heard_us = None
+        if heard_boot_us is not None:
+            heard_us = house.clock.now_us() - (house.clock.boot_us() - heard_boot_us)
+        reason = node.drain_reason or ""
+        if node.silent_since_us is not None and heard_us is not None:
+            reason = f"silent for {(house.clock.now_us() - heard_us) // MICRO} s"
+        return node_message(
+            node,
+            reason=reason,
+            heard_us=heard_us,
+            attempts=sorted({lease.attempt for lease in held}),
+            leased=(
+                sum(lease.cpu_millicores for lease in held),
+                sum(lease.memory_bytes for lease in held),
+                tuple(sorted(d for lease in held for d in lease.device_ids)),
+            ),
+        )

@@ -1,0 +1,250 @@
+"""JobService: what users and ccctl speak."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
+from controlplane.registry import jobs as commands
+from controlplane.registry.registry import Once
+from controlplane.registry.store import JobFilter, JobRecord, RequestKey
+from controlplane.service.errors import answers, streams
+from controlplane.service.hub import wait
+from controlplane.service.logreader import read_logs
+from controlplane.v1 import job_service_pb2 as pb
+from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
+from controlplane.wire.basics import document, from_timestamp
+from controlplane.wire.jobs import JOB_STATES, checked_job, event_message, job_message
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+    from controlplane.service.context import House
+    from controlplane.v1 import job_pb2
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+REASON_PERIOD_S = 1.0
+"""Reasons to wait are not events: a watched job that waits is looked at so often."""
+
+
+class JobService(JobServiceServicer):
+    """Submits, shows and ends jobs."""
+
+    def __init__(self, house: House) -> None:
+        """`house`: the rooms to speak to."""
+        self._house = house
+
+    @answers
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> job_pb2.Job:
+        """Accept a job."""
+        house, caller = self._house, self._house.caller(context)
+        spec = parse_spec(document(request.spec))
+        priority = self._check(spec)
+        sha256 = spec_sha256(spec)
+        if request.validate_only:
+            return checked_job(spec, sha256, caller.name)
+        once = _once(caller.name, request.request_id, sha256)
+
+        def command(draft: Draft) -> dict[str, object]:
+            return {"job_id": commands.submit(draft, spec, sha256, priority).job_id}
+
+        body = await house.write(command, house.actor(context), once)
+        return await self._message(int(str(body["job_id"])))
+
+    def _check(self, spec: JobSpec) -> int:
+        """What only this site can know of a spec: its classes, its queues, its blobs. Answers the priority."""
+        rules, faults = self._house.rules, []
+        wanted = spec.priority_class or rules.default_priority_class
+        if wanted not in rules.priority_classes:
+            words = _unknown(wanted, "priority class", rules.priority_classes)
+            faults.append(FieldFault(field="priority_class", description=words))
+        if spec.queue not in rules.queues:
+            words = _unknown(spec.queue, "queue", rules.queues)
+            faults.append(FieldFault(field="queue", description=words))
+        if isinstance(spec.working_dir, Archive):
+            blob = self._house.blobs.path(spec.working_dir.sha256)
+            if not blob.is_file():
+                words = (
+                    f'"{spec.working_dir.sha256}": no such blob here; upload it before the submit'
+                )
+                faults.append(FieldFault(field="working_dir.sha256", description=words))
+        if faults:
+            raise InvalidRequest(*faults)
+        return rules.priority_classes[wanted]
+
+    @answers
+    async def GetJob(self, request: pb.GetJobRequest, context: Any) -> job_pb2.Job:
+        """Show one job."""
+        return await self._message(job_number(request.name))
+
+    @answers
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+        """List jobs, newest first."""
+        limit = _page_size(request.page_size)
+        before = int(request.page_token) if request.page_token.isdigit() else None
+        if request.page_token and before is None:
+            words = "is none of this server's; use the next_page_token of the answer before"
+            raise InvalidRequest(FieldFault(field="page_token", description=words))
+        full = request.view == pb.JOB_VIEW_FULL
+        store = self._house.registry.store
+        records = await asyncio.to_thread(
+            store.jobs, job_filter(request.filter), before=before, limit=limit + 1, full=full
+        )
+        more = len(records) > limit
+        return pb.ListJobsResponse(
+            jobs=[self._encode(record) for record in records[:limit]],
+            next_page_token=str(records[limit - 1].job.job_id) if more else "",
+        )
+
+    @answers
+    async def CancelJobs(
+        self, request: pb.CancelJobsRequest, context: Any
+    ) -> pb.CancelJobsResponse:
+        """End jobs by name or by filter."""
+        house, caller = self._house, self._house.caller(context)
+        if bool(request.names) == request.HasField("filter"):
+            words = "name jobs, or give a filter with at least one field set, but not both"
+            raise InvalidRequest(FieldFault(field="names", description=words))
+        numbers = [job_number(name) for name in request.names]
+        if request.HasField("filter"):
+            numbers = await self._matching(request.filter)
+        content = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+        once = _once(caller.name, request.request_id, content)
+
+        def command(draft: Draft) -> dict[str, object]:
+            done = commands.cancel(draft, numbers)
+            return {"cancelled": list(done.cancelled), "already_ended": list(done.already_ended)}
+
+        body: Any = await house.write(command, house.actor(context), once)
+        return pb.CancelJobsResponse(
+            cancelled=[f"jobs/{number}" for number in body["cancelled"]],
+            already_ended=[f"jobs/{number}" for number in body["already_ended"]],
+        )
+
+    async def _matching(self, message: pb.JobFilter) -> list[int]:
+        which = job_filter(message)
+        if which == JobFilter():
+            words = "would end every job; set at least one field, e.g. states"
+            raise InvalidRequest(FieldFault(field="filter", description=words))
+        numbers: list[int] = []
+        before: int | None = None
+        while True:
+            records = await asyncio.to_thread(
+                self._house.registry.store.jobs,
+                which,
+                before=before,
+                limit=LARGEST_PAGE,
+                full=False,
+            )
+            numbers += [r.job.job_id for r in records if not r.job.state.final]
+            if len(records) < LARGEST_PAGE:
+                return numbers
+            before = records[-1].job.job_id
+
+    @streams
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Any
+    ) -> AsyncIterator[job_pb2.Job]:
+        """Follow one job until it ends."""
+        number = job_number(request.name)
+        told: tuple[str, str] | None = None
+        with self._house.hub.listening(("job", number)) as changed:
+            while True:
+                job = await self._message(number)
+                if (job.etag, job.reason) != told:
+                    told = (job.etag, job.reason)
+                    yield job
+                if job.HasField("exit_code"):
+                    return
+                await wait(changed, REASON_PERIOD_S)
+
+    @answers
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, context: Any
+    ) -> pb.ListEventsResponse:
+        """List events in the order of commits."""
+        events = await asyncio.to_thread(
+            self._house.registry.store.events,
+            request.resource,
+            after=request.after_seq,
+            limit=_page_size(request.page_size),
+        )
+        return pb.ListEventsResponse(events=[event_message(event) for event in events])
+
+    @streams
+    async def ReadLogs(
+        self, request: pb.ReadLogsRequest, context: Any
+    ) -> AsyncIterator[pb.ReadLogsResponse]:
+        """Read the output of a job's workers."""
+        async for piece in read_logs(self._house, job_number(request.name), request):
+            yield piece
+
+    async def _message(self, job_id: int) -> job_pb2.Job:
+        registry = self._house.registry
+        record = registry.live_job(job_id)
+        if record is None:
+            record = await asyncio.to_thread(registry.job, job_id)
+        return self._encode(record)
+
+    def _encode(self, record: JobRecord) -> job_pb2.Job:
+        registry = self._house.registry
+        return job_message(
+            record.job,
+            registry.reason(record.job),
+            record.attempts,
+            record.leases,
+            registry.node_names(),
+        )
+
+
+def job_number(name: str) -> int:
+    """The number of `jobs/123`. InvalidRequest for any other name."""
+    number = name.removeprefix("jobs/")
+    if not (number.isascii() and number.isdigit() and 0 < len(number) < 19):
+        words = f"{name[:80]!r} is no job's name; write jobs/123"
+        raise InvalidRequest(FieldFault(field="name", description=words))
+    return int(number)
+
+
+def job_filter(message: pb.JobFilter) -> JobFilter:
+    """A filter. InvalidRequest for a state that this release does not know."""
+    try:
+        states = frozenset(JOB_STATES.into(state) for state in message.states)
+    except ValueError as error:
+        raise InvalidRequest(FieldFault(field="filter.states", description=str(error))) from None
+    return JobFilter(
+        states=states,
+        owner=message.owner,
+        name_pattern=message.display_name,
+        created_from_us=from_timestamp(message, "created_after"),
+        created_before_us=from_timestamp(message, "created_before"),
+        labels=tuple(sorted(message.labels.items())),
+    )
+
+
+def _once(principal: str, request_id: str, content_hash: str) -> Once | None:
+    if len(request_id) > 128:
+        words = f"has {len(request_id)} characters; at most 128 are allowed"
+        raise InvalidRequest(FieldFault(field="request_id", description=words))
+    if not request_id:
+        return None
+    key = RequestKey(principal=principal, request_id=request_id)
+    return Once(key=key, content_hash=content_hash)
+
+
+def _page_size(wanted: int) -> int:
+    if wanted < 0:
+        words = f"{wanted}: must not be negative; at most {LARGEST_PAGE}"
+        raise InvalidRequest(FieldFault(field="page_size", description=words))
+    return min(wanted or DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
+    there = sorted(known)
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(there)}"
+    return f'"{name}": there is no such {noun}{hint}'

@@ -1,0 +1,155 @@
+"""Builds the gRPC server: services, interceptor, health, reflection, channelz, and where it may listen."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_channelz.v1 import channelz  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from controlplane.model.errors import NotAllowed, WrongState
+from controlplane.service.agents import AgentService
+from controlplane.service.auth import PUBLIC, TokenFile, authenticate, authorise
+from controlplane.service.blobs import BlobService
+from controlplane.service.errors import refuse
+from controlplane.service.fleet import FleetService
+from controlplane.service.jobs import JobService
+from controlplane.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    blob_service_pb2,
+    blob_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    job_service_pb2,
+    job_service_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from controlplane.service.context import House
+
+LARGEST_MESSAGE = 64 << 20
+OPTIONS = [
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE),
+    # Every agent holds a call: a burst of reconnections must not be answered CANCELLED.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio is untyped here
+    """Lets a call through only if its principal may make it: deny by default."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        """`tokens`: whose token is whose."""
+        self._tokens = tokens
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        """Look at one call before its handler does."""
+        method = details.method
+        handler = await continuation(details)
+        if handler is None or method in PUBLIC:
+            return handler
+        try:
+            authorise(authenticate(self._tokens, details.invocation_metadata), method)
+        except (NotAllowed, WrongState) as error:
+            return _refusing(handler, error)
+        return handler
+
+
+def _refusing(handler: Any, error: Exception) -> Any:
+    async def deny(_request: Any, context: Any) -> Any:
+        await refuse(context, error)
+
+    async def deny_stream(_request: Any, context: Any) -> Any:
+        await refuse(context, error)
+        yield  # makes it a stream; never reached
+
+    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, deny),
+        (False, True): (grpc.unary_stream_rpc_method_handler, deny_stream),
+        (True, False): (grpc.stream_unary_rpc_method_handler, deny),
+        (True, True): (grpc.stream_stream_rpc_method_handler, deny_stream),
+    }
+    make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
+    return make(
+        behaviour,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def build(house: House) -> Any:
+    """A server with all services, that listens nowhere yet."""
+    server = grpc.aio.server(interceptors=[Guard(house.tokens)], options=OPTIONS)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(house), server)
+    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(house), server)
+    blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(house), server)
+    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = [
+        pb.DESCRIPTOR.services_by_name[name].full_name
+        for pb, name in (
+            (job_service_pb2, "JobService"),
+            (fleet_service_pb2, "FleetService"),
+            (blob_service_pb2, "BlobService"),
+            (agent_service_pb2, "AgentService"),
+            (health_pb2, "Health"),
+        )
+    ]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    channelz.add_channelz_servicer(server)
+    server.health = checks
+    return server
+
+
+def listen(server: Any, address: str, certificate: Path | None, key: Path | None) -> int:
+    """Have the server listen; answers the port. WrongState beyond loopback without TLS, or when it cannot."""
+    try:
+        if certificate is not None and key is not None:
+            credentials = grpc.ssl_server_credentials(
+                [(key.read_bytes(), certificate.read_bytes())]
+            )
+            port: int = server.add_secure_port(address, credentials)
+        elif is_local(address):
+            port = server.add_insecure_port(address)
+        else:
+            raise WrongState(
+                f"listen: {address!r} is reached from other hosts, and tokens would travel in the clear:"
+                " set tls_certificate and tls_key, or listen on 127.0.0.1 or unix:PATH"
+            )
+    except (RuntimeError, OSError) as error:
+        raise WrongState(f"listen: {address!r} cannot be listened on: {error}") from error
+    if not port and not address.startswith("unix:"):
+        raise WrongState(f"listen: {address!r} cannot be listened on; is the port in use?")
+    return port
+
+
+def is_local(address: str) -> bool:
+    """Whether only this host reaches an address: loopback by number or name, or a unix socket."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def say_serving(server: Any) -> None:
+    """Answer SERVING to those who ask for the health of the whole."""
+    await server.health.set("", health_pb2.HealthCheckResponse.SERVING)
