@@ -1,0 +1,291 @@
+"""Runs the agent in the foreground: wires host, devices, leases and session together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from controlplane import __version__
+from controlplane.kit.clock import SystemClock
+from controlplane.kit.sdnotify import notify, watchdog_period_s
+from controlplane.model.node import NodeFacts
+from nodeagent import host
+from nodeagent.devices import Devices, open_devices
+from nodeagent.identity import Identity
+from nodeagent.launchers import NodeContext
+from nodeagent.leases import Leases
+from nodeagent.session import Session, open_channel
+from nodeagent.shipping import ship_once
+from nodeagent.spawning import Spawner
+from nodeagent.staging import Stage
+
+if TYPE_CHECKING:
+    from controlplane.model.node import Device
+    from nodeagent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 1.0
+"""Every lease is looked at so often, should a nudge be lost."""
+SHIP_S = 0.25
+"""New output is looked for so often."""
+DISCOVER_DEADLINE_S = 30.0
+OFFERED_MEMORY = 0.9
+"""Part of the host's memory that is offered to jobs unless the settings say."""
+
+
+class AgentError(Exception):
+    """The agent cannot start; the text says what to change."""
+
+
+async def run(settings: Settings) -> None:
+    """Serve the node until SIGTERM or SIGINT; workers run on. AgentError when it cannot start."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = read_token(settings.token_file)
+    identity = Identity(settings.state_dir)
+    facts_of_host = host.read_host_facts()
+    address = settings.address or _address(settings.server)
+    devices = open_devices(
+        settings.devices,  # type: ignore[arg-type]  # the settings allow these words only
+        simulated_count=settings.simulated_count,
+        simulated_model=settings.simulated_model,
+        simulated_memory_bytes=settings.simulated_memory_mib << 20,
+        node_uuid=identity.uuid,
+    )
+    found = await _discover(devices)
+    facts = _facts(settings, facts_of_host, address, found)
+    box = [facts]
+    nudges = _nudges(settings.state_dir / "agent.sock")
+    spawner = Spawner()
+    spawner.start()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    channel = open_channel(settings.server, settings.ca_file)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        session: Session
+        stage = Stage(
+            base=_context(settings, facts_of_host, facts),
+            cache_dir=settings.state_dir / "blobs",
+            jobs_dir=settings.state_dir / "jobs",
+            log_cap_bytes=settings.log_cap_mib << 20,
+            download=lambda sha256: session.download(sha256),
+        )
+        leases = Leases(
+            settings.state_dir / "leases",
+            facts_of_host.boot_id,
+            stage,
+            spawner,
+            lambda: session.changed.set(),
+        )
+        session = Session(
+            channel=channel,
+            token=token,
+            identity=identity,
+            agent_id=str(uuid.uuid4()),
+            boot_id=facts_of_host.boot_id,
+            facts=lambda: box[0],
+            leases=leases,
+            clock=SystemClock(),
+            deadline_file=settings.state_dir / "deadline",
+            digest=hashlib.sha256,
+            rng=random.Random(),  # noqa: S311  # jitter, no secret
+        )
+        adopted = leases.adopt()
+        loop.add_reader(nudges, _on_nudges, nudges, leases)
+        log.info(
+            "agent started",
+            extra={"node": identity.uuid, "name": facts.display_name, "adopted": adopted},
+        )
+        notify(f"READY=1\nSTATUS=node {facts.display_name} ({identity.uuid})")
+        shipping = asyncio.Event()
+        tasks = [
+            asyncio.create_task(session.run(stop), name="session"),
+            asyncio.create_task(_refresh(leases, stop), name="refresh"),
+            asyncio.create_task(_ship(leases, session, identity.uuid, shipping), name="ship"),
+            asyncio.create_task(_rediscover(settings, devices, box, session), name="discover"),
+            asyncio.create_task(_watchdog(), name="watchdog"),
+        ]
+        ended = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        for task in done:
+            if task is not ended and not stop.is_set():
+                await task  # a part died: say why, and have the service manager start us anew
+                raise AgentError(f"the part {task.get_name()} ended by itself")
+    finally:
+        notify("STOPPING=1")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        loop.remove_reader(nudges)
+        nudges.close()
+        await channel.close()
+        spawner.close()
+        devices.close()
+    log.info("agent stopped; workers run on")
+
+
+def read_token(path: Path) -> str:
+    """The agent's token. AgentError when the file is missing, or readable by others."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except OSError as error:
+        raise AgentError(
+            f"token_file: {path}: {error.strerror}; `controlplane init` makes agent.token"
+        ) from error
+    if mode & 0o077:
+        raise AgentError(f"token_file: {path}: others can read it; run: chmod 600 {path}")
+    if not text:
+        raise AgentError(f"token_file: {path}: is empty")
+    return text
+
+
+def _address(server: str) -> str:
+    if server.startswith("unix:"):
+        return "127.0.0.1"
+    name, _, port = server.rpartition(":")
+    try:
+        return host.address_towards(name.strip("[]"), int(port))
+    except (OSError, ValueError) as error:
+        raise AgentError(
+            f"server: {server!r}: its address cannot be found ({error}); write host:port,"
+            " or set `address` to this node's own"
+        ) from error
+
+
+async def _discover(devices: Devices) -> tuple[Device, ...]:
+    found = asyncio.to_thread(devices.discover)
+    return await asyncio.wait_for(found, DISCOVER_DEADLINE_S)
+
+
+def _facts(
+    settings: Settings, facts: host.HostFacts, address: str, devices: tuple[Device, ...]
+) -> NodeFacts:
+    if settings.port_last < settings.port_first:
+        raise AgentError(f"port_last: {settings.port_last} is below port_first")
+    return NodeFacts(
+        display_name=settings.name or facts.hostname,
+        address=address,
+        kernel=facts.kernel,
+        os=facts.os_name,
+        agent_version=__version__,
+        cpus=settings.cpus or len(facts.cpu_ids),
+        memory_bytes=settings.memory_mib << 20 or int(facts.memory_bytes * OFFERED_MEMORY),
+        devices=devices,
+        port_first=settings.port_first,
+        port_last=settings.port_last,
+        labels=tuple(sorted(settings.labels.items())),
+        cpu_model=facts.cpu_model,
+    )
+
+
+def _context(settings: Settings, facts: host.HostFacts, offered: NodeFacts) -> NodeContext:
+    user = pwd.getpwuid(os.geteuid())
+    # Where more cores are offered than there are, several share one.
+    cores = {i: facts.cpu_ids[i % len(facts.cpu_ids)] for i in range(offered.cpus)}
+    return NodeContext(
+        lease_id=0,
+        token=0,
+        display_name=offered.display_name,
+        address=offered.address,
+        interface=host.interface_of(offered.address) or "",
+        hostname_ok=host.hostname_resolves_to(offered.address),
+        cpu_map=cores,
+        python=sys.executable,
+        mpirun=settings.mpirun or shutil.which("mpirun", path=settings.path) or "",
+        uid=os.geteuid(),
+        user=user.pw_name,
+        home=user.pw_dir,
+        shell=user.pw_shell or "/bin/sh",
+        path=settings.path,
+        job_dir="",
+        work_dir="",
+        deadline_file=str((settings.state_dir / "deadline").absolute()),
+        notify_socket=str((settings.state_dir / "agent.sock").absolute()),
+    )
+
+
+def _nudges(path: Path) -> socket.socket:
+    """The socket by which supervisors say that there is news."""
+    path.unlink(missing_ok=True)
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    folder = os.open(path.parent, os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A socket's path may have 107 bytes; the folder's is as long as the operator likes.
+        receiver.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+    return receiver
+
+
+def _on_nudges(receiver: socket.socket, leases: Leases) -> None:
+    news = set()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data = receiver.recv(64)
+            if data.isdigit():
+                news.add(int(data))
+    for lease_id in news:
+        leases.refresh(lease_id)
+
+
+async def _refresh(leases: Leases, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await asyncio.sleep(REFRESH_S)
+        leases.refresh_all()
+
+
+async def _ship(leases: Leases, session: Session, node_uuid: str, again: asyncio.Event) -> None:
+    while True:
+        try:
+            more = await ship_once(leases, node_uuid, session.ship)
+        except grpc.aio.AioRpcError as error:
+            log.debug("output waits: %s", error.code().name)
+            more = False
+        if not more:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(again.wait(), SHIP_S)
+            again.clear()
+
+
+async def _rediscover(
+    settings: Settings, devices: Devices, box: list[NodeFacts], session: Session
+) -> None:
+    from dataclasses import replace
+
+    while True:
+        await asyncio.sleep(settings.discover_period_s)
+        try:
+            found = await _discover(devices)
+        except TimeoutError:
+            log.error("the devices' driver does not answer")
+            continue
+        if found != box[0].devices:
+            log.warning("devices have changed", extra={"devices": len(found)})
+            box[0] = replace(box[0], devices=found)
+            session.changed.set()
+
+
+async def _watchdog() -> None:
+    period_s = watchdog_period_s() or 3600.0
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(period_s)

@@ -1,0 +1,43 @@
+"""Who this node is: a UUID made once, and the highest epoch that it has obeyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+
+class Identity:
+    """Kept in `node.json` in the agent's state folder."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Read it, or make it. ValueError when the file is there but cannot be read."""
+        self._path = state_dir / "node.json"
+        try:
+            document = json.loads(self._path.read_text())
+            self.uuid = str(uuid.UUID(document["uuid"]))
+            self.epoch_seen = int(document["epoch_seen"])
+        except FileNotFoundError:
+            self.uuid, self.epoch_seen = str(uuid.uuid4()), 0
+            self._write()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self._path}: is damaged ({error}); restore it, or remove it to join as a new node"
+            ) from error
+
+    def obey(self, epoch: int) -> bool:
+        """Whether a control plane of this epoch may give orders; remembers the highest."""
+        if epoch < self.epoch_seen:
+            return False
+        if epoch > self.epoch_seen:
+            self.epoch_seen = epoch
+            self._write()
+        return True
+
+    def _write(self) -> None:
+        fresh = self._path.with_name("node.json.new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump({"uuid": self.uuid, "epoch_seen": self.epoch_seen}, file)
+        fresh.replace(self._path)

@@ -1,0 +1,83 @@
+"""`nodeagent`: the command of operators on a node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controlplane import __version__
+from controlplane.kit.config import ConfigError, Loaded, document, load, render
+from controlplane.kit.logs import configure
+from controlplane.kit.options import settings_options
+from nodeagent.settings import ENV_PREFIX, Settings
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with settings; flags and environment variables override it.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="nodeagent")
+def main() -> None:
+    """Run the agent of a node: it reports what the host has, and runs what the control plane decides.
+
+    \b
+    First step, with the token that `controlplane init` made:
+      nodeagent run --server 127.0.0.1:7600 --token-file agent.token --state-dir ./node
+    """
+
+
+@main.command()
+@config_option
+@settings_options(Settings)
+def run(config: Path | None, flags: dict[str, Any]) -> None:
+    """Serve the node in the foreground until SIGTERM.
+
+    Workers run on when the agent ends; the next agent on the same state folder adopts them.
+    """
+    from nodeagent import agent
+    from nodeagent.devices import DevicesUnavailable
+
+    loaded = _load(config, flags)
+    configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
+    try:
+        asyncio.run(agent.run(loaded.value))
+    except (agent.AgentError, DevicesUnavailable, ValueError, OSError) as error:
+        logging.getLogger(__name__).error("%s", error)
+        sys.exit(1)
+
+
+@main.group("config")
+def config_group() -> None:
+    """Show settings."""
+
+
+@config_group.command("show")
+@config_option
+@settings_options(Settings)
+def config_show(config: Path | None, flags: dict[str, Any]) -> None:
+    """Print the effective settings as TOML, each with where it came from."""
+    click.echo(render(_load(config, flags)), nl=False)
+
+
+@config_group.command("example")
+def config_example() -> None:
+    """Print a commented configuration file with every setting."""
+    click.echo(document(Settings), nl=False)
+
+
+def _load(config: Path | None, flags: dict[str, Any]) -> Loaded[Settings]:
+    try:
+        return load(Settings, file=config, environ=os.environ, flags=flags, env_prefix=ENV_PREFIX)
+    except ConfigError as error:
+        for line in error.lines:
+            click.echo(f"nodeagent: {line}", err=True)
+        sys.exit(2)

@@ -1,0 +1,189 @@
+"""The conversation with the control plane: one idempotent call that is heartbeat, report and instruction in one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from controlplane.v1 import agent_service_pb2 as pb
+from controlplane.v1 import agent_service_pb2_grpc, blob_service_pb2, blob_service_pb2_grpc
+from controlplane.wire.agents import order_value, status_message
+from controlplane.wire.basics import from_duration
+from controlplane.wire.nodes import facts_message
+from nodeagent.reconcile import reconcile
+
+if TYPE_CHECKING:
+    import hashlib
+
+    from controlplane.kit.clock import Clock
+    from controlplane.model.node import NodeFacts
+    from nodeagent.identity import Identity
+    from nodeagent.leases import Leases
+
+log = logging.getLogger(__name__)
+
+CALL_DEADLINE_S = 40.0
+"""Longer than any control plane holds a call."""
+SHIP_DEADLINE_S = 30.0
+BLOB_DEADLINE_S = 600.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0
+SETTLE_S = 0.002
+"""Changes in such a short row are reported together."""
+OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+
+
+def open_channel(server: str, ca_file: Path | None) -> Any:
+    """A channel to the control plane: TLS where a CA is named, plaintext to this host only."""
+    if ca_file is not None:
+        credentials = grpc.ssl_channel_credentials(ca_file.read_bytes())
+        return grpc.aio.secure_channel(server, credentials, options=OPTIONS)
+    return grpc.aio.insecure_channel(server, options=OPTIONS)
+
+
+class Session:
+    """One agent's conversation, over any number of connections."""
+
+    def __init__(
+        self,
+        *,
+        channel: Any,
+        token: str,
+        identity: Identity,
+        agent_id: str,
+        boot_id: str,
+        facts: Callable[[], NodeFacts],
+        leases: Leases,
+        clock: Clock,
+        deadline_file: Path,
+        digest: Callable[[bytes], hashlib._Hash],
+        rng: random.Random,
+    ) -> None:
+        """`facts`: what the host has now. `digest`: SHA-256. `rng`: jitter of retries."""
+        self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
+        self._blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._identity, self._agent_id, self._boot_id = identity, agent_id, boot_id
+        self._facts, self._leases, self._clock = facts, leases, clock
+        self._deadline_file, self._deadline_us = deadline_file, 0
+        self._digest, self._rng = digest, rng
+        self._call_number = 0
+        self._generation = 0
+        self._known_digest = ""
+        self.changed = asyncio.Event()
+        self.connected = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Talk until told to stop."""
+        retry_s = FIRST_RETRY_S
+        while not stop.is_set():
+            try:
+                await self._exchange(stop)
+                retry_s = FIRST_RETRY_S
+            except grpc.aio.AioRpcError as error:
+                self._generation = 0
+                level = logging.WARNING if retry_s <= FIRST_RETRY_S else logging.DEBUG
+                log.log(
+                    level,
+                    "the control plane does not answer",
+                    extra={"code": error.code().name, "details": error.details()},
+                )
+                await _pause(stop, retry_s * self._rng.uniform(0.5, 1.0))
+                retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    async def _exchange(self, stop: asyncio.Event) -> None:
+        """One call. Ends early when there is something new to report: the next call tells it."""
+        self.changed.clear()
+        sent_us = self._clock.boot_us()
+        call = asyncio.ensure_future(self._call())
+        waits = [asyncio.ensure_future(self.changed.wait()), asyncio.ensure_future(stop.wait())]
+        try:
+            await asyncio.wait([call, *waits], return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                await asyncio.sleep(SETTLE_S)
+            if call.done():
+                self._obey(call.result(), sent_us)
+        finally:
+            for each in (call, *waits):
+                each.cancel()
+            await asyncio.gather(call, *waits, return_exceptions=True)
+
+    async def _call(self) -> pb.SynchronizeResponse:
+        self._call_number += 1
+        facts = facts_message(self._facts())
+        digest = self._digest(facts.SerializeToString(deterministic=True)).hexdigest()
+        request = pb.SynchronizeRequest(
+            node_uuid=self._identity.uuid,
+            boot_id=self._boot_id,
+            agent_id=self._agent_id,
+            call_number=self._call_number,
+            epoch_seen=self._identity.epoch_seen,
+            generation_seen=self._generation,
+            facts=facts if digest != self._known_digest else None,
+            facts_digest=digest,
+            leases=[status_message(status) for status in self._leases.statuses()],
+        )
+        answer: pb.SynchronizeResponse = await self._agents.Synchronize(
+            request, metadata=self._metadata, timeout=CALL_DEADLINE_S
+        )
+        if not answer.superseded:
+            self._known_digest = "" if answer.resend_facts else digest
+        return answer
+
+    def _obey(self, answer: pb.SynchronizeResponse, sent_us: int) -> None:
+        if answer.superseded or answer.resend_facts:
+            return
+        if not self._identity.obey(answer.epoch):
+            log.error("a stale control plane gave orders", extra={"epoch": answer.epoch})
+            return
+        if not self.connected.is_set():
+            self.connected.set()
+            log.info("joined the control plane", extra={"epoch": answer.epoch})
+        self._renew(sent_us + from_duration(answer.lease_duration))
+        self._generation = answer.generation
+        orders = [order_value(order) for order in answer.leases]
+        known, stopping = self._leases.known(), self._leases.stopping()
+        for action in reconcile(orders, known, stopping):
+            self._leases.perform(action)
+
+    def _renew(self, deadline_us: int) -> None:
+        """Tell the supervisors until when they may go on; half a second more is not worth a write."""
+        if deadline_us - self._deadline_us < 500_000:
+            return
+        self._deadline_us = deadline_us
+        fresh = self._deadline_file.with_name(f"{self._deadline_file.name}.new")
+        fresh.write_text(str(deadline_us))
+        os.replace(fresh, self._deadline_file)
+
+    async def ship(self, request: pb.ShipLogsRequest) -> pb.ShipLogsResponse:
+        """Hand over output."""
+        answer: pb.ShipLogsResponse = await self._agents.ShipLogs(
+            request, metadata=self._metadata, timeout=SHIP_DEADLINE_S
+        )
+        return answer
+
+    async def download(self, sha256: str) -> AsyncIterator[bytes]:
+        """Fetch a blob in parts."""
+        request = blob_service_pb2.DownloadBlobRequest(sha256=sha256)
+        call = self._blobs.DownloadBlob(request, metadata=self._metadata, timeout=BLOB_DEADLINE_S)
+        async for part in call:
+            yield part.data
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
