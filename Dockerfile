@@ -34,6 +34,8 @@ WORKDIR /var/lib/controlplane
 VOLUME /var/lib/controlplane
 EXPOSE 7600
 STOPSIGNAL SIGTERM
+# The way that every client takes. With TLS, give the container CCCTL_SERVER=https://… and CCCTL_CA_FILE.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["ccctl", "version", "--server"]
-CMD ["controlplane", "serve"]
+    CMD ["ccctl", "--token-file", "/var/lib/controlplane/admin.token", "--timeout", "4", "version", "--remote"]
+# `init` makes the tokens of administrator and agents at the first start, and keeps them at all others.
+CMD ["sh", "-c", "controlplane init && exec controlplane serve"]

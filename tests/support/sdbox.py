@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 INIT = Path(__file__).with_name("sdbox_init.sh")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -107,8 +107,8 @@ class Host:
 
 
 @contextmanager
-def booted(name: str, folder: Path, *, bind: tuple[Path, str]) -> Iterator[Host]:
-    """A host with `bind[0]` of this machine shown read-only as `bind[1]`; gone afterwards."""
+def booted(name: str, folder: Path, *, binds: Mapping[str, Path]) -> Iterator[Host]:
+    """A host that sees folders of this machine, read-only, at the paths of `binds`; gone after."""
     cgroups = {key: path / f"sdbox-{name}-{os.getpid()}" for key, path in own_cgroups().items()}
     for key, path in cgroups.items():
         path.mkdir()
@@ -117,7 +117,8 @@ def booted(name: str, folder: Path, *, bind: tuple[Path, str]) -> Iterator[Host]
                 (path / setting).write_text((path.parent / setting).read_text())
     procs = [str(path / "cgroup.procs") for path in cgroups.values()]
     hierarchies = [key for key in cgroups if key]
-    start = [str(INIT), name, str(folder), str(bind[0]), bind[1], *hierarchies]
+    shown = [f"{here}:{there}" for there, here in binds.items()]
+    start = [str(INIT), name, str(folder), *shown, "--", *hierarchies]
     # First into the control groups, then into the namespaces, whose root they become.
     enter = 'for f in "${@:2:$1}"; do echo $$ > "$f"; done; shift $(($1 + 1)); exec "$@"'
     command = ["bash", "-c", enter, "bash", str(len(procs)), *procs]

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Becomes systemd as process 1 of a host of its own. The caller (sdbox.py) has put this process into
 # new pid, mount, uts, ipc, net and cgroup namespaces; all that is mounted here vanishes with them.
-# usage: sdbox_init.sh NAME FOLDER BIND_FROM BIND_TO [v1 hierarchy ...]
+# usage: sdbox_init.sh NAME FOLDER [FROM:TO ...] -- [v1 hierarchy ...]
 set -euo pipefail
-name=$1 folder=$2 from=$3 to=$4
-shift 4
+name=$1 folder=$2
+shift 2
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$folder"
@@ -12,9 +12,14 @@ mkdir "$folder"/{upper,work,root}
 # The host's own root, below a layer that takes all writes.
 mount -t overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
 cd "$folder/root"
-mkdir -p ".$to"
-mount --bind "$from" ".$to"
-mount -o remount,bind,ro ".$to"
+while [ "$1" != -- ]; do
+    to=.${1##*:}
+    mkdir -p "$to"
+    mount --bind "${1%:*}" "$to"
+    mount -o remount,bind,ro "$to"
+    shift
+done
+shift
 
 mount -t proc proc proc
 # Else systemd would set sysctls of the real kernel.
