@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.cli import text
-from controlplane.cli.app import App
 from controlplane.cli.failures import INTERRUPTED, OTHER_FAILURE
 from controlplane.cli.logprinter import LogPrinter
 from controlplane.cli.render import struct
 
 if TYPE_CHECKING:
+    from controlplane.cli.app import App
     from controlplane.client import Client, LogPiece
     from controlplane.v1.job_pb2 import Job
 
@@ -87,8 +87,8 @@ def tell_missing(app: App, piece: LogPiece) -> None:
     """Say so when bytes before a piece are gone."""
     if piece.missing_bytes:
         app.note(
-            f"… {text.size(piece.missing_bytes)} of rank {piece.rank}'s {piece.stream} were dropped "
-            "by the limit on output …"
+            f"… {text.size(piece.missing_bytes)} of rank {piece.rank}'s {piece.stream} are gone: "
+            "over the limit on output …"
         )
 
 

@@ -32,7 +32,7 @@ from controlplane.model.job import FINAL_JOB_STATES, JobState
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @pass_app
-def list_jobs(app: App, limit: int, everything: bool, **wanted: Any) -> None:
+def list_jobs(app: App, /, limit: int, everything: bool, **wanted: Any) -> None:
     """List jobs, newest first."""
     from controlplane.cli.jobtables import draw_jobs
     from controlplane.cli.render import plain
@@ -66,7 +66,10 @@ def list_jobs(app: App, limit: int, everything: bool, **wanted: Any) -> None:
 @click.argument("job", type=job_name)
 @pass_app
 def show(app: App, job: str) -> None:
-    """Show all of JOB: what it asked for, why it waits or how it ended, its attempts and workers."""
+    """Show all about JOB.
+
+    What it asked for, why it waits or how it ended, its attempts and their workers.
+    """
     from controlplane.cli.jobtables import draw_job
     from controlplane.cli.render import plain
 
@@ -119,9 +122,7 @@ def logs(
     from controlplane.cli.follow import printer_for, tell_missing
 
     if only_stdout and only_stderr:
-        raise click.UsageError(
-            "Give --stdout or --stderr, not both; without either both are shown."
-        )
+        raise click.UsageError("Give --stdout or --stderr; without either both are shown.")
     with app.client() as client:
         printer = printer_for(client.get(job), ranks)
         try:
@@ -149,7 +150,10 @@ def logs(
 @click.argument("job", type=job_name)
 @pass_app
 def watch(app: App, job: str) -> None:
-    """Tell each change of JOB until it has ended; exit with the job's exit code."""
+    """Tell each change of JOB until it ends.
+
+    Exits with the job's exit code.
+    """
     import json
 
     from controlplane.cli.follow import StateLines, exit_code
@@ -183,7 +187,7 @@ def watch(app: App, job: str) -> None:
 @filter_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before cancelling by filter.")
 @pass_app
-def cancel(app: App, jobs: tuple[str, ...], yes: bool, **wanted: Any) -> None:
+def cancel(app: App, /, jobs: tuple[str, ...], yes: bool, **wanted: Any) -> None:
     """End JOBS, or every job that matches a filter.
 
     Waiting jobs end at once. Running ones get SIGTERM, and SIGKILL after their grace period.
@@ -233,7 +237,10 @@ def _confirm(count: int) -> None:
 @click.argument("job", type=job_name)
 @pass_app
 def history(app: App, job: str) -> None:
-    """Tell what happened to JOB, oldest first: every event, and who asked for it."""
+    """Tell what happened to JOB.
+
+    Every event, oldest first, and who asked for it.
+    """
     from controlplane.cli.jobtables import draw_events
     from controlplane.cli.render import plain
 

@@ -1,7 +1,8 @@
 """Output of workers on its way to the screen or a pipe.
 
-To a pipe, the bytes of one worker pass unchanged. On a terminal, control characters are made visible,
-so that no program's output can play with it. With several workers each line begins with its rank.
+To a pipe, the bytes of one worker pass unchanged. On a terminal, control characters are made
+visible, so that no program's output can play with it. With several workers each line begins with
+its rank.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class LogPrinter:
     """Writes pieces of output as they come."""
 
     def __init__(self, out: BinaryIO, *, prefixed: bool, terminal: bool) -> None:
-        """`prefixed`: lines begin with the rank. `terminal`: control characters are made visible."""
+        """`prefixed`: lines begin with the rank. `terminal`: control characters can be seen."""
         self._out = out
         self._prefixed = prefixed
         self._terminal = terminal

@@ -36,9 +36,9 @@ _WIDTH: Final = 100
     ccctl show 123                      all about a job
     ccctl node list                     the hosts, and how much of each is leased
     """,
-    epilog="Exit codes: 0 done; 1 failed; 2 wrong input; 3 not found; 4 denied; 5 server unreachable; "
-    "6 out of time; 130 interrupted. `submit --follow` and `watch` exit with the job's own code. "
-    "Configuration: `ccctl config show --help`.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong input; 3 not found; 4 denied; 5 server "
+    "unreachable; 6 out of time; 130 interrupted. `submit --follow` and `watch` exit with the "
+    "job's own code. Configuration: `ccctl config show --help`.",
 )
 def ccctl() -> None:
     """Submit jobs to the control plane, follow them and end them."""

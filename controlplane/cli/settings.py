@@ -25,11 +25,11 @@ class Settings:
         help="The control plane: host:port, https://host:port or unix:/path.",
     )
     """The control plane's address."""
-    token_file: Path | None = setting(  # noqa: RUF009
+    token_file: Path | None = setting(
         None, help="File that holds your token.", example="~/.config/ccctl/token"
     )
     """File that holds the token; None to ask without one."""
-    ca_file: Path | None = setting(  # noqa: RUF009
+    ca_file: Path | None = setting(
         None, help="PEM certificates to trust instead of the system's.", example="~/ca.pem"
     )
     """PEM certificates to trust; None for the system's."""

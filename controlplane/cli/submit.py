@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from controlplane.cli.app import App, Command, pass_app
 from controlplane.cli.document import read_document, shown_name
-from controlplane.cli.failures import BAD_INPUT, Failure, fault_list
+from controlplane.cli.failures import Failure, fault_list
+
+if TYPE_CHECKING:
+    from controlplane.v1.job_pb2 import Job
 
 
 @click.command(
@@ -83,12 +87,10 @@ def submit(
     sys.exit(code)
 
 
-def _tell_valid(app: App, file: str, job: object) -> None:
+def _tell_valid(app: App, file: str, job: Job) -> None:
     from controlplane.cli.render import plain, struct
     from controlplane.cli.text import request_words
-    from controlplane.v1.job_pb2 import Job
 
-    assert isinstance(job, Job)
     words = request_words(struct(job.spec))
     app.emit(
         lambda: plain(job),
@@ -98,12 +100,7 @@ def _tell_valid(app: App, file: str, job: object) -> None:
     )
 
 
-def _tell_submitted(app: App, job: object) -> None:
+def _tell_submitted(app: App, job: Job) -> None:
     from controlplane.cli.render import plain
-    from controlplane.v1.job_pb2 import Job
 
-    assert isinstance(job, Job)
     app.emit(lambda: plain(job), lambda console: console.print(f"Submitted {job.name}."))
-
-
-__all__ = ["BAD_INPUT", "submit"]

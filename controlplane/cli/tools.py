@@ -48,7 +48,10 @@ def version(app: App, remote: bool) -> None:
 
 @click.command(cls=Command, examples="ccctl schema > job.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of job.json, for editors and other programs."""
+    """Print the JSON Schema of job.json.
+
+    With it editors complete and check the file.
+    """
     from controlplane.model.spec import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -65,7 +68,7 @@ def schema() -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete ccctl's commands and options."""
+    """Print what makes SHELL complete ccctl."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

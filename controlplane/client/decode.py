@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -20,9 +20,6 @@ from controlplane.client.errors import (
 )
 from controlplane.model.errors import FieldFault
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 API_VERSION: Final = "v1"
 """The version of the API that this client speaks."""
 
@@ -39,8 +36,8 @@ _TREE: Final[dict[grpc.StatusCode, type[ClientError]]] = {
 }
 
 _PLAIN_WORDS: Final = (
-    ("Connection refused", "connection refused; is it running, and is that its port?"),
-    ("No such file or directory", "there is no such socket; is it running?"),
+    ("Connection refused", "connection refused"),
+    ("No such file or directory", "there is no such socket"),
     ("errors resolving", "its name can't be resolved"),
     ("Expected SETTINGS", "what listens there is no gRPC server, or one that wants TLS"),
     ("WRONG_VERSION_NUMBER", "what listens there does not speak TLS"),
@@ -67,13 +64,13 @@ def from_rpc(error: grpc.RpcError, server: str) -> ClientError:
     if not isinstance(error, grpc.Call):
         return ClientError(f"The call to {server} failed: {error}")
     code, message = error.code(), error.details() or ""
-    details = _details(error)
+    metadata = _metadata(error)
+    details = _details(metadata)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return VersionMismatch(
-            f"The server at {server} ({_server_version(error)}) does not know what this client "
-            f"(version {__version__}, API {API_VERSION}) asks for; "
-            "use a client of the server's version."
-        )
+        return _mismatch(server, metadata, "does not know what was asked for")
+    theirs = metadata.get("cc-api-version", API_VERSION)
+    if theirs != API_VERSION:
+        return _mismatch(server, metadata, f"speaks API {theirs}")
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unreachable(f"The server at {server} does not answer: {_plain(message)}.", **details)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -84,35 +81,33 @@ def from_rpc(error: grpc.RpcError, server: str) -> ClientError:
     return _TREE.get(code, ClientError)(words, **details)
 
 
-def check_version(call: grpc.Call, server: str) -> None:
-    """Raise `VersionMismatch` when an answer says that the server speaks another API version."""
-    theirs = _header(call, "cc-api-version")
-    if theirs and theirs != API_VERSION:
-        raise VersionMismatch(
-            f"The server at {server} ({_server_version(call)}) speaks API {theirs}, but this "
-            f"client (version {__version__}) speaks API {API_VERSION}; "
-            "use a client of the server's version."
-        )
+def check_version(call: grpc.Call, server: str, *, ended: bool = True) -> None:
+    """Raise `VersionMismatch` when an answer says that the server speaks another API version.
+
+    `ended`: whether the call is over; before, only what was told at its beginning counts.
+    """
+    metadata: dict[str, Any] = _metadata(call) if ended else dict(call.initial_metadata() or ())
+    theirs = metadata.get("cc-api-version", API_VERSION)
+    if theirs != API_VERSION:
+        raise _mismatch(server, metadata, f"speaks API {theirs}")
 
 
-def _server_version(call: grpc.Call) -> str:
-    theirs = _header(call, "cc-server-version")
-    return f"version {theirs}" if theirs else "version unknown"
+def _mismatch(server: str, metadata: dict[str, Any], words: str) -> VersionMismatch:
+    theirs: str = metadata.get("cc-server-version", "unknown")
+    return VersionMismatch(
+        f"The server at {server} (version {theirs}) {words}. This client (version {__version__}) "
+        f"speaks API {API_VERSION}: use one of the server's version."
+    )
 
 
-def _header(call: grpc.Call, key: str) -> str:
-    return next((str(value) for name, value in _metadata(call) if name == key), "")
+def _metadata(call: grpc.Call) -> dict[str, Any]:
+    # A call that fails at once has its only metadata at its end. Waits for that end.
+    return dict(call.initial_metadata() or ()) | dict(call.trailing_metadata() or ())
 
 
-def _metadata(call: grpc.Call) -> Iterable[tuple[str, Any]]:
-    # A call that fails at once has its only metadata at its end.
-    yield from call.initial_metadata() or ()
-    yield from call.trailing_metadata() or ()
-
-
-def _details(call: grpc.Call) -> _Details:
+def _details(metadata: dict[str, Any]) -> _Details:
     found = _Details(faults=(), reason="", metadata={}, retry_after_s=None)
-    packed = next((v for k, v in _metadata(call) if k == "grpc-status-details-bin"), b"")
+    packed = metadata.get("grpc-status-details-bin", b"")
     for detail in status_pb2.Status.FromString(packed).details:
         request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
         retry = error_details_pb2.RetryInfo()

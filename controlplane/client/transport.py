@@ -156,9 +156,10 @@ class Connection:
             call = method(request(), timeout=STREAM_S, metadata=self.metadata)
             try:
                 for message in call:
-                    check_version(call, self.server)
+                    check_version(call, self.server, ended=False)
                     patience.succeeded(patience_s)
                     yield message
+                check_version(call, self.server)
                 return
             except grpc.RpcError as error:
                 if self.closed:

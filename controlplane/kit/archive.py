@@ -108,21 +108,14 @@ def unpack(archive: Path, into: Path, *, limit_bytes: int = SIZE_LIMIT_BYTES) ->
                     links.append((target, member.linkname))
                 else:
                     _extract(tar, member, target)
+        # Links come last, so that nothing above could be written through one.
+        _link(into, links)
     except (tarfile.TarError, EOFError) as error:
         raise ArchiveFault(f"{archive.name} is no intact tar: {error}") from error
     except FileExistsError as error:
         raise ArchiveFault(f"{archive.name} names the same file twice: {error.filename}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArchiveFault(f"{archive.name} has no folder for {error.filename}") from error
-    # Links come last, so that nothing above could be written through one.
-    root = os.path.realpath(into)
-    for target, linkname in links:
-        target.symlink_to(linkname)
-    for target, linkname in links:
-        if os.path.isabs(linkname) or not _is_below(root, os.path.realpath(target)):
-            raise ArchiveFault(
-                f"{archive.name}: the link {target.name!r} leads out to {linkname!r}"
-            )
 
 
 def _entries(folder: Path, exclude: Sequence[str]) -> Iterator[_Entry]:
@@ -222,6 +215,18 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> Non
     with content, open(os.open(target, flags, mode), "wb") as file:
         while part := content.read(_PART_BYTES):
             file.write(part)
+
+
+def _link(into: Path, links: Sequence[tuple[Path, str]]) -> None:
+    """Make the links, none through another; refuse those that lead out, alone or together."""
+    root = Path(os.path.realpath(into))
+    for target, linkname in links:
+        if Path(os.path.realpath(target.parent)) != root / target.parent.relative_to(into):
+            raise ArchiveFault(f"{target.name!r} would be made through a link")
+        target.symlink_to(linkname)
+    for target, linkname in links:
+        if os.path.isabs(linkname) or not _is_below(str(root), os.path.realpath(target)):
+            raise ArchiveFault(f"the link {target.name!r} leads out, to {linkname!r}")
 
 
 def _inner(name: str) -> str:

@@ -1,0 +1,301 @@
+"""A small control plane in this process, with jobs, nodes and output that a test lays down."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from controlplane.model.spec import InvalidSpec, canonical, parse_spec
+from controlplane.v1 import (
+    blob_service_pb2,
+    blob_service_pb2_grpc,
+    event_pb2,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    job_pb2,
+    job_service_pb2,
+    job_service_pb2_grpc,
+    node_pb2,
+)
+
+FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
+
+
+@dataclass(kw_only=True)
+class World:
+    """What the server tells, and what it was told."""
+
+    jobs: dict[str, list[job_pb2.Job]] = field(default_factory=dict)
+    """Each job's states, in order; `WatchJob` tells all of them, the others the last."""
+    nodes: list[node_pb2.Node] = field(default_factory=list)
+    events: list[event_pb2.Event] = field(default_factory=list)
+    logs: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    """(attempt, rank, stream) → all of its output."""
+    begins: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    """(attempt, rank, stream) → first byte that is still kept."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    submits: dict[str, job_pb2.Job] = field(default_factory=dict)
+    """request_id → the job that it became."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """How often each rpc was called."""
+    requests: list[Any] = field(default_factory=list)
+    failures: dict[str, list[grpc.StatusCode]] = field(default_factory=dict)
+    """Rpc → codes with which its next calls fail."""
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    """Streaming rpc → after how many messages its next calls break."""
+    api_version: str = "v1"
+    in_trailer: bool = False
+    """Whether the version is told at the end of a call, or at its start."""
+    token: str | None = None
+    piece_bytes: int = 7
+
+
+class _Handlers(grpc.ServerInterceptor):
+    """Counts calls, checks the token, tells the version, fails what should fail."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None:
+            return None
+        name = details.method.rpartition("/")[2]
+        world = self.world
+        streaming = handler.response_streaming
+        inner = handler.unary_stream or handler.unary_unary or handler.stream_unary
+
+        def enter(context: grpc.ServicerContext) -> None:
+            world.calls[name] += 1
+            version = (("cc-server-version", "9.8.7"), ("cc-api-version", world.api_version))
+            if world.in_trailer:
+                context.set_trailing_metadata(version)
+            else:
+                context.send_initial_metadata(version)
+            sent = dict(context.invocation_metadata())
+            if world.token is not None and sent.get("authorization") != f"Bearer {world.token}":
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not valid here")
+            if world.failures.get(name):
+                code = world.failures[name].pop(0)
+                context.abort(code, f"failing with {code.name} as told")
+
+        def one(request: Any, context: grpc.ServicerContext) -> Any:
+            enter(context)
+            return inner(request, context)
+
+        def many(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            enter(context)
+            cut = world.cuts[name].pop(0) if world.cuts.get(name) else None
+            for number, message in enumerate(inner(request, context)):
+                if number == cut:
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was cut as told")
+                yield message
+
+        return handler._replace(
+            unary_unary=one if handler.unary_unary else None,
+            stream_unary=one if handler.stream_unary else None,
+            unary_stream=many if streaming else None,
+        )
+
+
+class FakeServer(
+    job_service_pb2_grpc.JobServiceServicer,
+    fleet_service_pb2_grpc.FleetServiceServicer,
+    blob_service_pb2_grpc.BlobServiceServicer,
+):
+    """The server; use it in a `with`."""
+
+    def __init__(self, world: World, address: str = "127.0.0.1:0") -> None:
+        self.world = world
+        self._lock = threading.Lock()
+        self._pool = futures.ThreadPoolExecutor(max_workers=8)
+        self._server = grpc.server(self._pool, interceptors=[_Handlers(world)])
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
+        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(self, self._server)
+        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port(address)
+        self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait(10)
+        self._pool.shutdown()
+
+    # Jobs
+
+    def SubmitJob(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
+        self.world.requests.append(request)
+        document = _plain(request.spec)
+        try:
+            spec = parse_spec(document)
+        except InvalidSpec as error:
+            refuse(context, [(f.path, f"{f.value_repr}: {f.message}") for f in error.faults])
+        with self._lock:
+            if request.request_id in self.world.submits:
+                return self.world.submits[request.request_id]
+            number = 0 if request.validate_only else len(self.world.jobs) + 1
+            job = job_pb2.Job(
+                name=f"jobs/{number}" if number else "",
+                job_id=number,
+                display_name=spec.name,
+                spec=struct(canonical(spec)),
+                owner="ada",
+                state=job_pb2.JOB_STATE_PENDING,
+                etag="1",
+            )
+            if number:
+                self.world.submits[request.request_id] = job
+                self.world.jobs.setdefault(job.name, [job])
+            return job
+
+    def _job(self, name: str, context: grpc.ServicerContext) -> job_pb2.Job:
+        if name not in self.world.jobs:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {name}")
+        return self.world.jobs[name][-1]
+
+    def GetJob(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
+        return self._job(request.name, context)
+
+    def ListJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        found = [states[-1] for _, states in sorted(self.world.jobs.items(), reverse=True)]
+        if request.filter.states:
+            found = [job for job in found if job.state in request.filter.states]
+        start, size = int(request.page_token or 0), request.page_size or 100
+        more = str(start + size) if start + size < len(found) else ""
+        page = found[start : start + size]
+        return job_service_pb2.ListJobsResponse(jobs=page, next_page_token=more)
+
+    def CancelJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        answer = job_service_pb2.CancelJobsResponse()
+        names = list(request.names) or [
+            name
+            for name, states in self.world.jobs.items()
+            if states[-1].state in request.filter.states
+        ]
+        for name in names:
+            ended = self._job(name, context).state in FINAL
+            (answer.already_ended if ended else answer.cancelled).append(name)
+        return answer
+
+    def WatchJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
+        self._job(request.name, context)
+        yield from self.world.jobs[request.name]
+
+    def ListEvents(self, request: Any, context: grpc.ServicerContext) -> Any:
+        found = [
+            event
+            for event in self.world.events
+            if event.seq > request.after_seq and event.resource.startswith(request.resource)
+        ]
+        return job_service_pb2.ListEventsResponse(events=found[:2])
+
+    def ReadLogs(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        self.world.requests.append(request)
+        self._job(request.name, context)
+        starts = {(p.rank, p.stream): p.offset for p in request.positions}
+        for (attempt, rank, stream), data in sorted(self.world.logs.items()):
+            wanted = attempt == request.attempt and rank in (request.ranks or [rank])
+            if not wanted or request.stream not in (0, stream):
+                continue
+            tail = max(0, len(data) - request.tail_bytes) if request.tail_bytes else 0
+            offset = starts.get((rank, stream), tail)
+            offset = max(offset, self.world.begins.get((attempt, rank, stream), 0))
+            while offset < len(data):
+                part = data[offset : offset + self.world.piece_bytes]
+                yield job_service_pb2.ReadLogsResponse(
+                    attempt=attempt,
+                    rank=rank,
+                    stream=job_service_pb2.LogStream.ValueType(stream),
+                    offset=offset,
+                    data=part,
+                )
+                offset += len(part)
+
+    # Nodes
+
+    def _node(self, name: str, context: grpc.ServicerContext) -> node_pb2.Node:
+        for node in self.world.nodes:
+            if name in (node.name, f"nodes/{node.facts.display_name}"):
+                return node
+        context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {name}")
+        raise AssertionError("abort raises")
+
+    def ListNodes(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return fleet_service_pb2.ListNodesResponse(nodes=self.world.nodes)
+
+    def GetNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        return self._node(request.name, context)
+
+    def DrainNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        node = self._node(request.name, context)
+        node.state, node.reason = node_pb2.NODE_STATE_DRAINING, request.reason
+        return node
+
+    def UndrainNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        node = self._node(request.name, context)
+        node.state, node.reason = node_pb2.NODE_STATE_READY, ""
+        return node
+
+    def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return fleet_service_pb2.ServerInfo(
+            version="9.8.7", cluster_uuid="c", epoch=3, principal="ada", role="user"
+        )
+
+    # Blobs
+
+    def GetBlob(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.sha256 not in self.world.blobs:
+            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such blob")
+        size = len(self.world.blobs[request.sha256])
+        return blob_service_pb2.Blob(sha256=request.sha256, size_bytes=size)
+
+    def UploadBlob(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        sha256, data = "", b""
+        for request in requests:
+            sha256, data = sha256 or request.sha256, data + request.data
+        self.world.blobs[sha256] = data
+        return blob_service_pb2.Blob(sha256=sha256, size_bytes=len(data))
+
+
+def refuse(context: grpc.ServicerContext, faults: list[tuple[str, str]]) -> None:
+    """End a call as INVALID_ARGUMENT with field violations."""
+    request = error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=words)
+            for field, words in faults
+        ]
+    )
+    status = status_pb2.Status(code=3, message="invalid")
+    for detail in (request, error_details_pb2.ErrorInfo(reason="INVALID_SPEC", domain="test")):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "invalid")
+
+
+def struct(document: dict[str, Any]) -> Struct:
+    """Give a document as it travels."""
+    made = Struct()
+    made.update(document)
+    return made
+
+
+def _plain(spec: Struct) -> dict[str, object]:
+    document: dict[str, object] = MessageToDict(spec)
+    return document
