@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,13 +106,13 @@ async def run(settings: Settings) -> None:
             clock=SystemClock(),
             deadline_file=settings.state_dir / "deadline",
             digest=hashlib.sha256,
-            rng=random.Random(),  # noqa: S311  # jitter, no secret
+            rng=random.Random(),  # jitter, no secret
         )
         adopted = leases.adopt()
         loop.add_reader(nudges, _on_nudges, nudges, leases)
         log.info(
             "agent started",
-            extra={"node": identity.uuid, "name": facts.display_name, "adopted": adopted},
+            extra={"node": identity.uuid, "display_name": facts.display_name, "adopted": adopted},
         )
         notify(f"READY=1\nSTATUS=node {facts.display_name} ({identity.uuid})")
         shipping = asyncio.Event()
@@ -269,8 +270,6 @@ async def _ship(leases: Leases, session: Session, node_uuid: str, again: asyncio
 async def _rediscover(
     settings: Settings, devices: Devices, box: list[NodeFacts], session: Session
 ) -> None:
-    from dataclasses import replace
-
     while True:
         await asyncio.sleep(settings.discover_period_s)
         try:

@@ -23,7 +23,7 @@ class Identity:
             self._write()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self._path}: is damaged ({error}); restore it, or remove it to join as a new node"
+                f"{self._path}: is damaged ({error}); restore it, or remove it to join anew"
             ) from error
 
     def obey(self, epoch: int) -> bool:

@@ -1,6 +1,7 @@
 """The leases of this node: a folder for each, from which a later agent adopts what runs.
 
-`lease.json` names the lease, `plan.json` is what its supervisor was told, and the supervisor writes the rest.
+`lease.json` names the lease, `plan.json` is what its supervisor was told, and the supervisor writes
+the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ class Leases:
     """All leases of this node. Lives in the event loop's thread."""
 
     def __init__(
-        self, folder: Path, boot_id: str, stage: Stage, spawner: Spawner, changed: Callable[[], None]
+        self,
+        folder: Path,
+        boot_id: str,
+        stage: Stage,
+        spawner: Spawner,
+        changed: Callable[[], None],
     ) -> None:
         """`changed`: called when something is to be reported."""
         self._folder, self._boot_id = folder, boot_id
@@ -62,7 +68,11 @@ class Leases:
         for folder in sorted(self._folder.iterdir()):
             try:
                 note = json.loads((folder / "lease.json").read_text())
-                lease_id, token, boot_id = int(note["lease_id"]), int(note["token"]), note["boot_id"]
+                lease_id, token, boot_id = (
+                    int(note["lease_id"]),
+                    int(note["token"]),
+                    note["boot_id"],
+                )
             except (OSError, ValueError, KeyError, TypeError):
                 shutil.rmtree(folder, ignore_errors=True)  # died while it was made: never reported
                 continue

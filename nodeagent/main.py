@@ -27,7 +27,8 @@ config_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="nodeagent")
 def main() -> None:
-    """Run the agent of a node: it reports what the host has, and runs what the control plane decides.
+    """Run the agent of a node: it reports what the host has, and runs what the control plane
+    decides.
 
     \b
     First step, with the token that `controlplane init` made:

@@ -1,8 +1,8 @@
 """What a supervisor is told to do: the workers of one lease on this node, as plain values.
 
-A launcher makes it (a pure function of the launch and the node), the agent writes it into the lease's folder as
-``plan.json``, and the supervisor reads it there. This module imports the standard library only, because every supervisor
-is a fork of a small process.
+A launcher makes it (a pure function of the launch and the node), the agent writes it into the
+lease's folder as ``plan.json``, and the supervisor reads it there. This module imports the standard
+library only, because every supervisor is a fork of a small process.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class StepPlan:
     failure_grace_ms: int = 2_000
     """As `grace_ms`, for the others when one worker has failed."""
     deadline_file: str = ""
-    """File with the CLOCK_BOOTTIME microsecond at which this node's lease ends; empty: nobody fences."""
+    """File with the CLOCK_BOOTTIME microsecond at which this node's lease ends; empty: nobody
+    fences."""
     notify_socket: str = ""
     """Unix datagram socket to nudge after each change of the status; empty for none."""
     log_segment_bytes: int = 4 << 20

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from controlplane.model.launch import Launch, LeaseOrder
 from controlplane.model.lease import LeasePhase, LeaseStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlplane.model.launch import Launch, LeaseOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ def reconcile(
 ) -> list[Action]:
     """The actions that lead from what is held to what is ordered.
 
-    `stopping`: leases that were told to stop, with the grace period they were told, so that an order is given once.
+    `stopping`: leases that were told to stop, with the grace period they were told, so that an
+    order is given once.
     Orders under a lower token than is held are stale, and passed over.
     """
     actions: list[Action] = []
@@ -78,9 +82,7 @@ def reconcile(
         elif order.token >= status.token and order.stop and status.phase is not LeasePhase.ENDED:
             told = stopping.get(order.lease_id)
             if told is None or order.grace_period_us < told:
-                actions.append(
-                    Stop(lease_id=order.lease_id, grace_period_us=order.grace_period_us)
-                )
+                actions.append(Stop(lease_id=order.lease_id, grace_period_us=order.grace_period_us))
     for lease_id, status in held.items():
         if lease_id in named:
             continue

@@ -1,4 +1,5 @@
-"""The conversation with the control plane: one idempotent call that is heartbeat, report and instruction in one."""
+"""The conversation with the control plane: one idempotent call that is heartbeat, report and
+instruction in one."""
 
 from __future__ import annotations
 

@@ -18,12 +18,17 @@ class Settings:
         Path("/var/lib/nodeagent"),
         help="folder for identity, leases and jobs' files; made if missing, for its owner alone",
     )
-    server: str = setting("127.0.0.1:7600", help="address of the control plane: host:port or unix:PATH")
+    server: str = setting(
+        "127.0.0.1:7600", help="address of the control plane: host:port or unix:PATH"
+    )
     token_file: Path = setting(
-        Path("/etc/nodeagent/token"), help="file with the agent's token, readable by its owner alone"
+        Path("/etc/nodeagent/token"),
+        help="file with the agent's token, readable by its owner alone",
     )
     ca_file: Path | None = setting(
-        None, help="PEM file with the CA of the control plane's certificate", example="/etc/nodeagent/ca.crt"
+        None,
+        help="PEM file with the CA of the control plane's certificate",
+        example="/etc/nodeagent/ca.crt",
     )
     name: str = setting("", help="display name of the node; empty: the hostname")
     address: str = setting(
@@ -38,13 +43,19 @@ class Settings:
         choices=("auto", "nvml", "cpu", "simulated"),
         help="where devices come from; auto: NVML where its library is, else none",
     )
-    simulated_count: int = setting(0, minimum=0, maximum=64, help="with simulated: how many devices")
+    simulated_count: int = setting(
+        0, minimum=0, maximum=64, help="with simulated: how many devices"
+    )
     simulated_model: str = setting("H100", help="with simulated: their model")
     simulated_memory_mib: int = setting(
         81920, unit="MiB", minimum=1, help="with simulated: memory of each"
     )
-    port_first: int = setting(20000, minimum=1024, maximum=65535, help="first TCP port that jobs may lease")
-    port_last: int = setting(20999, minimum=1024, maximum=65535, help="last TCP port that jobs may lease")
+    port_first: int = setting(
+        20000, minimum=1024, maximum=65535, help="first TCP port that jobs may lease"
+    )
+    port_last: int = setting(
+        20999, minimum=1024, maximum=65535, help="last TCP port that jobs may lease"
+    )
     labels: dict[str, str] = setting({}, help="labels of the node")
     path: str = setting(
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -52,7 +63,10 @@ class Settings:
     )
     mpirun: str = setting("", help="Open MPI's mpirun; empty: the one on PATH, if there is one")
     log_cap_mib: int = setting(
-        64, unit="MiB", minimum=1, help="kept on the node of each worker's output stream, the newest"
+        64,
+        unit="MiB",
+        minimum=1,
+        help="kept on the node of each worker's output stream, the newest",
     )
     discover_period_s: float = setting(
         30.0, unit="s", minimum=1, help="how often devices are looked at anew"

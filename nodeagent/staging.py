@@ -1,4 +1,5 @@
-"""Prepares a lease's folder: its working directory, its job's folder, and what a launcher may know of this node."""
+"""Prepares a lease's folder: its working directory, its job's folder, and what a launcher may know
+of this node."""
 
 from __future__ import annotations
 
@@ -56,13 +57,13 @@ class Stage:
         here = launch.here
         for port in here.ports:
             if launch.member_index == 0 and not host.free_port(self.base.address, port):
-                raise LaunchError(f"port {port} of {here.node_display_name} is in use by a process outside")
+                raise LaunchError(
+                    f"port {port} of {here.node_display_name} is in use by a process outside"
+                )
         if launch.working_dir_path:
             work = Path(launch.working_dir_path)
             if not work.is_dir():
-                raise LaunchError(
-                    f"working_dir: {work} is no folder on {here.node_display_name}"
-                )
+                raise LaunchError(f"working_dir: {work} is no folder on {here.node_display_name}")
         else:
             work = folder / "work"
             work.mkdir(exist_ok=True, mode=0o700)

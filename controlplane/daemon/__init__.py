@@ -1,3 +1,4 @@
-"""The control plane as a process: the only place that knows clock, store, loops and server together."""
+"""The control plane as a process: the only place that knows clock, store, loops and server
+together."""
 
 from __future__ import annotations

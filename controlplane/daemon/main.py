@@ -44,12 +44,13 @@ def main() -> None:
 def serve(config: Path | None, flags: dict[str, Any]) -> None:
     """Serve in the foreground until SIGTERM.
 
-    Brings the database's schema up to date first. Running jobs are not touched by a start, a stop or a restart.
+    Brings the database's schema up to date first. Running jobs are not touched by a start, a stop
+    or a restart.
     """
     from controlplane.daemon import serve as daemon
 
     loaded = _load(config, flags)
-    configure(loaded.value.log_level, loaded.value.log_format)
+    configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
         asyncio.run(daemon.serve(loaded.value))
     except ControlPlaneError as error:

@@ -39,7 +39,8 @@ MICRO = 1_000_000
 SCHEDULE_GAP_S = 0.004
 """Rest between two scheduling cycles: a burst of submits shares one."""
 SWITCH_INTERVAL_S = 0.0005
-"""Python threads take turns so often: the writer and the planner must not make calls wait for long."""
+"""Python threads take turns so often: the writer and the planner must not make calls wait for
+long."""
 STOP_GRACE_S = 2.0
 """Calls in progress may finish for so long when the daemon ends."""
 
@@ -98,14 +99,14 @@ async def _serve(settings: Settings, registry: Registry, clock: SystemClock, rev
     )
     registry.listen(hub.committed)
     registry.listen(lambda draft: tick.wake() if concerns_scheduler(draft) else None)
-    server = edge.build(house)
+    server, checks = edge.build(house)
     edge.listen(server, settings.listen, settings.tls_certificate, settings.tls_key)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     duties.start()
     await server.start()
-    await edge.say_serving(server)
+    await edge.say_serving(checks)
     log.info(
         "serving",
         extra={
@@ -160,7 +161,8 @@ def check(settings: Settings) -> None:
         )
     if settings.default_priority_class not in settings.priority_classes:
         raise WrongState(
-            f"default_priority_class: {settings.default_priority_class!r} is not in priority_classes"
+            f"default_priority_class: {settings.default_priority_class!r}"
+            " is not in priority_classes"
         )
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise WrongState("tls_certificate and tls_key: set both or neither")

@@ -16,11 +16,11 @@ class Settings:
 
     state_dir: Path = setting(
         Path("/var/lib/controlplane"),
-        help="folder for the database, tokens, logs and blobs; made if missing, for its owner alone",
+        help="folder for database, tokens, logs and blobs; made if missing, for its owner alone",
     )
     listen: str = setting(
         "127.0.0.1:7600",
-        help="address and port, or unix:PATH; beyond loopback only with tls_certificate and tls_key",
+        help="address and port, or unix:PATH; beyond loopback only with TLS",
     )
     database_url: str = setting(
         "", help="SQLAlchemy URL of the registry; empty: SQLite in state_dir"

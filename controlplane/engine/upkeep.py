@@ -9,17 +9,21 @@ from controlplane.model.event import CONTROL_PLANE
 from controlplane.registry import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
 
+COMMIT_S = 60.0
+"""The longest to wait for a commit."""
 KEEP_ANSWERS_US = 7 * 24 * 3600 * 1_000_000
 """Answers to requests are kept for a repeat for so long."""
 
 
 @dataclass(slots=True)
 class Liveness:
-    """When each node was last heard, on boot time. Kept in memory alone: a new control plane gives every node a fresh lease."""
+    """When each node was last heard, on boot time. Kept in memory alone: a new control plane gives
+    every node a fresh lease."""
 
     lease_us: int
     """A node's lease: silent for longer, it is unknown."""
@@ -44,24 +48,28 @@ class Liveness:
 
 
 def check_nodes(registry: Registry, liveness: Liveness, boot_us: int, now_us: int) -> list[str]:
-    """Mark nodes past their lease as unknown, and take their leases back after the margin. Says what it did."""
+    """Mark nodes past their lease as unknown, and take their leases back after the margin. Says
+    what it did."""
     said = []
     for node_uuid, age_us in liveness.silent(boot_us).items():
         node = registry.node(node_uuid)
         if node is None:
             continue
         if node.silent_since_us is None:
-            since_us = now_us - age_us
-            registry.submit(
-                lambda draft, u=node_uuid, s=since_us: nodes.silence(draft, u, s), CONTROL_PLANE
-            ).result()
+            registry.submit(_silence(node_uuid, now_us - age_us), CONTROL_PLANE).result(COMMIT_S)
             said.append(f"{node.facts.display_name} is silent past its lease")
         if age_us > liveness.lease_us + liveness.margin_us and registry.desire(node_uuid).orders:
-            registry.submit(
-                lambda draft, u=node_uuid: nodes.expire(draft, u), CONTROL_PLANE
-            ).result()
+            registry.submit(_expire(node_uuid), CONTROL_PLANE).result(COMMIT_S)
             said.append(f"took back the leases of {node.facts.display_name}")
     return said
+
+
+def _silence(node_uuid: str, since_us: int) -> Callable[[Draft], None]:
+    return lambda draft: nodes.silence(draft, node_uuid, since_us)
+
+
+def _expire(node_uuid: str) -> Callable[[Draft], None]:
+    return lambda draft: nodes.expire(draft, node_uuid)
 
 
 def forget(registry: Registry, now_us: int) -> int:

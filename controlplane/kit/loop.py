@@ -1,6 +1,7 @@
 """Periodic duties: APScheduler beats the time, and an event of our own carries wake-ups.
 
-APScheduler 3 drops a wake-up for a job that runs, and follows the wall clock; so it only rings, and each duty has a thread
+APScheduler 3 drops a wake-up for a job that runs, and follows the wall clock; so it only rings, and
+each duty has a thread
 that runs when it was rung or woken, once for any number of rings.
 """
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send e.g. `READY=1`, `STOPPING=1`, `WATCHDOG=1`, `STATUS=…`. Failures are passed over: nobody may listen."""
+    """Send e.g. `READY=1`, `STOPPING=1`, `WATCHDOG=1`, `STATUS=…`. Failures are passed over:
+    nobody may listen."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -61,7 +61,8 @@ class Overloaded(ControlPlaneError):
 
 
 class StoreUnavailable(ControlPlaneError):
-    """The database does not answer. Nothing was changed, or the same request_id finds the answer later."""
+    """The database does not answer. Nothing was changed, or the same request_id finds the answer
+    later."""
 
 
 class StaleControlPlane(ControlPlaneError):

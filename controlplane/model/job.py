@@ -1,4 +1,5 @@
-"""A job, its task and its attempts: what was asked for, what became of it, and the table of legal moves.
+"""A job, its task and its attempts: what was asked for, what became of it, and the table of legal
+moves.
 
 A task with no row yet is one that was never placed: tasks are made when they are needed.
 """
@@ -177,7 +178,8 @@ class Attempt:
         return (self.job_id, self.task_index, self.number)
 
     def after(self, event: AttemptEvent) -> Attempt:
-        """The attempt after an event. InvalidTransition, with the story so far, when it cannot happen."""
+        """The attempt after an event. InvalidTransition, with the story so far, when it cannot
+        happen."""
         try:
             to = ATTEMPT_MOVES[self.state, event]
         except KeyError:

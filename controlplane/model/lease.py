@@ -119,7 +119,8 @@ class Lease:
     removed_us: int | None = None
     """When it was given back; None while it holds."""
     acknowledged: bool = False
-    """Whether its node has reported it: from then on its absence from a report means that it was lost."""
+    """Whether its node has reported it: from then on its absence from a report means that it was
+    lost."""
     phase: LeasePhase = LeasePhase.STAGING
     """Where it stands on its node, as last reported."""
     end: LeaseEnd = LeaseEnd.NATURAL

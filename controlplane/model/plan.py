@@ -1,6 +1,7 @@
 """What a scheduling decision sees, and what it wants done.
 
-A `View` holds everything that a decision may know, the time included; a `Plan` is a proposal, which the registry's writer
+A `View` holds everything that a decision may know, the time included; a `Plan` is a proposal, which
+the registry's writer
 looks at again, node by node, before it becomes true.
 """
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from controlplane.model.job import Attempt, AttemptState, CauseKind, Job, JobState, Task
 
 MAX_INFRASTRUCTURE_FAULTS = 4
-"""So many attempts may end by the infrastructure's fault; a job whose every attempt kills its node gets no fifth."""
+"""So many attempts may end by the infrastructure's fault; a job whose every attempt kills its node
+gets no fifth."""
 FIRST_BACKOFF_US = 1_000_000
 """Wait after the first fault; doubles with each further one."""
 LONGEST_BACKOFF_US = 300_000_000

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def describe_worker_end(worker: WorkerStatus) -> str:
-    """How a worker ended, to follow its name: `exited with code 3`, `was ended by signal 9 (SIGKILL)`."""
+    """How a worker ended, to follow its name: `exited with code 3`, `was ended by signal 9
+    (SIGKILL)`."""
     if worker.signal is not None:
         return f"was ended by signal {worker.signal} ({signal_name(worker.signal)})"
     if worker.exit_code is not None:

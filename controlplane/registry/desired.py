@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from controlplane.registry.facts import Facts
 
 FAILURE_GRACE_US = 2_000_000
-"""Time between SIGTERM and SIGKILL for the rest of a gang that has failed: it cannot go on in any case."""
+"""Time between SIGTERM and SIGKILL for the rest of a gang that has failed: it cannot go on in any
+case."""
 
 
 def orders_for(facts: Facts, node_uuid: str) -> tuple[LeaseOrder, ...]:

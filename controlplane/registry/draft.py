@@ -1,4 +1,5 @@
-"""Changes in the making: the facts as a command sees them, with what it and its group want to change on top."""
+"""Changes in the making: the facts as a command sees them, with what it and its group want to
+change on top."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+K_contra = TypeVar("K_contra", contravariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 
-class _Readable(Protocol[K, V]):
-    def get(self, key: K, /) -> V | None: ...
+class _Readable(Protocol[K_contra, V_co]):
+    def get(self, key: K_contra, /) -> V_co | None: ...
 
 
 class Overlay(Generic[K, V]):

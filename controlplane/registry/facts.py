@@ -1,6 +1,7 @@
 """The projection in memory: everything that lives, as decisions need it.
 
-Only live things are here: a job leaves when its final state has been committed, and is read from the store from then on.
+Only live things are here: a job leaves when its final state has been committed, and is read from
+the store from then on.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from controlplane.model.job import Attempt, Job, JobState, Task
-from controlplane.model.lease import Lease
-from controlplane.model.node import Node
 from controlplane.model.plan import NodeView, View, Waiting
 from controlplane.model.spec import Launcher
 
 if TYPE_CHECKING:
+    from controlplane.model.node import Node
+    from controlplane.model.lease import Lease
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
@@ -144,7 +145,8 @@ def waiting_task(job: Job, task: Task | None) -> Waiting:
 
 
 def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
-    """A node with what is free of it. `hint` turns the order of ports, so that none is used again at once."""
+    """A node with what is free of it. `hint` turns the order of ports, so that none is used again
+    at once."""
     facts = node.facts
     devices = {device for lease in held for device in lease.device_ids}
     cores = {core for lease in held for core in lease.cpu_ids}

@@ -50,7 +50,8 @@ class Cancelled:
 def cancel(draft: Draft, job_ids: Iterable[int]) -> Cancelled:
     """End jobs. NotFound, and nothing done, when there never was one of them.
 
-    Numbers are given out without gaps, so one that was given out and does not live any more has ended.
+    Numbers are given out without gaps, so one that was given out and does not live any more has
+    ended.
     """
     cancelled, already = [], []
     for job_id in dict.fromkeys(job_ids):

@@ -39,7 +39,8 @@ class NodeReport:
 
 
 def observe(draft: Draft, report: NodeReport) -> None:
-    """Take in a node's report. Reports on leases that are over, or under a stale token, are passed over.
+    """Take in a node's report. Reports on leases that are over, or under a stale token, are passed
+    over.
 
     NotFound when the node is new and the report carries no facts.
     """
@@ -153,7 +154,8 @@ def silence(draft: Draft, node_uuid: str, since_us: int) -> None:
 
 
 def expire(draft: Draft, node_uuid: str) -> None:
-    """The lease of a silent node and its margin are over: its workers have been ended by their supervisors."""
+    """The lease of a silent node and its margin are over: its workers have been ended by their
+    supervisors."""
     node = draft.nodes[node_uuid]
     for lease_id in sorted(draft.node_leases.get(node_uuid) or ()):
         lose(draft, draft.leases[lease_id], f"{node.facts.display_name} was silent past its lease")
@@ -183,7 +185,8 @@ def _known(draft: Draft, node_uuid: str) -> Node:
 
 
 def find(nodes: Iterable[Node], name: str) -> Node:
-    """The node of a resource name: `nodes/<uuid>`, or `nodes/<display name>` where that is unique. NotFound else."""
+    """The node of a resource name: `nodes/<uuid>`, or `nodes/<display name>` where that is unique.
+    NotFound else."""
     wanted = name.removeprefix("nodes/")
     found = [n for n in nodes if wanted in (n.uuid, n.facts.display_name)]
     if not found:

@@ -25,7 +25,8 @@ class Refusal:
 
 
 def commit_places(draft: Draft, places: Iterable[Place]) -> tuple[Refusal, ...]:
-    """Start what still can be started, each gang whole or not at all; answer what was refused, and why."""
+    """Start what still can be started, each gang whole or not at all; answer what was refused, and
+    why."""
     refused = []
     for place in places:
         reason = _objection(draft, place)

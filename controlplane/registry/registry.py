@@ -71,7 +71,8 @@ class _Item(Generic[T]):
 class Registry:
     """The truth, behind one writer.
 
-    `submit` commands from any thread; they are answered after the commit. Reads tell what was committed.
+    `submit` commands from any thread; they are answered after the commit. Reads tell what was
+    committed.
     """
 
     def __init__(self, store: Store, now_us: Callable[[], int]) -> None:
@@ -101,13 +102,15 @@ class Registry:
         self._store.close()
 
     def listen(self, listener: Callable[[Draft], None]) -> None:
-        """Have `listener` called with each committed group, by the writer's thread; it must be quick."""
+        """Have `listener` called with each committed group, by the writer's thread; it must be
+        quick."""
         self._listeners.append(listener)
 
     def submit(
         self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None
     ) -> Future[T]:
-        """Queue a command. With `once` its result must be JSON values, and a repeat gets the first result."""
+        """Queue a command. With `once` its result must be JSON values, and a repeat gets the first
+        result."""
         future: Future[T] = Future()
         if self._closed:
             future.set_exception(StoreUnavailable("the control plane is shutting down"))
@@ -144,7 +147,8 @@ class Registry:
                     _fail(group, ControlPlaneError(f"internal error: {type(error).__name__}"))
 
     def run_once(self) -> None:
-        """Write what waits, in the caller's thread: for simulation, where there is no writer thread."""
+        """Write what waits, in the caller's thread: for simulation, where there is no writer
+        thread."""
         group: list[_Item[Any]] = []
         while not self._queue.empty():
             item = self._queue.get()
@@ -170,9 +174,9 @@ class Registry:
                 )
         if draft.events or answers:
             self._commit(draft, answers)
-        for item, value, error in results:
-            if error is not None:
-                item.future.set_exception(error)
+        for item, value, fault in results:
+            if fault is not None:
+                item.future.set_exception(fault)
             else:
                 item.future.set_result(value)
 
@@ -293,7 +297,8 @@ class Registry:
         return self._facts.leases.get(lease_id) or self._store.lease(lease_id)
 
     def live_job(self, job_id: int) -> JobRecord | None:
-        """A job that has not ended, from memory; None when it has, or when its past is in the store."""
+        """A job that has not ended, from memory; None when it has, or when its past is in the
+        store."""
         with self._lock:
             job = self._facts.jobs.get(job_id)
             if job is None:
@@ -308,7 +313,8 @@ class Registry:
             return JobRecord(job=job, tasks=(task,), attempts=(attempt,), leases=leases)
 
     def job(self, job_id: int) -> JobRecord:
-        """One job with all that became of it, live or ended. NotFound when there is none. May read the store."""
+        """One job with all that became of it, live or ended. NotFound when there is none. May read
+        the store."""
         record = self.live_job(job_id) or self._store.job(job_id)
         if record is None:
             raise NotFound(f"jobs/{job_id}: there is no such job")

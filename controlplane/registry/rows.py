@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from controlplane.model.event import Actor, Event
 from controlplane.model.job import Attempt, AttemptState, Cause, CauseKind, Job, JobState, Task
@@ -15,6 +15,13 @@ from controlplane.model.spec import canonical_json, parse_spec
 from controlplane.registry.facts import Cluster
 
 Row = dict[str, Any]
+
+
+class Readable(Protocol):
+    """A row as a query gives it."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """The value of a column."""
 
 
 def _json(value: object) -> str:
@@ -34,7 +41,7 @@ def cluster_row(cluster: Cluster) -> Row:
     }
 
 
-def cluster_value(row: Mapping[str, Any]) -> Cluster:
+def cluster_value(row: Readable) -> Cluster:
     """The cluster of its row."""
     return Cluster(**{name: row[name] for name in cluster_row(_NO_CLUSTER) if name != "id"})
 
@@ -63,7 +70,7 @@ def job_row(job: Job) -> Row:
     }
 
 
-def job_value(row: Mapping[str, Any]) -> Job:
+def job_value(row: Readable) -> Job:
     """The job of a row."""
     return Job(
         job_id=row["job_id"],
@@ -95,7 +102,7 @@ def task_row(task: Task) -> Row:
     }
 
 
-def task_value(row: Mapping[str, Any]) -> Task:
+def task_value(row: Readable) -> Task:
     """The task of a row."""
     return Task(
         job_id=row["job_id"],
@@ -126,7 +133,7 @@ def attempt_row(attempt: Attempt) -> Row:
 
 
 def attempt_value(
-    row: Mapping[str, Any], leases: Sequence[Lease], workers: Sequence[WorkerStatus]
+    row: Readable, leases: Sequence[Lease], workers: Sequence[WorkerStatus]
 ) -> Attempt:
     """The attempt of a row, with its leases and workers in order of rank."""
     return Attempt(
@@ -175,7 +182,7 @@ def lease_row(lease: Lease) -> Row:
     }
 
 
-def lease_value(row: Mapping[str, Any]) -> Lease:
+def lease_value(row: Readable) -> Lease:
     """The lease of a row."""
     return Lease(
         lease_id=row["lease_id"],
@@ -223,7 +230,7 @@ def worker_rows(attempt: Attempt) -> list[Row]:
     ]
 
 
-def worker_value(row: Mapping[str, Any]) -> WorkerStatus:
+def worker_value(row: Readable) -> WorkerStatus:
     """The worker of a row."""
     return WorkerStatus(
         rank=row["rank"],
@@ -255,7 +262,7 @@ def node_row(node: Node) -> Row:
     }
 
 
-def node_value(row: Mapping[str, Any], devices: Sequence[Device]) -> Node:
+def node_value(row: Readable, devices: Sequence[Device]) -> Node:
     """The node of a row, with its devices in their order."""
     facts = json.loads(row["facts"])
     facts["labels"] = tuple((key, value) for key, value in facts["labels"])
@@ -288,7 +295,7 @@ def device_rows(node: Node) -> list[Row]:
     ]
 
 
-def device_value(row: Mapping[str, Any]) -> Device:
+def device_value(row: Readable) -> Device:
     """The device of a row."""
     return Device(
         device_id=row["device_id"],
@@ -317,7 +324,7 @@ def event_row(event: Event) -> Row:
     }
 
 
-def event_value(row: Mapping[str, Any]) -> Event:
+def event_value(row: Readable) -> Event:
     """The event of a row."""
     return Event(
         seq=row["seq"],

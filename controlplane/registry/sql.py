@@ -307,7 +307,10 @@ def _like(pattern: str) -> str:
 def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> list[JobRecord]:
     if not full or not jobs:
         return [JobRecord(job=job, tasks=(), attempts=(), leases={}) for job in jobs]
-    tasks, attempts, leases, workers = (defaultdict(list) for _ in range(4))
+    tasks: dict[int, list[Any]] = defaultdict(list)
+    attempts: dict[int, list[Any]] = defaultdict(list)
+    leases: dict[int, list[Any]] = defaultdict(list)
+    workers: dict[int, list[Any]] = defaultdict(list)
     for i in range(0, len(jobs), _CHUNK):
         ids = [job.job_id for job in jobs[i : i + _CHUNK]]
         for table, order, into in (

@@ -75,10 +75,12 @@ class Store(Protocol):
         """Take the next epoch, durably, and load everything that lives."""
 
     def reload(self) -> Facts:
-        """Load everything that lives under the epoch that was taken: after a commit whose fate is unclear."""
+        """Load everything that lives under the epoch that was taken: after a commit whose fate is
+        unclear."""
 
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
-        """Make a draft durable as a whole. StaleControlPlane when another epoch was taken meanwhile."""
+        """Make a draft durable as a whole. StaleControlPlane when another epoch was taken
+        meanwhile."""
 
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """Those of these requests that were answered before."""

@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy Core declares them. Migrations must add up to exactly this.
 
-Times are UTC in integer microseconds. What people see is never protobuf bytes: values without columns of their own are JSON.
+Times are UTC in integer microseconds. What people see is never protobuf bytes: values without
+columns of their own are JSON.
 """
 
 from __future__ import annotations

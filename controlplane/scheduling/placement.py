@@ -1,7 +1,7 @@
 """Where a gang goes: all of it or none, best fit, on the fewest nodes.
 
-Best fit leaves the least behind on the nodes that it uses, so that whole nodes stay free for large gangs (Coffman,
-Garey and Johnson, "Approximation algorithms for bin packing", 1984).
+Best fit leaves the least behind on the nodes that it uses, so that whole nodes stay free for large
+gangs (Coffman, Garey and Johnson, "Approximation algorithms for bin packing", 1984).
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def plan(view: View) -> Plan:
-    """Place as many waiting gangs as fit, by priority and then age; say of each other one why it waits.
+    """Place as many waiting gangs as fit, by priority and then age; say of each other one why it
+    waits.
 
-    Within one plan room only shrinks: a gang that asks for what an earlier one did not get cannot get it either, and is
+    Within one plan room only shrinks: a gang that asks for what an earlier one did not get cannot
+    get it either, and is
     held for the same reason without another look. So a long line of like jobs costs little.
     """
     nodes = sorted((ScratchNode(node) for node in view.nodes), key=lambda n: n.view.uuid)

@@ -1,4 +1,5 @@
-"""Why a gang waits, in the user's words: which constraint binds on how many nodes, or why it can never run."""
+"""Why a gang waits, in the user's words: which constraint binds on how many nodes, or why it can
+never run."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def _refusal(node: ScratchNode, need: Resources, workers: int) -> str:
 
 
 def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
-    """Why the gang would not fit even if the whole cluster were free and healthy; None when it would."""
+    """Why the gang would not fit even if the whole cluster were free and healthy; None when it
+    would."""
     need = gang.resources
     each = gang.workers_per_node or 1
     if need.gpus and need.gpu_model is not None:

@@ -1,4 +1,5 @@
-"""A node's free resources while a plan is being made: what earlier placements of the same plan took is gone."""
+"""A node's free resources while a plan is being made: what earlier placements of the same plan
+took is gone."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MILLI = 1000
 
 
 def model_matches(wanted: str | None, device: Device) -> bool:
-    """Whether a device is of the wanted model: the wanted words are a part of its name (`H100` in `NVIDIA H100 80GB`)."""
+    """Whether a device is of the wanted model: the wanted words are a part of its name (`H100` in
+    `NVIDIA H100 80GB`)."""
     return wanted is None or wanted.casefold() in device.model.casefold()
 
 
@@ -74,7 +76,8 @@ class ScratchNode:
         return part
 
     def leftover(self, need: Resources, workers: int) -> tuple[int, int, int, str]:
-        """What would be left after so many workers: the less, the better the fit. Ends with the identity, for order."""
+        """What would be left after so many workers: the less, the better the fit. Ends with the
+        identity, for order."""
         return (
             len(self.devices) - need.gpus * workers,
             self.millicores - need.cpu_millicores * workers,

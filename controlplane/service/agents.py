@@ -22,6 +22,7 @@ from controlplane.wire.basics import MICRO, duration
 from controlplane.wire.nodes import facts_value
 
 if TYPE_CHECKING:
+    from controlplane.model.lease import Lease
     from controlplane.service.context import House
 
 REMEMBERED_LEASES = 20_000
@@ -46,7 +47,7 @@ class AgentService(AgentServiceServicer):
         """`house`: the rooms to speak to."""
         self._house = house
         self._sessions: dict[str, _Session] = {}
-        self._leases: OrderedDict[int, tuple[int, StreamId] | None] = OrderedDict()
+        self._leases: OrderedDict[int, Lease | None] = OrderedDict()
 
     @answers
     async def Synchronize(
@@ -149,25 +150,18 @@ class AgentService(AgentServiceServicer):
         """Where a chunk belongs; None when its lease is unknown or its token stale."""
         if chunk.lease_id not in self._leases:
             lease = await asyncio.to_thread(self._house.registry.lease, chunk.lease_id)
-            self._leases[chunk.lease_id] = lease and (
-                lease.token,
-                StreamId(
-                    job_id=lease.job_id,
-                    task_index=lease.task_index,
-                    attempt=lease.attempt,
-                    rank=0,
-                    stream="out",
-                ),
-            )
+            self._leases[chunk.lease_id] = lease
             if len(self._leases) > REMEMBERED_LEASES:
                 self._leases.popitem(last=False)
         known = self._leases[chunk.lease_id]
-        if known is None or known[0] != chunk.token or chunk.rank < 0:
+        if known is None or known.token != chunk.token:
+            return None
+        if not known.first_rank <= chunk.rank < known.first_rank + known.workers:
             return None
         return StreamId(
-            job_id=known[1].job_id,
-            task_index=known[1].task_index,
-            attempt=known[1].attempt,
+            job_id=known.job_id,
+            task_index=known.task_index,
+            attempt=known.attempt,
             rank=chunk.rank,
             stream="err" if chunk.stream == jobs_pb.LOG_STREAM_STDERR else "out",
         )

@@ -1,4 +1,5 @@
-"""Who calls, and what they may do: a principal on every call, and one table of permissions. What is not in it is denied."""
+"""Who calls, and what they may do: a principal on every call, and one table of permissions. What
+is not in it is denied."""
 
 from __future__ import annotations
 
@@ -160,5 +161,6 @@ def authorise(principal: Principal, method: str) -> None:
     """NotAllowed unless the table lets the principal call the method."""
     if principal.role not in PERMISSIONS.get(method, frozenset()):
         raise NotAllowed(
-            f"{principal.name} has the role {principal.role}, which may not call {method.lstrip('/')}"
+            f"{principal.name} has the role {principal.role}, which may not call "
+            + method.lstrip("/")
         )

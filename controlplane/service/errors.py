@@ -1,4 +1,5 @@
-"""From an error of ours to a gRPC status with details that programs can read (google.rpc, AIP-193)."""
+"""From an error of ours to a gRPC status with details that programs can read (google.rpc,
+AIP-193)."""
 
 from __future__ import annotations
 
@@ -6,18 +7,20 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TYPE_CHECKING
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from controlplane import __version__
 from controlplane.model import errors as e
 from controlplane.model.spec import InvalidSpec
 from controlplane.service.auth import Unauthenticated
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 log = logging.getLogger(__name__)
 DOMAIN = "controlplane"
@@ -41,7 +44,8 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status that tells of an error. What is none of ours is INTERNAL, and its words stay in the log."""
+    """The status that tells of an error. What is none of ours is INTERNAL, and its words stay in
+    the log."""
     kind = next((k for k in type(error).__mro__ if k in CODES), None)
     if kind is None:
         log.error("a call failed", exc_info=error)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
-from controlplane.model.node import Node
 from controlplane.registry import nodes as commands
 from controlplane.service.errors import answers
 from controlplane.service.jobs import DEFAULT_PAGE, LARGEST_PAGE
@@ -15,6 +14,7 @@ from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
 
 if TYPE_CHECKING:
+    from controlplane.model.node import Node
     from controlplane.registry.registry import LeaseSummary
     from controlplane.service.context import House
     from controlplane.v1 import node_pb2

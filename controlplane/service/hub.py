@@ -21,7 +21,8 @@ class Hub:
         self._waiting: dict[Hashable, set[asyncio.Event]] = defaultdict(set)
 
     def committed(self, draft: Draft) -> None:
-        """The registry's listener: tell who waits for what a group has changed. Called by the writer's thread."""
+        """The registry's listener: tell who waits for what a group has changed. Called by the
+        writer's thread."""
         topics: list[Hashable] = [("node", uuid) for uuid in draft.generations.changed]
         topics += [("job", job_id) for job_id in draft.jobs.changed]
         if topics:

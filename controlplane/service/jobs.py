@@ -56,7 +56,8 @@ class JobService(JobServiceServicer):
         return await self._message(int(str(body["job_id"])))
 
     def _check(self, spec: JobSpec) -> int:
-        """What only this site can know of a spec: its classes, its queues, its blobs. Answers the priority."""
+        """What only this site can know of a spec: its classes, its queues, its blobs. Answers the
+        priority."""
         rules, faults = self._house.rules, []
         wanted = spec.priority_class or rules.default_priority_class
         if wanted not in rules.priority_classes:

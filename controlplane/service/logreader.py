@@ -1,4 +1,5 @@
-"""Reads a job's output out of the log store, and follows it until everything that was written has been sent."""
+"""Reads a job's output out of the log store, and follows it until everything that was written has
+been sent."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from controlplane.model.errors import NotFound
-from controlplane.model.job import Attempt
 from controlplane.service.hub import wait
 from controlplane.service.logstore import StreamId
 from controlplane.v1 import job_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from controlplane.model.job import Attempt
     from controlplane.registry.store import JobRecord
     from controlplane.service.context import House
     from controlplane.service.logstore import LogStore, Stream
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 PERIOD_S = 1.0
 """Looks again at least so often, for what no wake-up tells of."""
 PATIENCE = 5
-"""So many periods without news are waited for the last output of an attempt that has ended; its node may be gone."""
+"""So many periods without news are waited for the last output of an attempt that has ended; its
+node may be gone."""
 
 _STREAMS: dict[int, tuple[Stream, ...]] = {
     pb.LOG_STREAM_UNSPECIFIED: ("out", "err"),

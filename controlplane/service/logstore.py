@@ -1,6 +1,7 @@
 """The centre's log store: output of workers, under its attempt, in files.
 
-Each stream is a row of segments named by the offset of their first byte; the newest are kept up to a cap. Writes carry
+Each stream is a row of segments named by the offset of their first byte; the newest are kept up to
+a cap. Writes carry
 offsets, so that a repeat does nothing, and what a node had to drop shows as a gap between segments.
 """
 
@@ -34,7 +35,7 @@ class StreamId:
 
 
 class LogStore:
-    """Output streams under a folder. Calls may come from any thread, but for each stream only one writes."""
+    """Output streams under a folder. Any thread may call; each stream has one writer at a time."""
 
     def __init__(self, folder: Path, cap_bytes: int) -> None:
         """`cap_bytes`: so much of each stream is kept, the newest."""
@@ -70,7 +71,7 @@ class LogStore:
         return known
 
     def append(self, which: StreamId, offset: int, data: bytes) -> int:
-        """Keep bytes from an offset on; those before the end are there already. Answers the new end."""
+        """Keep bytes from an offset on, passing over those that are there; answers the new end."""
         end = self.end(which)
         if offset + len(data) <= end:
             return end
@@ -96,7 +97,7 @@ class LogStore:
         return self._ends[which]
 
     def read(self, which: StreamId, offset: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
-        """Bytes from an offset on, or from the first kept one after it; with the offset they begin at."""
+        """Bytes from an offset on, or from the first kept one after it, and where they begin."""
         for start, path, size in self._segments(which):
             if start + size <= offset:
                 continue

@@ -1,4 +1,4 @@
-"""Builds the gRPC server: services, interceptor, health, reflection, channelz, and where it may listen."""
+"""Builds the gRPC server: services, guard, health, reflection, channelz; and where it may listen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_channelz.v1 import channelz  # type: ignore[import-untyped]
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import (  # type: ignore[import-untyped]
+    health,
+    health_pb2,
+    health_pb2_grpc,
+)
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from controlplane.model.errors import NotAllowed, WrongState
 from controlplane.service.agents import AgentService
@@ -46,7 +50,7 @@ OPTIONS = [
 ]
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio is untyped here
+class Guard(grpc.aio.ServerInterceptor):
     """Lets a call through only if its principal may make it: deny by default."""
 
     def __init__(self, tokens: TokenFile) -> None:
@@ -90,8 +94,8 @@ def _refusing(handler: Any, error: Exception) -> Any:
     )
 
 
-def build(house: House) -> Any:
-    """A server with all services, that listens nowhere yet."""
+def build(house: House) -> tuple[Any, Any]:
+    """A server with all services that listens nowhere yet, and its health."""
     server = grpc.aio.server(interceptors=[Guard(house.tokens)], options=OPTIONS)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(house), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(house), server)
@@ -111,12 +115,14 @@ def build(house: House) -> Any:
     ]
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     channelz.add_channelz_servicer(server)
-    server.health = checks
-    return server
+    return server, checks
 
 
 def listen(server: Any, address: str, certificate: Path | None, key: Path | None) -> int:
-    """Have the server listen; answers the port. WrongState beyond loopback without TLS, or when it cannot."""
+    """Have the server listen; answers the port.
+
+    WrongState beyond loopback without TLS, or when it cannot.
+    """
     try:
         if certificate is not None and key is not None:
             credentials = grpc.ssl_server_credentials(
@@ -127,8 +133,8 @@ def listen(server: Any, address: str, certificate: Path | None, key: Path | None
             port = server.add_insecure_port(address)
         else:
             raise WrongState(
-                f"listen: {address!r} is reached from other hosts, and tokens would travel in the clear:"
-                " set tls_certificate and tls_key, or listen on 127.0.0.1 or unix:PATH"
+                f"listen: {address!r} is reached from other hosts, and tokens would travel in the"
+                " clear: set tls_certificate and tls_key, or listen on 127.0.0.1 or unix:PATH"
             )
     except (RuntimeError, OSError) as error:
         raise WrongState(f"listen: {address!r} cannot be listened on: {error}") from error
@@ -150,6 +156,6 @@ def is_local(address: str) -> bool:
         return False
 
 
-async def say_serving(server: Any) -> None:
+async def say_serving(checks: Any) -> None:
     """Answer SERVING to those who ask for the health of the whole."""
-    await server.health.set("", health_pb2.HealthCheckResponse.SERVING)
+    await checks.set("", health_pb2.HealthCheckResponse.SERVING)

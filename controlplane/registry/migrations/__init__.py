@@ -1,1 +1,2 @@
-"""Alembic migrations of the registry's schema, oldest first. Their sum is what `registry.tables` declares."""
+"""Alembic migrations of the registry's schema, oldest first. Their sum is what `registry.tables`
+declares."""
