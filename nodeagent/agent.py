@@ -15,7 +15,6 @@ import socket
 import sys
 import uuid
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -35,6 +34,8 @@ from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from controlplane.model.node import Device
     from nodeagent.settings import Settings
 

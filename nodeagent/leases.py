@@ -10,9 +10,7 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
@@ -20,6 +18,9 @@ from nodeagent import reconcile, status
 from nodeagent.launchers import LaunchError, plan_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from controlplane.model.launch import Launch
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage

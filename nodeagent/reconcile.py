@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from controlplane.model.lease import LeasePhase, LeaseStatus
 from typing import TYPE_CHECKING
 
+from controlplane.model.lease import LeasePhase, LeaseStatus
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from controlplane.model.launch import Launch, LeaseOrder
 
 

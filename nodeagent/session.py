@@ -6,9 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,6 +19,9 @@ from nodeagent.reconcile import reconcile
 
 if TYPE_CHECKING:
     import hashlib
+    import random
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from controlplane.kit.clock import Clock
     from controlplane.model.node import NodeFacts

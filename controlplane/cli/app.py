@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,8 @@ from controlplane.cli.settings import Settings, is_private, load_settings, read_
 from controlplane.cli.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from controlplane.client import Client, RetryNotice

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.cli.failures import Failure
 from controlplane.model.spec import InvalidSpec, apply_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SIZE_LIMIT_BYTES: Final = 4 * 2**20
 """A job.json may have so many bytes."""

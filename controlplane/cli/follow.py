@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.cli import text
@@ -14,6 +13,8 @@ from controlplane.cli.logprinter import LogPrinter
 from controlplane.cli.render import struct
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from controlplane.cli.app import App
     from controlplane.client import Client, LogPiece
     from controlplane.v1.job_pb2 import Job

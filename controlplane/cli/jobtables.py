@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from rich.padding import Padding
@@ -16,6 +15,8 @@ from controlplane.model.words import signal_name
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
 STYLES: Final = {

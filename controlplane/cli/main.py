@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -22,6 +21,9 @@ from controlplane.cli.failures import (
 from controlplane.cli.settings import TokenFileError
 from controlplane.kit.clock import Clock, SystemClock
 from controlplane.kit.config import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WIDTH: Final = 100
 

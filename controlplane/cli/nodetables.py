@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.padding import Padding
@@ -15,6 +14,8 @@ from controlplane.cli.render import enum_word
 from controlplane.v1 import node_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from controlplane.kit.config import Loaded, load, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ENV_PREFIX: Final = "CCCTL_"
 """Variables that begin so are settings, and must be known."""

@@ -110,6 +110,9 @@ class Client:
                 validate_only,
             )
             plain["working_dir"] = {"sha256": packed.sha256, "size": packed.size_bytes}
+            if validate_only:
+                # The folder was checked here; the server would miss its archive.
+                del plain["working_dir"]
         request = job_service_pb2.SubmitJobRequest(
             request_id=request_id or uuid.uuid4().hex, validate_only=validate_only
         )

@@ -49,6 +49,9 @@ class Positions:
         """What to ask for so that reading goes on where it stopped."""
         request = pb.ReadLogsRequest()
         request.CopyFrom(self._request)
+        if self._next:
+            # A tail is counted back from the present end: once it was given, it would lose bytes.
+            request.tail_bytes = 0
         for (rank, stream), offset in sorted(self._next.items()):
             request.positions.add(rank=rank, stream=pb.LogStream.ValueType(stream), offset=offset)
         return request

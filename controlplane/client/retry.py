@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from controlplane.client.errors import ClientError, DeadlinePassed, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST_WAIT_S: Final = 0.1
 """The first wait, in seconds; each further one is twice as long."""

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,8 @@ from controlplane.service.hub import Hub
 from controlplane.service.logstore import LogStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from controlplane.daemon.settings import Settings
     from controlplane.registry.draft import Draft
 

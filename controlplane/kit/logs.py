@@ -9,9 +9,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final, Literal, TextIO
+from typing import TYPE_CHECKING, Final, Literal, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 """Names of levels, the most talkative first."""

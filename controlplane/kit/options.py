@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 import click
 
 from controlplane.kit.settings import Setting, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _METAVARS: dict[object, str] = {
     str: "TEXT",

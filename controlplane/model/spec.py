@@ -10,14 +10,16 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.model.specdocs import json_schema, reference_markdown
 from controlplane.model.specedit import apply_overrides
 from controlplane.model.specfaults import Faults, InvalidSpec, SpecFault
 from controlplane.model.specfields import JOB
 from controlplane.model.specvalues import Archive, JobSpec, Launcher, NodePath, Resources, Ship
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "Archive",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from controlplane.model.specfields import JOB
 from controlplane.model.specshapes import REQUIRED, Field, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _INTRODUCTION: Final = """\
 # job.json

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.model import speckinds as kinds
 from controlplane.model.specshapes import (
@@ -19,6 +18,9 @@ from controlplane.model.specshapes import (
 )
 from controlplane.model.specvalues import Launcher, Resources
 from controlplane.model.specworkdir import working_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _SLUG = kinds.matching(
     "^[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?$",

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.model import quantity
 from controlplane.model.specfaults import Faults, nearest, shown
 
 if TYPE_CHECKING:
+    from enum import StrEnum
+
     from controlplane.model.specshapes import Table
 
 Read = Callable[[object, str, Faults], Any]

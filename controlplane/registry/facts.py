@@ -6,7 +6,6 @@ the store from then on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -16,8 +15,10 @@ from controlplane.model.plan import NodeView, View, Waiting
 from controlplane.model.spec import Launcher
 
 if TYPE_CHECKING:
-    from controlplane.model.node import Node
+    from collections.abc import Mapping
+
     from controlplane.model.lease import Lease
+    from controlplane.model.node import Node
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")

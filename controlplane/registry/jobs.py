@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from controlplane.model.lease import LeasePhase
 from controlplane.registry import attempts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.model.spec import JobSpec
     from controlplane.registry.draft import Draft
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease

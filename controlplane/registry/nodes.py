@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,8 @@ from controlplane.model.node import Node, NodeFacts
 from controlplane.registry import attempts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.registry.draft import Draft
 
 _PHASES = list(LeasePhase)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from controlplane.model.job import Attempt, JobState, Task, waiting_workers
 from controlplane.model.lease import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.model.plan import Part, Place
     from controlplane.registry.draft import Draft
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,6 +22,8 @@ from controlplane.registry.draft import Draft
 from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from controlplane.model.event import Actor
     from controlplane.model.job import Job
     from controlplane.model.launch import LeaseOrder

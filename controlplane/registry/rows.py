@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.model.event import Actor, Event
 from controlplane.model.job import Attempt, AttemptState, Cause, CauseKind, Job, JobState, Task
@@ -13,6 +12,9 @@ from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, W
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
 from controlplane.model.spec import canonical_json, parse_spec
 from controlplane.registry.facts import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Row = dict[str, Any]
 

@@ -9,7 +9,6 @@ import json
 import secrets
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from controlplane.model.event import Event
     from controlplane.model.lease import Lease
     from controlplane.registry.draft import Draft

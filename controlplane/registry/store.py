@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease

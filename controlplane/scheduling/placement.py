@@ -6,10 +6,11 @@ gangs (Coffman, Garey and Johnson, "Approximation algorithms for bin packing", 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.model.plan import Part, Waiting
     from controlplane.scheduling.scratch import ScratchNode
 

@@ -4,13 +4,14 @@ never run."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from controlplane.model.words import count
 from controlplane.scheduling.scratch import MILLI, model_matches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.model.plan import NodeView, Waiting
     from controlplane.model.spec import Resources
     from controlplane.scheduling.scratch import ScratchNode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
@@ -12,6 +11,8 @@ from controlplane.v1 import blob_service_pb2 as pb
 from controlplane.v1.blob_service_pb2_grpc import BlobServiceServicer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from controlplane.service.blobstore import Receiving
     from controlplane.service.context import House
 

@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotFound, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PART_BYTES = 256 << 10
 _HEX = re.compile(r"[0-9a-f]{64}")

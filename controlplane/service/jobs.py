@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
-from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
@@ -22,6 +21,8 @@ from controlplane.wire.basics import document, from_timestamp
 from controlplane.wire.jobs import JOB_STATES, checked_job, event_message, job_message
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
     from controlplane.registry.draft import Draft
     from controlplane.service.context import House
     from controlplane.v1 import job_pb2

@@ -4,7 +4,6 @@ been sent."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from controlplane.model.errors import NotFound
@@ -13,6 +12,8 @@ from controlplane.service.logstore import StreamId
 from controlplane.v1 import job_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from controlplane.model.job import Attempt
     from controlplane.registry.store import JobRecord
     from controlplane.service.context import House

@@ -8,10 +8,12 @@ offsets, so that a repeat does nothing, and what a node had to drop shows as a g
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Stream = Literal["out", "err"]
 SEGMENT_BYTES = 2 << 20

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts, NodeState
 from controlplane.v1 import node_pb2
 from controlplane.wire.basics import EnumWire, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEVICE_KINDS = EnumWire(DeviceKind, node_pb2.DeviceKind, "DEVICE_KIND")
 NODE_STATES = EnumWire(NodeState, node_pb2.NodeState, "NODE_STATE")

@@ -1,0 +1,35 @@
+"""The sum of migrations is the declared schema, and newer databases are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from controlplane.model.errors import WrongState
+from controlplane.registry.migrate import upgrade
+from controlplane.registry.sql import connect
+from controlplane.registry.tables import metadata
+
+
+def test_migrations_add_up_to_the_declared_schema(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    assert upgrade(url) == upgrade(url)
+    engine = connect(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    upgrade(url)
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(WrongState, match="schema 9999, which this release does not know"):
+        upgrade(url)

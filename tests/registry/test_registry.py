@@ -1,0 +1,262 @@
+"""One contract, every store: what the registry promises, on memory and on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controlplane.engine.upkeep import Liveness, check_nodes
+from controlplane.model.errors import NotFound, RequestIdReused, StaleControlPlane
+from controlplane.model.job import AttemptState, CauseKind, JobState
+from controlplane.model.lease import LeaseEnd, LeasePhase
+from controlplane.registry.memory import MemoryStore
+from controlplane.registry.migrate import upgrade
+from controlplane.registry.registry import Registry
+from controlplane.registry.sql import SqlStore
+from controlplane.registry.store import JobFilter
+from tests.support.world import ALICE, World
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    if request.param == "memory":
+        yield World(MemoryStore())
+        return
+    url = f"sqlite:///{tmp_path}/registry.db"
+    upgrade(url)
+    made = World(SqlStore(url))
+    yield made
+    made.registry.close()
+
+
+def finish(world: World, job_id: int, *, exit_code: int = 0) -> None:
+    for uuid, status in world.statuses(job_id).items():
+        world.report(uuid, status)
+    for uuid, status in world.statuses(job_id).items():
+        world.report(uuid, world.ended(status, exit_code=exit_code))
+
+
+def test_a_job_goes_from_waiting_to_its_end(world: World) -> None:
+    node = world.join("a")
+    job_id = world.submit(name="first")
+    assert world.job(job_id).state is JobState.PENDING
+    assert world.tick().placed == 1
+    assert world.attempt(job_id).state is AttemptState.STAGING
+    world.report(node, world.statuses(job_id)[node])
+    assert world.attempt(job_id).state is AttemptState.RUNNING
+    world.report(node, world.ended(world.statuses(job_id)[node]))
+    job = world.job(job_id)
+    assert (job.state, job.exit_code) == (JobState.SUCCEEDED, 0)
+    assert job.started_us is not None
+    assert world.registry.desire(node).orders == ()
+    kinds = [event.kind for event in world.store.events(f"jobs/{job_id}", after=0, limit=100)]
+    assert kinds == [
+        "job.submitted",
+        "attempt.placed",
+        "attempt.running",
+        "attempt.succeeded",
+    ]
+
+
+def test_numbers_of_events_have_no_gap_and_jobs_are_never_numbered_twice(world: World) -> None:
+    first = world.submit()
+    with pytest.raises(NotFound):
+        world.cancel(999)
+    second = world.submit()
+    assert (first, second) == (1, 2)
+    events = world.store.events("", after=0, limit=100)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_repeat_gets_the_first_answer_also_after_a_restart(world: World) -> None:
+    first = world.submit(once="abc", name="x")
+    assert world.submit(once="abc", name="x") == first
+    world.registry = Registry(world.store, world.clock.now_us)
+    assert world.submit(once="abc", name="x") == first
+    with pytest.raises(RequestIdReused):
+        world.submit(once="abc", name="y")
+
+
+def test_a_gang_that_loses_a_worker_is_stopped_whole_and_the_cause_named(world: World) -> None:
+    a, b = world.join("a"), world.join("b")
+    job_id = world.submit(workers=2, workers_per_node=1)
+    world.tick()
+    running = world.statuses(job_id)
+    for uuid, status in running.items():
+        world.report(uuid, status)
+    bad = next(uuid for uuid, status in running.items() if status.workers[0].rank == 1)
+    world.report(bad, world.ended(running[bad], exit_code=3))
+    attempt = world.attempt(job_id)
+    assert attempt.state is AttemptState.STOPPING
+    assert attempt.cause is not None
+    assert attempt.cause.message.startswith("rank 1 on ")
+    assert attempt.cause.message.endswith("exited with code 3")
+    other = a if bad == b else b
+    (order,) = world.registry.desire(other).orders
+    assert order.stop
+    assert order.grace_period_us == 2_000_000
+    world.report(other, world.ended(running[other], exit_code=143))
+    job = world.job(job_id)
+    assert (job.state, job.exit_code) == (JobState.FAILED, 3)
+    assert world.registry.desire(a).orders == world.registry.desire(b).orders == ()
+
+
+def test_a_fault_of_the_application_counts_and_is_tried_again_after_a_pause(world: World) -> None:
+    world.join("a")
+    job_id = world.submit(max_attempts=2)
+    world.tick()
+    finish(world, job_id, exit_code=1)
+    assert world.job(job_id).state is JobState.PENDING
+    assert world.tick().placed == 0
+    assert "backs off" in world.registry.reason(world.job(job_id))
+    world.clock.advance(1_000_000)
+    assert world.tick().placed == 1
+    finish(world, job_id, exit_code=1)
+    assert world.job(job_id).state is JobState.FAILED
+    assert [a.number for a in world.registry.job(job_id).attempts] == [1, 2]
+
+
+def test_cancel_ends_a_waiting_job_at_once_and_an_active_one_by_its_nodes(world: World) -> None:
+    node = world.join("a")
+    waiting = world.submit(workers=1000)
+    assert world.cancel(waiting).cancelled == (waiting,)
+    assert world.job(waiting).state is JobState.CANCELLED
+    assert world.cancel(waiting).already_ended == (waiting,)
+    active = world.submit(grace_period="3s")
+    world.tick()
+    world.report(node, world.statuses(active)[node])
+    world.cancel(active)
+    assert world.cancel(active).cancelled == (active,)
+    (order,) = world.registry.desire(node).orders
+    assert (order.stop, order.grace_period_us) == (True, 3_000_000)
+    ended = replace(world.ended(world.statuses(active)[node], exit_code=143), end=LeaseEnd.ORDERED)
+    world.report(node, ended)
+    job = world.job(active)
+    assert (job.state, job.reason, job.exit_code) == (JobState.CANCELLED, "cancelled by alice", 130)
+
+
+def test_reports_under_a_stale_token_and_on_leases_that_are_over_change_nothing(
+    world: World,
+) -> None:
+    node = world.join("a")
+    job_id = world.submit()
+    world.tick()
+    status = world.statuses(job_id)[node]
+    world.report(node, replace(status, token=status.token - 1))
+    assert world.attempt(job_id).state is AttemptState.STAGING
+    finish(world, job_id)
+    before = world.registry.view(0).seq
+    world.report(node, status)
+    assert world.registry.view(0).seq == before
+
+
+def test_a_lease_that_its_node_no_longer_knows_is_lost_and_the_job_tried_again(
+    world: World,
+) -> None:
+    node = world.join("a")
+    job_id = world.submit()
+    world.tick()
+    world.report(node)
+    assert world.attempt(job_id).state is AttemptState.STAGING  # never reported: still to come
+    world.report(node, world.statuses(job_id)[node])
+    world.report(node, boot_id="boot-2")
+    attempt = world.attempt(job_id)
+    assert attempt.state is AttemptState.NODE_LOST
+    assert attempt.cause is not None
+    assert attempt.cause.kind is CauseKind.INFRASTRUCTURE
+    assert attempt.cause.message == "a was rebooted"
+    assert world.job(job_id).state is JobState.PENDING
+
+
+def test_a_silent_node_is_unknown_first_and_loses_its_leases_after_the_margin(
+    world: World,
+) -> None:
+    node = world.join("a")
+    job_id = world.submit()
+    world.tick()
+    world.report(node, world.statuses(job_id)[node])
+    liveness = Liveness(lease_us=20_000_000, margin_us=5_000_000)
+    liveness.hear(node, 0)
+    submit = world.registry.submit
+
+    def at_once(*args: object) -> object:
+        future = submit(*args)  # type: ignore[arg-type]
+        world.registry.run_once()
+        return future
+
+    world.registry.submit = at_once  # type: ignore[assignment,method-assign]
+    assert check_nodes(world.registry, liveness, 20_000_000, 0) == []
+    said = check_nodes(world.registry, liveness, 21_000_000, 0)
+    assert said == ["a is silent past its lease"]
+    assert world.attempt(job_id).state is AttemptState.RUNNING
+    said = check_nodes(world.registry, liveness, 25_000_001, 0)
+    assert said == ["took back the leases of a"]
+    assert world.attempt(job_id).state is AttemptState.NODE_LOST
+
+
+def test_what_lives_survives_a_restart_and_what_has_ended_is_still_found(world: World) -> None:
+    node = world.join("a", gpus=2)
+    done = world.submit(name="done", labels={"team": "x"})
+    world.tick()
+    finish(world, done)
+    active = world.submit(name="active", resources={"gpus": 1})
+    waiting = world.submit(name="waiting", workers=1000)
+    world.tick()
+    world.report(node, world.statuses(active)[node])
+    before = (world.registry.view(0), world.registry.desire(node).orders)
+    epoch = world.registry.epoch
+    world.registry = Registry(world.store, world.clock.now_us)
+    assert world.registry.epoch == epoch + 1
+    assert (world.registry.view(0), world.registry.desire(node).orders) == before
+    assert world.job(done).state is JobState.SUCCEEDED
+    found = world.store.jobs(JobFilter(), before=None, limit=10, full=True)
+    assert [record.job.job_id for record in found] == [waiting, active, done]
+    by_label = JobFilter(labels=(("team", "x"),))
+    found = world.store.jobs(by_label, before=None, limit=10, full=False)
+    assert [record.job.job_id for record in found] == [done]
+    by_name = JobFilter(name_pattern="*ti?e")
+    found = world.store.jobs(by_name, before=None, limit=10, full=False)
+    assert [record.job.job_id for record in found] == [active]
+
+
+def test_a_stale_control_plane_writes_nothing(world: World) -> None:
+    Registry(world.store, world.clock.now_us)
+    if isinstance(world.store, SqlStore):
+        world.store._epoch -= 1  # what a paused daemon would still believe
+    with pytest.raises(StaleControlPlane):
+        world.submit()
+    assert world.store.jobs(JobFilter(), before=None, limit=10, full=False) == []
+
+
+def test_one_bad_command_does_not_fail_its_group(world: World) -> None:
+    from controlplane.registry import jobs
+
+    bad = world.registry.submit(lambda draft: jobs.cancel(draft, [77]), ALICE)
+    good = world.registry.submit(lambda draft: draft.emit("test.done", "jobs/0"), ALICE)
+    world.registry.run_once()
+    assert isinstance(bad.exception(timeout=0), NotFound)
+    assert good.result(timeout=0) == 1
+
+
+def test_a_launch_that_failed_is_the_infrastructures_fault_and_has_a_cap(world: World) -> None:
+    node = world.join("a")
+    job_id = world.submit(max_attempts=1)
+    for _ in range(4):
+        world.clock.advance(400_000_000)
+        assert world.tick().placed == 1
+        (status,) = world.statuses(job_id).values()
+        failed = replace(
+            status,
+            phase=LeasePhase.ENDED,
+            end=LeaseEnd.LAUNCH_FAILED,
+            message="port 20000 of a is in use",
+            workers=(),
+        )
+        world.report(node, failed)
+    job = world.job(job_id)
+    assert job.state is JobState.FAILED
+    assert "could not be started on a: port 20000 of a is in use" in job.reason
+    assert "4 attempts ended by faults of the infrastructure" in job.reason
