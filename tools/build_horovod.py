@@ -149,9 +149,11 @@ def run(
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if code:
-        words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-        head = f"{what} failed with exit code {code}. Its last words:"
-        raise BuildError("\n".join([head, *words, f"All of it: {log}"]))
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        # The cause stands far above the end: pip and CMake have many words after it.
+        causes = [line for line in lines if re.search(r"\berror\b[: ]", line, re.IGNORECASE)][:10]
+        head = f"{what} failed with exit code {code}. First errors, and the last lines:"
+        raise BuildError("\n".join([head, *causes, "…", *lines[-10:], f"All of it: {log}"]))
     say(f"  {what}: done after {time.monotonic() - begun:.0f} s")
 
 
@@ -199,7 +201,7 @@ def find_cmake(log: Path, environment: Environment) -> str:
 def pip_install(environment: Environment, requirements: Sequence[str], log: Path) -> None:
     """Install requirements into the environment, where they are not there already."""
     run(
-        f"pip install {' '.join(requirements)}",
+        f"installing {requirements[0]}" + (" and more" if len(requirements) > 1 else ""),
         [str(environment.python), "-m", "pip", "install", *requirements],
         log=log,
         deadline_s=INSTALL_DEADLINE_S,
@@ -315,6 +317,8 @@ def main() -> None:
         )
     except BuildError as error:
         sys.exit(f"horovod: {error}")
+    except KeyboardInterrupt:
+        sys.exit("horovod: interrupted; nothing half-built is kept")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,9 +51,10 @@ def install(host: Host) -> None:
         ROOT / "systemd/controlplane.sysusers", host.path("/etc/sysusers.d/controlplane.conf")
     )
     host.run("systemd-sysusers")
-    for daemon in ("controlplane",):
+    for daemon in ("controlplane", "nodeagent"):
         shutil.copy(ROOT / f"systemd/{daemon}.service", host.path("/etc/systemd/system"))
-        host.path(f"/etc/{daemon}").mkdir()
+        group, mode = ("controlplane", "0750") if daemon == "controlplane" else ("root", "0700")
+        host.run("install", "-d", "-m", mode, "-g", group, f"/etc/{daemon}")
         host.path(f"/etc/{daemon}/{daemon}.toml").write_text(
             host.run(f"{BIN}/{daemon}", "config", "example")
         )
@@ -132,6 +135,89 @@ def test_a_control_plane_that_hangs_is_started_again(host: Host) -> None:
         within_s=60,
     )
     assert "0.1.0" in ccctl(host, "version", "--remote")
+
+
+@pytest.fixture
+def centre(host: Host) -> Host:
+    """The host with both daemons up, and its node ready."""
+    start(host, "controlplane")
+    token = host.path("/etc/nodeagent/token")
+    token.touch(mode=0o600)
+    token.write_text(host.path("/var/lib/controlplane/agent.token").read_text())
+    start(host, "nodeagent")
+    until("the node is ready", lambda: nodes(host) == ["NODE_STATE_READY"], within_s=20)
+    return host
+
+
+def nodes(host: Host) -> list[str]:
+    answer = json.loads(ccctl(host, "--output", "json", "node", "list"))
+    return [node["state"] for node in answer["nodes"]]
+
+
+def job(host: Host, name: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(ccctl(host, "--output", "json", "show", name))
+    return answer
+
+
+@pytest.fixture
+def worker(centre: Host) -> Iterator[tuple[str, int]]:
+    """A job that runs, and the process id (on its host) of its only worker."""
+    spec = {"name": "sleeper", "launcher": "command", "command": ["sleep", "1000"]}
+    centre.path("/run/job.json").write_text(json.dumps(spec))
+    answer = json.loads(ccctl(centre, "--output", "json", "submit", "/run/job.json"))
+    number = str(answer["job_id"])
+    until("it runs", lambda: pids(centre, "sleep"), within_s=20)
+    (pid,) = pids(centre, "sleep")
+    yield number, pid
+    ccctl(centre, "cancel", number)
+
+
+def pids(host: Host, name: str) -> list[int]:
+    return [int(pid) for pid in host.run("pgrep", "-x", name, check=False).split()]
+
+
+@pytest.mark.parametrize("verb", ["restart", "kill"])
+def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: str) -> None:
+    number, pid = worker
+    before = centre.show("nodeagent", "MainPID")
+
+    if verb == "restart":
+        centre.run("systemctl", "restart", "nodeagent")
+    else:
+        centre.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "nodeagent")
+    until(
+        "another agent is there",
+        lambda: (
+            centre.show("nodeagent", "ActiveState") == "active"
+            and centre.show("nodeagent", "MainPID") not in ("0", before)
+        ),
+        within_s=20,
+    )
+
+    until("the node is ready", lambda: nodes(centre) == ["NODE_STATE_READY"], within_s=20)
+    assert pids(centre, "sleep") == [pid]
+    assert job(centre, number)["state"] == "JOB_STATE_ACTIVE"
+    ccctl(centre, "cancel", number)
+    until(
+        "the new agent ends the worker of the old one",
+        lambda: job(centre, number)["state"] == "JOB_STATE_CANCELLED",
+        within_s=30,
+    )
+    assert pids(centre, "sleep") == []
+
+
+def test_a_worker_inherits_no_cage(centre: Host, worker: tuple[str, int]) -> None:
+    _, pid = worker
+    status = centre.path(f"/proc/{pid}/status").read_text()
+    environment = centre.path(f"/proc/{pid}/environ").read_text()
+
+    assert "NoNewPrivs:\t0" in status
+    assert "Seccomp:\t0" in status
+    assert centre.path(f"/proc/{pid}/oom_score_adj").read_text() == "0\n"
+    mounts = [str(centre.path(f"/proc/{number}/ns/mnt").readlink()) for number in (1, pid)]
+    assert mounts[0] == mounts[1]
+    assert "NOTIFY_SOCKET" not in environment
+    assert "WATCHDOG_USEC" not in environment
 
 
 def test_stopping_the_control_plane_is_clean(host: Host) -> None:
