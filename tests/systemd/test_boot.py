@@ -24,6 +24,8 @@ PROGRAMS = {
     "ccctl": "controlplane.cli.main",
 }
 TOKEN = "/var/lib/controlplane/admin.token"
+CGROUPS = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
+"""Where systemd keeps its groups: version 1, version 2."""
 
 pytestmark = [
     pytest.mark.e2e,
@@ -145,7 +147,7 @@ def centre(host: Host) -> Host:
     token.touch(mode=0o600)
     token.write_text(host.path("/var/lib/controlplane/agent.token").read_text())
     start(host, "nodeagent")
-    until("the node is ready", lambda: nodes(host) == ["NODE_STATE_READY"], within_s=20)
+    until("the node is ready", lambda: nodes(host) == ["ready"], within_s=20)
     return host
 
 
@@ -176,6 +178,14 @@ def pids(host: Host, name: str) -> list[int]:
     return [int(pid) for pid in host.run("pgrep", "-x", name, check=False).split()]
 
 
+def members(host: Host) -> list[str]:
+    """The processes in the agent's control group."""
+    group = host.show("nodeagent", "ControlGroup")
+    listed = [root / group.lstrip("/") / "cgroup.procs" for root in CGROUPS]
+    (procs,) = [host.path(str(path)) for path in listed if host.path(str(path)).exists()]
+    return procs.read_text().split()
+
+
 @pytest.mark.parametrize("verb", ["restart", "kill"])
 def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: str) -> None:
     number, pid = worker
@@ -194,13 +204,18 @@ def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: s
         within_s=20,
     )
 
-    until("the node is ready", lambda: nodes(centre) == ["NODE_STATE_READY"], within_s=20)
+    until("the node is ready", lambda: nodes(centre) == ["ready"], within_s=20)
     assert pids(centre, "sleep") == [pid]
-    assert job(centre, number)["state"] == "JOB_STATE_ACTIVE"
+    until(
+        "agent, spawner, supervisor and worker are there, and nothing of the old agent",
+        lambda: len(members(centre)) == 4,
+        within_s=10,
+    )
+    assert job(centre, number)["state"] == "active"
     ccctl(centre, "cancel", number)
     until(
         "the new agent ends the worker of the old one",
-        lambda: job(centre, number)["state"] == "JOB_STATE_CANCELLED",
+        lambda: job(centre, number)["state"] == "cancelled",
         within_s=30,
     )
     assert pids(centre, "sleep") == []
