@@ -1,0 +1,48 @@
+"""Open MPI's fork agent: gives a rank the environment and cores of its own, then becomes it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NODE_PARAMETER = "CC_MPI_MCA_"
+
+
+def rank_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a rank, from that of its node and the numbers that Open MPI gave it."""
+    rank, local_rank = env["OMPI_COMM_WORLD_RANK"], env["OMPI_COMM_WORLD_LOCAL_RANK"]
+    own = {
+        name.replace(_NODE_PARAMETER, "OMPI_MCA_"): value
+        for name, value in env.items()
+        if name.startswith(_NODE_PARAMETER)
+    }
+    told = {"CC_RANK": rank, "CC_LOCAL_RANK": local_rank, "CC_CPUS": _cpus(env, int(local_rank))}
+    return {k: v for k, v in env.items() if not k.startswith("CC_MPI_")} | own | told
+
+
+def _cpus(env: Mapping[str, str], local_rank: int) -> str:
+    slices = env["CC_MPI_CPUS"].split(";")
+    return slices[local_rank] if local_rank < len(slices) else ""
+
+
+def main() -> NoReturn:
+    """Become the rank's program."""
+    command, env = sys.argv[1:], rank_env(os.environ)
+    cores = [int(core) for core in env["CC_CPUS"].split(",") if core]
+    if cores:
+        with suppress(OSError):  # a core that went offline must not end the job
+            os.sched_setaffinity(0, cores)
+    try:
+        os.execvpe(command[0], command, env)
+    except OSError as error:
+        print(f"cannot start {command[0]!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
+
+
+if __name__ == "__main__":
+    main()
