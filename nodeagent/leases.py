@@ -61,6 +61,7 @@ class Leases:
         self._folder, self._boot_id = folder, boot_id
         self._stage, self._spawner, self._changed = stage, spawner, changed
         self._stopping: dict[int, int] = {}
+        self._unheard: dict[int, int] = {}
         self.held: dict[int, Held] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -93,12 +94,12 @@ class Leases:
         """What is to be reported."""
         return [held.status for held in self.held.values() if not held.forgotten]
 
-    def refresh(self, lease_id: int) -> None:
-        """Read a supervisor's word anew."""
+    def refresh(self, lease_id: int, *, look: bool = False) -> None:
+        """Read a supervisor's word anew; with `look`, see also whether it is still there."""
         held = self.held.get(lease_id)
         if held is None or held.reader is None or held.status.phase is LeasePhase.ENDED:
             return
-        fresh = held.reader.read()
+        fresh = held.reader.look() if look else held.reader.read()
         if fresh != held.status:
             held.status = fresh
             self._changed()
@@ -106,7 +107,9 @@ class Leases:
     def refresh_all(self) -> None:
         """Read every supervisor's word anew: nudges may be lost, and supervisors may die."""
         for lease_id in list(self.held):
-            self.refresh(lease_id)
+            self.refresh(lease_id, look=True)
+        for lease_id, grace_us in list(self._unheard.items()):
+            self._stop(reconcile.Stop(lease_id=lease_id, grace_period_us=grace_us))
 
     def perform(self, action: reconcile.Action) -> None:
         """Do what `reconcile` found."""
@@ -186,12 +189,18 @@ class Leases:
         self._changed()
 
     def _stop(self, action: reconcile.Stop) -> None:
-        held = self.held[action.lease_id]
+        held = self.held.get(action.lease_id)
+        self._unheard.pop(action.lease_id, None)
+        if held is None or held.status.phase is LeasePhase.ENDED:
+            return
         self._stopping[action.lease_id] = action.grace_period_us
         if held.staging is not None:
             held.staging.cancel()
-        elif held.folder is not None and held.reader is not None:
-            status.stop(held.folder, action.grace_period_us // 1000, "ordered")
+        elif held.folder is not None and not status.stop(
+            held.folder, action.grace_period_us // 1000, LeaseEnd.ORDERED
+        ):
+            # Its supervisor does not listen yet: told again with the next look.
+            self._unheard[action.lease_id] = action.grace_period_us
 
 
 def _ended(lease_id: int, token: int, end: LeaseEnd, message: str) -> LeaseStatus:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 _STARTED = frozenset({WorkerState.RUNNING, WorkerState.ENDED})
 
 
-def advance(draft: Draft, attempt: Attempt) -> None:
-    """Move an attempt as far as the reports on its leases allow, and write it down."""
+def advance(draft: Draft, attempt: Attempt, reported: Lease) -> None:
+    """Move an attempt as far as the reports on its leases allow, and write it down.
+
+    `reported`: the lease whose report this is; it gets an event of its own where the attempt as a
+    whole does not move.
+    """
     leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
     before = attempt
     workers = attempt.workers
@@ -38,7 +42,9 @@ def advance(draft: Draft, attempt: Attempt) -> None:
         close(draft, attempt)
         return
     draft.attempts[attempt.key] = attempt
-    if attempt.state is not before.state:
+    if attempt.state is before.state:
+        draft.emit(f"lease.{reported.phase}", attempt.name, {"lease_id": reported.lease_id})
+    else:
         changed: dict[str, object] = {"state": attempt.state}
         if attempt.cause is not None:
             changed["cause"] = attempt.cause.message

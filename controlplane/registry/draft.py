@@ -82,6 +82,12 @@ class Draft:
         self.generations.changed.update(inner.generations.changed)
         self.events.extend(inner.events)
 
+    @property
+    def dirty(self) -> bool:
+        """Whether anything that is kept has changed."""
+        tables = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
+        return any(table.changed for table in tables)
+
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Returns its number."""
         seq = self.cluster.seq + 1

@@ -123,23 +123,22 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
     if told == lease and tuple(workers) == attempt.workers:
         return
     draft.leases[lease.lease_id] = told
-    attempts.advance(draft, replace(attempt, workers=tuple(workers)))
+    attempts.advance(draft, replace(attempt, workers=tuple(workers)), told)
 
 
 def lose(draft: Draft, lease: Lease, message: str) -> None:
     """Take a lease for ended because its node cannot tell of it any more."""
     if lease.phase is LeasePhase.ENDED:
         return
-    draft.leases[lease.lease_id] = replace(
-        lease, phase=LeasePhase.ENDED, end=LeaseEnd.SUPERVISOR_LOST, message=message
-    )
+    lost = replace(lease, phase=LeasePhase.ENDED, end=LeaseEnd.SUPERVISOR_LOST, message=message)
+    draft.leases[lease.lease_id] = lost
     attempt = draft.attempts[lease.attempt_key]
     ranks = range(lease.first_rank, lease.first_rank + lease.workers)
     workers = tuple(
         _lost(w) if w.rank in ranks and w.state is not WorkerState.ENDED else w
         for w in attempt.workers
     )
-    attempts.advance(draft, replace(attempt, workers=workers))
+    attempts.advance(draft, replace(attempt, workers=workers), lost)
 
 
 def _lost(worker: WorkerStatus) -> WorkerStatus:

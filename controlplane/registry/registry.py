@@ -173,6 +173,8 @@ class Registry:
                 results.append(
                     (item, None, ControlPlaneError(f"internal error: {type(error).__name__}"))
                 )
+        if draft.dirty and not draft.events:
+            raise AssertionError("a change without an event")
         if draft.events or answers:
             self._commit(draft, answers)
         for item, value, fault in results:

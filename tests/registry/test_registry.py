@@ -104,6 +104,20 @@ def test_a_gang_that_loses_a_worker_is_stopped_whole_and_the_cause_named(world: 
     assert world.registry.desire(a).orders == world.registry.desire(b).orders == ()
 
 
+def test_a_gang_whose_nodes_report_their_ends_one_by_one_ends(world: World) -> None:
+    a, b = world.join("a"), world.join("b")
+    job_id = world.submit(workers=2, workers_per_node=1)
+    world.tick()
+    running = world.statuses(job_id)
+    for uuid, status in running.items():
+        world.report(uuid, status)
+    world.report(a, world.ended(running[a]))
+    world.registry = Registry(world.store, world.clock.now_us)  # what was reported was kept
+    assert world.job(job_id).state is JobState.ACTIVE
+    world.report(b, world.ended(running[b]))
+    assert world.job(job_id).state is JobState.SUCCEEDED
+
+
 def test_a_fault_of_the_application_counts_and_is_tried_again_after_a_pause(world: World) -> None:
     world.join("a")
     job_id = world.submit(max_attempts=2)

@@ -1,0 +1,163 @@
+"""What a supervisor wrote down, as the status that the agent reports; and orders to a supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from controlplane.model.lease import (
+    LeaseEnd,
+    LeasePhase,
+    LeaseStatus,
+    WorkerState,
+    WorkerStatus,
+)
+from nodeagent.plan import StepPlan
+from nodeagent.supervision import processes, record, sockets
+
+APPEAR_S = 10.0
+"""A supervisor that has not shown itself for so long was never started."""
+
+
+def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
+    """The status after one more fact. KeyError, TypeError or ValueError for what is no fact."""
+    match fact["fact"]:
+        case "started":
+            fresh = {"state": WorkerState.RUNNING, "pid": fact["pid"], "started_us": fact["time"]}
+            status = _with(status, fact["rank"], **fresh)
+            running = all(w.state is not WorkerState.WAITING for w in status.workers)
+            if running and status.phase is LeasePhase.STARTING:
+                status = replace(status, phase=LeasePhase.RUNNING)
+        case "exited":
+            status = _with(
+                status,
+                fact["rank"],
+                state=WorkerState.ENDED,
+                exit_code=fact.get("exit_code"),
+                signal=fact.get("signal"),
+                ended_us=fact["time"],
+                stdout_bytes=fact["stdout_bytes"],
+                stderr_bytes=fact["stderr_bytes"],
+                stderr_tail=fact.get("stderr_tail", ""),
+            )
+        case "stopping":
+            status = replace(
+                status,
+                phase=LeasePhase.STOPPING,
+                end=LeaseEnd(fact["end"]),
+                message=fact["message"],
+            )
+        case "ended":
+            for rank, (out, err) in fact.get("bytes", {}).items():
+                status = _with(status, int(rank), stdout_bytes=out, stderr_bytes=err)
+            status = replace(
+                status,
+                phase=LeasePhase.ENDED,
+                end=LeaseEnd(fact["end"]),
+                message=fact["message"],
+            )
+    return status
+
+
+def _with(status: LeaseStatus, rank: int, **changes: Any) -> LeaseStatus:
+    workers = tuple(replace(w, **changes) if w.rank == rank else w for w in status.workers)
+    return replace(status, workers=workers)
+
+
+class StatusReader:
+    """Reads one lease's facts, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: the lease's; its `plan.json` is there. OSError or ValueError when it is not."""
+        self._folder = folder
+        plan = StepPlan.from_json((folder / record.PLAN).read_text())
+        self._status = LeaseStatus(
+            lease_id=plan.lease_id,
+            token=plan.token,
+            phase=LeasePhase.STARTING,
+            workers=tuple(WorkerStatus(rank=w.rank, local_rank=w.local_rank) for w in plan.workers),
+        )
+        self._offset = 0
+        self._ticks: dict[int, int] = {}
+        self._supervised = False
+        self._since = time.monotonic()
+
+    def read(self) -> LeaseStatus:
+        """The status by now. A line that is not whole yet is read the next time."""
+        if self._status.phase is LeasePhase.ENDED:
+            return self._status
+        try:
+            with (self._folder / record.STATUS).open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return self._status
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for line in data[:whole].splitlines():
+            self._take(line)
+        return self._status
+
+    def _take(self, line: bytes) -> None:
+        try:
+            fact = json.loads(line)
+            self._supervised = True
+            if fact["fact"] == "started":
+                self._ticks[fact["pid"]] = fact["ticks"]
+            self._status = fold(self._status, fact)
+        except (ValueError, KeyError, TypeError):
+            return  # torn by a full disk: its writer writes it again
+
+    def look(self) -> LeaseStatus:
+        """As `read`; and when the supervisor is gone without a last word, end what it started."""
+        status = self.read()
+        if status.phase is LeasePhase.ENDED:
+            return status
+        if not self._supervised and time.monotonic() - self._since < APPEAR_S:
+            return status
+        fd = os.open(self._folder / record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return status
+        else:
+            status = self.read()  # it may have said its last word meanwhile
+            if status.phase is not LeasePhase.ENDED:
+                self._end_orphans(status)
+                words = "its supervisor was lost, and the workers that it had started were ended"
+                recorder = record.Recorder(str(self._folder / record.STATUS), status.lease_id)
+                recorder.tell("ended", end=LeaseEnd.SUPERVISOR_LOST.value, message=words)
+                recorder.close()
+                status = self.read()
+            return status
+        finally:
+            os.close(fd)
+
+    def _end_orphans(self, status: LeaseStatus) -> None:
+        groups = {w.pid for w in status.workers if w.pid}
+        for process in processes.everything():
+            # A group's number is taken for as long as the group has members, so it cannot be another's,
+            # unless its first process is: then the time of its start tells.
+            known = self._ticks.get(process.pid)
+            if process.group in groups and known in (None, process.ticks):
+                below = processes.descendants(process.pid)
+                processes.signal_all([*below, process.pid], signal.SIGKILL)
+
+
+def stop(folder: Path, grace_ms: int, why: str) -> bool:
+    """Tell a supervisor to end its lease; False when it does not listen (yet, or any more)."""
+    order = json.dumps({"do": "stop", "why": why, "grace_ms": grace_ms}).encode()
+    sender = sockets.datagram_socket()
+    try:
+        sockets.send_to(sender, str(folder / record.CONTROL), order)
+    except OSError:
+        return False
+    finally:
+        sender.close()
+    return True
