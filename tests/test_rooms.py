@@ -82,7 +82,7 @@ def test_a_forbidden_import_is_noticed(
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("module", ["nodeagent.supervisor"])
+@pytest.mark.parametrize("module", ["nodeagent.spawner", "nodeagent.supervisor"])
 def test_a_fork_drags_nothing_along(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
 
