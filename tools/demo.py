@@ -35,7 +35,7 @@ console = Console(highlight=False)
 
 def main() -> int:
     """Run the demonstration; the exit code is the job's."""
-    step(1, "setting up .demo: tokens for an administrator and for two agents (a second)")
+    step(1, "setting up .demo: tokens for an administrator and for two agents (1 second)")
     control = DEMO / "controlplane"
     tokens = Path(control)
     quiet([BIN / "controlplane", "init", "--state-dir", control])
@@ -49,7 +49,7 @@ def main() -> int:
                 [BIN / "controlplane", "serve", "--state-dir", control, "--listen", server],
             )
         )
-        client = stack.enter_context(Client(server, (tokens / "admin.token").read_text().strip()))
+        client = stack.enter_context(Client(server, token=(tokens / "admin.token").read_text().strip()))
         until("the control plane to answer", lambda: bool(client.server_info().epoch))
         step(3, "starting two agents that stand for two hosts (2 seconds)")
         for index, name in enumerate(("host-a", "host-b")):

@@ -1,0 +1,93 @@
+"""What happened to a lease, written down: ``status.jsonl``, one fact per line.
+
+Facts, each with ``time`` (UTC, microseconds):
+
+* ``supervising`` pid, ticks, boot: who holds the lease, and in which boot of the host;
+* ``started``     rank, pid, ticks;
+* ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, and stderr_tail when it
+failed;
+* ``stopping``    end, message;
+* ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after ``exited``); the last one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from nodeagent.supervision import sockets
+
+STATUS = "status.jsonl"
+"""The file of facts in a lease's folder."""
+PLAN = "plan.json"
+"""The plan in a lease's folder."""
+LOCK = "lock"
+"""Held by whoever may write facts."""
+CONTROL = "control.sock"
+"""Where a supervisor listens for orders."""
+
+
+class Recorder:
+    """Appends facts and nudges the agent. Whoever makes one must hold the lease's lock."""
+
+    def __init__(self, path: str, lease_id: int, notify_socket: str = "") -> None:
+        """Append to the file at `path`; make it if it is not there."""
+        self._fd = os.open(
+            path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        self._pending = b""
+        self._torn = _is_torn(self._fd)
+        self._nudge = str(lease_id).encode()
+        self._notify_socket = notify_socket
+        self._sender: socket.socket | None = None
+        self._told = False
+
+    def tell(self, fact: str, **fields: Any) -> None:
+        """Write one fact down. When the disk is full it is kept for `flush`."""
+        line = {"fact": fact, "time": time.time_ns() // 1000, **fields}
+        self._pending += json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        self._write()
+
+    def flush(self) -> bool:
+        """Write what is left to write, and nudge the agent if something was; False while there is
+        more."""
+        if self._pending:
+            self._write()
+        if self._told and self._notify_socket:
+            self._told = False
+            if self._sender is None:
+                self._sender = sockets.datagram_socket()
+            try:
+                sockets.send_to(self._sender, self._notify_socket, self._nudge)
+            except OSError:
+                pass  # Nobody listens now; who comes later reads the file.
+        return not self._pending
+
+    def close(self) -> None:
+        """Close what is open."""
+        os.close(self._fd)
+        if self._sender is not None:
+            self._sender.close()
+
+    def _write(self) -> None:
+        data = b"\n" + self._pending if self._torn else self._pending
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            return
+        self._told = True
+        if written == len(data):
+            self._pending, self._torn = b"", False
+        else:  # The torn lines are written again as a whole; readers pass over what is no fact.
+            self._torn = True
+
+
+def _is_torn(fd: int) -> bool:
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"

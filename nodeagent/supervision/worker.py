@@ -1,0 +1,110 @@
+"""From a plan's worker to a process: fork, dress, exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import NoReturn
+
+from nodeagent.plan import WorkerPlan
+from nodeagent.supervision import kernel
+
+NOT_FOUND = 127
+"""Exit code when the program is not there, as a shell gives it."""
+NOT_RUNNABLE = 126
+"""Exit code when it cannot be run, or its folder cannot be entered."""
+NOT_PREPARED = 125
+"""Exit code when the host refused what the plan asks for; the words are in the faults pipe."""
+
+_TOUCHED = (
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
+
+
+def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
+    """Fork the worker and return its pid. OSError when the host has no room for a process.
+
+    What goes wrong after the fork shows as the worker's end: words on its stderr and exit code 126
+    or 127 when the
+    program is to blame, words on `faults` and 125 when the host is. It writes to the ends of pipes
+    `stdout` and `stderr`.
+    """
+    parent = os.getpid()
+    # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish in ours.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOUCHED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(worker, parent, stdout, stderr, faults)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        os.setpgid(pid, pid)  # Here too: whoever comes first, the group is there when we return.
+    except OSError:
+        pass
+    return pid
+
+
+def reset_signals() -> None:
+    """Give back to a child what its parent caught, ignored or blocked."""
+    for number in _TOUCHED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _become(worker: WorkerPlan, parent: int, stdout: int, stderr: int, faults: int) -> NoReturn:
+    code = NOT_PREPARED
+    try:
+        os.setpgid(0, 0)
+        kernel.die_with(parent)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        try:
+            if worker.hostname:
+                kernel.take_hostname(worker.hostname)
+            if worker.cpu_ids:
+                os.sched_setaffinity(0, worker.cpu_ids)
+        except OSError as error:
+            os.write(faults, f"rank {worker.rank}: {_wish(worker)}: {error.strerror}\n".encode())
+            os._exit(NOT_PREPARED)
+        os.umask(0o022)
+        reset_signals()
+        code, words = _execute(worker)
+        os.write(2, f"{words}\n".encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def _wish(worker: WorkerPlan) -> str:
+    host = f"hostname {worker.hostname!r} " if worker.hostname else ""
+    cores = f"cores {','.join(map(str, worker.cpu_ids))} " if worker.cpu_ids else ""
+    return f"this host cannot give it {host}{'and ' if host and cores else ''}{cores}".rstrip()
+
+
+def _execute(worker: WorkerPlan) -> tuple[int, str]:
+    """Run the program in our place; comes back only with what was wrong."""
+    try:
+        os.chdir(worker.cwd)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return NOT_RUNNABLE, f"cannot enter the working directory {worker.cwd!r}: {why}"
+    program = worker.argv[0]
+    try:
+        os.execvpe(program, list(worker.argv), worker.env)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if "/" in program:
+                return NOT_FOUND, f"cannot run {program!r}: {error.strerror}"
+            path = worker.env.get("PATH", os.defpath)
+            return NOT_FOUND, f"cannot run {program!r}: not found in PATH={path}"
+        hint = " (a script needs a #! line)" if error.errno == errno.ENOEXEC else ""
+        return NOT_RUNNABLE, f"cannot run {program!r}: {error.strerror}{hint}"
+    except ValueError as error:
+        return NOT_RUNNABLE, f"cannot run {program!r}: {error}"

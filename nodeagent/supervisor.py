@@ -1,0 +1,375 @@
+"""A supervisor: the small process that holds one lease's workers on its node, and outlives the
+agent.
+
+It is a fork of the spawner. It holds the lease's lock for its whole life, starts the workers, keeps
+what they print,
+enforces time limit and deadline, ends every process of the lease, and writes each fact down. What
+it decides stands in
+``supervision.core``; this is the loop around it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from nodeagent import streams
+from nodeagent.plan import StepPlan, WorkerPlan
+from nodeagent.supervision import core, helpers, kernel, processes, record, sockets, worker
+from nodeagent.supervision.core import Do
+
+_STDERR_TAIL_BYTES = 4096
+_MAX_SLEEP_US = 1_000_000
+_DRAIN_BYTES = 2 << 20
+_LOCK_TRIES = 200
+_LOCK_PAUSE_S = 0.005
+
+
+def supervise(folder: str, boot_id: str) -> NoReturn:
+    """Be the supervisor of the lease in `folder`, from the fork to the exit.
+
+    Returns control to nobody. Does nothing when the lease has a supervisor or has had one.
+    """
+    code = 1
+    try:
+        os.chdir(folder)
+        os.umask(0o077)
+        if _take_lock() and not _was_supervised():
+            _held(folder, boot_id)
+        code = 0
+    except BaseException:
+        with open("supervisor.log", "a") as log:
+            traceback.print_exc(file=log)
+    finally:
+        os._exit(code)
+
+
+def _take_lock() -> bool:
+    """Hold the lease's lock until this process ends; False when another supervisor holds it."""
+    fd = os.open(record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # An agent that only looks holds it for a moment.
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+def _was_supervised() -> bool:
+    try:
+        with open(record.STATUS, "rb") as file:
+            return b"\n" in file.read(65536)
+    except FileNotFoundError:
+        return False
+
+
+def _held(folder: str, boot_id: str) -> None:
+    control = sockets.bind_to(record.CONTROL)
+    try:
+        with open(record.PLAN, encoding="utf-8") as file:
+            plan = StepPlan.from_json(file.read())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        recorder = record.Recorder(record.STATUS, 0)
+        words = f"{folder}/{record.PLAN} is no plan: {type(error).__name__}: {error}"
+        recorder.tell("ended", end="launch_failed", message=words)
+        return
+    Supervisor(plan, boot_id, control.detach()).run()
+
+
+class _Worker:
+    """A worker that was started, and its two streams."""
+
+    def __init__(self, plan: WorkerPlan, pid: int, pipes: dict[int, streams.StreamWriter]) -> None:
+        self.plan = plan
+        self.pid = pid
+        self.pipes = pipes
+        self.writers = tuple(pipes.values())
+        self.told_bytes: list[int] | None = None
+
+    def bytes(self) -> list[int]:
+        return [writer.end_offset for writer in self.writers]
+
+
+class Supervisor:
+    """The loop: waits for what happens, tells it to `core.decide`, does what that says."""
+
+    def __init__(self, plan: StepPlan, boot_id: str, control: int) -> None:
+        """For one plan, in the lease's folder, with orders coming in on the socket `control`."""
+        self._plan = plan
+        self._boot_id = boot_id
+        self._rules = core.Rules(
+            time_limit_us=None if plan.time_limit_ms is None else plan.time_limit_ms * 1000,
+            grace_us=plan.grace_ms * 1000,
+            failure_grace_us=plan.failure_grace_ms * 1000,
+        )
+        self._state = core.State()
+        self._record = record.Recorder(record.STATUS, plan.lease_id, plan.notify_socket)
+        self._workers: dict[int, _Worker] = {}
+        self._helpers: dict[int, helpers.Helper] = {}
+        self._done_helpers: set[int] = set()
+        self._faults = -1
+        self._poll = select.poll()
+        self._on: dict[int, Callable[[], None]] = {}
+        self._control = control
+        self._listen(control, self._read_orders)
+        self._prepare: list[Callable[[], helpers.Helper]] = []
+        if (store := plan.rendezvous) is not None:
+            self._prepare.append(lambda: helpers.serve_rendezvous(store))
+        if (address := plan.wait_for) is not None:
+            self._prepare.append(lambda: helpers.wait_for(*address, plan.wait_ms))
+
+    def run(self) -> None:
+        """From the first fact to the last."""
+        kernel.become_subreaper()
+        self._listen_to_signals()
+        me = processes.look(os.getpid())
+        self._record.tell(
+            "supervising", pid=os.getpid(), ticks=me.ticks if me else 0, boot=self._boot_id
+        )
+        if self._plan.deadline_file:
+            self._perform(Do.READ_DEADLINE)
+        self._go_on_preparing()
+        while self._state.phase is not core.Phase.ENDED or not self._record.flush():
+            self._wait()
+
+    def _wait(self) -> None:
+        """One turn: sleep until something happens or is due, and see to it."""
+        written = self._record.flush()
+        for fd, _ in self._poll.poll(self._sleep_ms(written)):
+            if fd in self._on:  # One handler may have closed another's.
+                self._on[fd]()
+        self._happens(core.Tick())
+
+    def _sleep_ms(self, written: bool) -> int | None:
+        wake_us = self._state.wake_us()
+        if wake_us is None:
+            return None if written else 1000
+        # Sleep is measured on a clock that stops with the host, deadlines on one that does not: look now and then.
+        return max(0, min(wake_us - kernel.boot_us(), _MAX_SLEEP_US) + 999) // 1000
+
+    def _happens(self, event: core.Event) -> None:
+        self._state, actions = core.decide(self._rules, self._state, event, kernel.boot_us())
+        for action in actions:
+            self._perform(action)
+        if Do.KILL in actions or Do.TERM_LEFT in actions:
+            self._reap()
+
+    def _perform(self, action: Do) -> None:
+        match action:
+            case Do.START:
+                self._start_workers()
+            case Do.TELL_STOPPING:
+                self._record.tell("stopping", end=self._state.end, message=self._state.message)
+            case Do.TERM_WORKERS:
+                running = [self._workers[rank].pid for rank in self._state.alive]
+                processes.signal_groups(running, signal.SIGTERM)
+            case Do.TERM_LEFT:
+                processes.signal_all(processes.descendants(os.getpid()), signal.SIGTERM)
+            case Do.KILL:
+                processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
+            case Do.READ_DEADLINE:
+                self._happens(core.Deadline(_read_deadline(self._plan.deadline_file)))
+            case Do.END:
+                self._end()
+
+    # Before the workers
+
+    def _go_on_preparing(self) -> None:
+        if not self._prepare:
+            self._happens(core.Ready())
+            return
+        try:
+            helper = self._prepare.pop(0)()
+        except OSError as error:
+            self._happens(core.Failed(f"cannot start a process: {error.strerror}"))
+            return
+        self._helpers[helper.pid] = helper
+        self._listen(helper.pipe, lambda: self._hear(helper))
+
+    def _hear(self, helper: helpers.Helper) -> None:
+        said = os.read(helper.pipe, 4096)
+        if said == helpers.READY:
+            self._go_on_preparing()
+            return
+        self._unlisten(helper.pipe)
+        if said:
+            self._happens(core.Failed(said.decode(errors="replace")))
+        elif self._plan.rendezvous is not None and helper.pid == min(self._helpers):
+            self._happens(core.Failed(f"{helper.name} ended"))
+
+    # Workers
+
+    def _start_workers(self) -> None:
+        self._faults, faults = os.pipe()
+        os.set_blocking(self._faults, False)
+        try:
+            for plan in self._plan.workers:
+                self._start(plan, faults)
+        except OSError as error:
+            words = f"cannot start rank {plan.rank}: {error.strerror}"
+            self._happens(core.Failed(words, frozenset(self._workers)))
+        else:
+            self._happens(core.Started(frozenset(self._workers)))
+        finally:
+            os.close(faults)
+
+    def _start(self, plan: WorkerPlan, faults: int) -> None:
+        pipes: dict[int, streams.StreamWriter] = {}
+        ends: list[int] = []
+        try:
+            for stream in streams.STREAMS:
+                out, into = os.pipe()
+                ends.append(into)
+                os.set_blocking(out, False)
+                pipes[out] = streams.StreamWriter(
+                    ".",
+                    plan.rank,
+                    stream,
+                    segment_bytes=self._plan.log_segment_bytes,
+                    cap_bytes=self._plan.log_cap_bytes,
+                )
+            pid = worker.start(plan, *ends, faults)
+        except OSError:
+            for out in pipes:
+                os.close(out)
+            raise
+        finally:
+            for into in ends:
+                os.close(into)
+        started = self._workers[plan.rank] = _Worker(plan, pid, pipes)
+        process = processes.look(pid)
+        self._record.tell("started", rank=plan.rank, pid=pid, ticks=process.ticks if process else 0)
+        for out in pipes:
+            self._listen(out, lambda out=out: self._pump(started, out))  # type: ignore[misc]
+
+    def _pump(self, of: _Worker, pipe: int, budget: int = 1 << 20) -> None:
+        if not of.pipes[pipe].pump(pipe, budget):
+            self._hang_up(of, pipe)
+
+    def _hang_up(self, of: _Worker, pipe: int) -> None:
+        self._unlisten(pipe)
+        of.pipes.pop(pipe).close()
+
+    def _reap(self) -> None:
+        """Wait for every child that has ended, and tell."""
+        ended: list[tuple[int, bool]] = []
+        childless = False
+        by_pid = {self._workers[rank].pid: self._workers[rank] for rank in self._state.alive}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                childless = True
+                break
+            if pid == 0:
+                if len(ended) == len(by_pid) and self._release_helpers():
+                    continue
+                break
+            if pid in self._helpers:  # reaped: its number may be another process's from now on
+                self._done_helpers.add(pid)
+            if pid in by_pid:
+                ended.append((by_pid[pid].plan.rank, status != 0))
+                self._tell_exit(by_pid[pid], os.waitstatus_to_exitcode(status))
+        if ended and (words := self._read_faults()):
+            self._happens(core.Failed(words))
+        self._happens(core.Reaped(tuple(ended), childless))
+
+    def _release_helpers(self) -> bool:
+        """End what only served the workers; whether there was anything, and it has gone."""
+        if self._state.phase is core.Phase.PREPARING or not self._helpers:
+            return False
+        for helper in self._helpers.values():
+            if helper.pid not in self._done_helpers:
+                os.kill(helper.pid, signal.SIGKILL)
+                os.waitpid(helper.pid, 0)
+            self._unlisten(helper.pipe)
+        self._helpers.clear()
+        return True
+
+    def _tell_exit(self, of: _Worker, code: int) -> None:
+        for pipe in list(of.pipes):
+            self._pump(of, pipe, _DRAIN_BYTES)
+        how = {"exit_code": code} if code >= 0 else {"signal": -code}
+        of.told_bytes = of.bytes()
+        out, err = of.told_bytes
+        tail = {}
+        if code != 0 and err:
+            rank = of.plan.rank
+            tail = {"stderr_tail": streams.tail(".", rank, "err", _STDERR_TAIL_BYTES)}
+        self._record.tell(
+            "exited", rank=of.plan.rank, **how, stdout_bytes=out, stderr_bytes=err, **tail
+        )
+
+    def _read_faults(self) -> str:
+        try:
+            return os.read(self._faults, 4096).decode(errors="replace").strip()
+        except BlockingIOError:
+            return ""
+
+    def _end(self) -> None:
+        grown: dict[int, list[int]] = {}
+        for rank, of in self._workers.items():
+            for pipe in list(of.pipes):
+                self._pump(of, pipe, _DRAIN_BYTES)
+            if of.told_bytes != of.bytes():
+                grown[rank] = of.bytes()
+        more = {"bytes": grown} if grown else {}
+        self._record.tell("ended", end=self._state.end, message=self._state.message, **more)
+        os.unlink(record.CONTROL)
+
+    # Orders and signals
+
+    def _listen_to_signals(self) -> None:
+        self._wake, wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._listen(self._wake, self._on_signals)
+
+    def _on_signals(self) -> None:
+        numbers = os.read(self._wake, 4096)
+        if signal.SIGTERM in numbers:
+            words = "the supervisor was told to end by SIGTERM"
+            self._happens(core.Stop("ordered", words, self._rules.grace_us))
+        self._reap()
+
+    def _read_orders(self) -> None:
+        try:
+            order = json.loads(os.read(self._control, 4096))
+            stop = core.Stop(str(order["why"]), "", int(order["grace_ms"]) * 1000)
+            known = order["do"] == "stop"
+        except (ValueError, KeyError, TypeError, BlockingIOError):
+            return  # The folder is the agent's alone; what it did not mean is no order.
+        if known:
+            self._happens(stop)
+
+    # Descriptors
+
+    def _listen(self, fd: int, handler: Callable[[], None]) -> None:
+        self._on[fd] = handler
+        self._poll.register(fd, select.POLLIN)
+
+    def _unlisten(self, fd: int) -> None:
+        if self._on.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+            os.close(fd)
+
+
+def _read_deadline(path: str) -> int | None:
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
