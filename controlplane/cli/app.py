@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -100,7 +101,8 @@ class App:
     def _tell_retry(self, notice: RetryNotice) -> None:
         # Once per absence: what comes after is either an answer or an error.
         if notice.tries == 1:
-            self.note(f"{notice.error.message} Trying again for up to {notice.left_s:.0f} s …")
+            left_s = math.ceil(notice.left_s)
+            self.note(f"{notice.error.message} Trying again for up to {left_s} s …")
 
     def _tell_upload(self, sent: int, total: int) -> None:
         if sys.stderr.isatty():

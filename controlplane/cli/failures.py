@@ -21,6 +21,9 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 """Exit code when the reader of the output went away: 128 and the number of SIGPIPE."""
 
+OWN_FIELDS: Final = ("server", "token", "ca_file")
+"""Fields of `ccctl`'s own settings in the faults that the client finds."""
+
 _HINTS: Final = {
     "NotFound": "`ccctl list` and `ccctl node list` show what there is.",
     "Unreachable": "Start it with `controlplane serve`, or name another with --server.",
@@ -42,10 +45,11 @@ def tell(message: str) -> None:
 def tell_client_error(error: ClientError, *, has_token: bool) -> int:
     """Write a failed call, and give the exit code."""
     hint = _HINTS.get(type(error).__name__, "")
-    if type(error).__name__ == "Denied" and not has_token:
+    if type(error).__name__ == "Denied" and not has_token and "--token-file" not in error.message:
         hint = "No token was given: name its file with --token-file or CCCTL_TOKEN_FILE."
     if error.faults:
-        tell(fault_list("The request", error.faults))
+        own = error.faults[0].field in OWN_FIELDS
+        tell(fault_list("The configuration" if own else "The request", error.faults))
     else:
         sentence = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
         tell(f"{sentence} {hint}".rstrip())

@@ -203,7 +203,11 @@ def draw_events(console: Console, events: Iterable[event_pb2.Event]) -> None:
 
 
 def event_sentence(event: event_pb2.Event) -> str:
-    """Say what happened: `jobs/3: submitted`, `jobs/3/tasks/0/attempts/1: placed; node=a`."""
+    """Say what happened: `jobs/3: submitted`, `jobs/3/tasks/0/attempts/1: placed; nodes = a, b`."""
     what = event.kind.partition(".")[2].replace("_", " ") or event.kind
-    changed = "; ".join(f"{key} = {value}" for key, value in struct(event.changed).items())
+    changed = "; ".join(f"{key} = {_words(v)}" for key, v in struct(event.changed).items())
     return f"{event.resource}: {what}" + (f"; {changed}" if changed else "")
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

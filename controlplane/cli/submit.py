@@ -10,7 +10,7 @@ import click
 
 from controlplane.cli.app import App, Command, pass_app
 from controlplane.cli.document import read_document, shown_name
-from controlplane.cli.failures import Failure, fault_list
+from controlplane.cli.failures import OWN_FIELDS, Failure, fault_list
 
 if TYPE_CHECKING:
     from controlplane.v1.job_pb2 import Job
@@ -81,7 +81,7 @@ def submit(
             app.note(f"Submitted {job.name}.")
             code = follow_job(app, client, job)
     except InvalidInput as error:
-        if not error.faults or error.faults[0].field in ("server", "token", "ca_file"):
+        if not error.faults or error.faults[0].field in OWN_FIELDS:
             raise
         raise Failure(fault_list(shown_name(file), error.faults)) from None
     sys.exit(code)

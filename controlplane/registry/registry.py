@@ -134,6 +134,7 @@ class Registry:
                     break
                 item = self._queue.get()
             running = item is not None
+            group = _wanted(group)
             if group:
                 try:
                     self._run(group)
@@ -155,6 +156,7 @@ class Registry:
             item = self._queue.get()
             if item is not None:
                 group.append(item)
+        group = _wanted(group)
         if group:
             self._run(group)
 
@@ -341,6 +343,11 @@ class LeaseSummary:
     """Memory held."""
     device_ids: tuple[str, ...]
     """Devices held."""
+
+
+def _wanted(group: list[_Item[Any]]) -> list[_Item[Any]]:
+    """Those whose callers still wait. From here on a caller can't withdraw: the answer is certain."""
+    return [item for item in group if item.future.set_running_or_notify_cancel()]
 
 
 def _fail(group: list[_Item[Any]], error: Exception) -> None:

@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from controlplane.model.spec import InvalidSpec, canonical, parse_spec
+from controlplane.model.spec import Archive, InvalidSpec, canonical, parse_spec
 from controlplane.v1 import (
     blob_service_pb2,
     blob_service_pb2_grpc,
@@ -143,6 +143,9 @@ class FakeServer(
             spec = parse_spec(document)
         except InvalidSpec as error:
             refuse(context, [(f.path, f"{f.value_repr}: {f.message}") for f in error.faults])
+        shipped = spec.working_dir
+        if isinstance(shipped, Archive) and shipped.sha256 not in self.world.blobs:
+            refuse(context, [("working_dir.sha256", "no such blob here")])
         with self._lock:
             if request.request_id in self.world.submits:
                 return self.world.submits[request.request_id]
@@ -263,6 +266,9 @@ class FakeServer(
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such blob")
         size = len(self.world.blobs[request.sha256])
         return blob_service_pb2.Blob(sha256=request.sha256, size_bytes=size)
+
+    def DownloadBlob(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield blob_service_pb2.DownloadBlobResponse(data=self.world.blobs[request.sha256])
 
     def UploadBlob(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         sha256, data = "", b""

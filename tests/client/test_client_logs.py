@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def job(state: str, attempts: int, etag: str) -> job_pb2.Job:
     )
 
 
-def world(**more: object) -> World:
+def world(**more: Any) -> World:
     return World(
         jobs={"jobs/1": [job("SUCCEEDED", 1, "1")]},
         logs={
@@ -31,7 +32,7 @@ def world(**more: object) -> World:
             (1, 0, 2): b"errors",
             (1, 1, 1): b"other rank's words",
         },
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -108,7 +109,9 @@ def test_whatever_the_server_repeats_no_byte_is_told_twice(spans: list[tuple[int
     for offset, length in spans:
         data = whole[offset : offset + length]
         piece = positions.accept(
-            job_service_pb2.ReadLogsResponse(attempt=1, stream=1, offset=offset, data=data)
+            job_service_pb2.ReadLogsResponse(
+                attempt=1, stream=job_service_pb2.LOG_STREAM_STDOUT, offset=offset, data=data
+            )
         )
         if piece is None:
             assert offset + length <= at or not data

@@ -274,3 +274,12 @@ def test_a_launch_that_failed_is_the_infrastructures_fault_and_has_a_cap(world: 
     assert job.state is JobState.FAILED
     assert "could not be started on a: port 20000 of a is in use" in job.reason
     assert "4 attempts ended by faults of the infrastructure" in job.reason
+
+
+def test_a_caller_that_went_away_harms_nobody_of_its_group(world: World) -> None:
+    gone = world.registry.submit(lambda draft: draft.emit("test.gone", "jobs/0"), ALICE)
+    stays = world.registry.submit(lambda draft: draft.emit("test.stays", "jobs/0"), ALICE)
+    assert gone.cancel()
+    world.registry.run_once()
+    assert stays.result(timeout=0) == 1
+    assert [event.kind for event in world.store.events("", after=0, limit=9)] == ["test.stays"]

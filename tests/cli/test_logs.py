@@ -1,0 +1,210 @@
+"""Output on its way to pipes and terminals, and following a job to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from controlplane.v1 import job_pb2
+from tests.cli.fake_server import FakeServer, World
+from tests.cli.worlds import ago, job
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Ccctl
+
+WHOLE = b"epoch 1\nepoch 2\n\x00\xff\x1b[2J no end"
+
+
+def one_worker(state: str = "SUCCEEDED", **more: Any) -> job_pb2.Job:
+    made = job(7, state, attempts=[job_pb2.Attempt(number=1)], **more)
+    made.spec.update({"workers": 1})
+    return made
+
+
+@pytest.fixture
+def laid(served: World) -> World:
+    running = job(1, "ACTIVE", attempts=[job_pb2.Attempt(number=1)])
+    served.jobs["jobs/1"] = [running]
+    served.jobs["jobs/7"] = [one_worker()]
+    return served
+
+
+def test_the_bytes_of_one_worker_pass_unchanged(ccctl: Ccctl, laid: World) -> None:
+    laid.logs = {(1, 0, 1): WHOLE}
+    told = ccctl("logs", "7")
+    assert told.out.encode("latin-1") == WHOLE
+    assert told.err == ""
+
+
+def test_lines_of_several_workers_begin_with_their_rank(ccctl: Ccctl, laid: World) -> None:
+    told = ccctl("logs", "1")
+    assert told.out.encode("latin-1").splitlines() == [
+        b"[0] epoch 1",
+        b"[0] epoch 2",
+        b"[0] warning",
+        b"[1] \x1b[31mred\x1b[0m",
+        b"[1] \x00\xff no end",
+    ]
+
+
+def test_one_rank_of_several_passes_unchanged(ccctl: Ccctl, laid: World) -> None:
+    told = ccctl("logs", "1", "--rank", "1")
+    assert told.out.encode("latin-1") == laid.logs[1, 1, 1]
+    assert ccctl("logs", "1", "--rank", "0", "--stderr").out == "warning\n"
+    assert ccctl("logs", "1", "--rank", "0", "--stdout", "--tail", "8").out == "epoch 2\n"
+
+
+def test_what_the_cap_has_dropped_is_told(ccctl: Ccctl, laid: World) -> None:
+    laid.logs, laid.begins = {(1, 0, 1): b"a" * 5000 + b"\nend\n"}, {(1, 0, 1): 5001}
+    told = ccctl("logs", "7")
+    assert told.out == "end\n"
+    assert told.err == "… 4.9KiB of rank 0's stdout are gone: over the limit on output …\n"
+
+
+def test_following_tells_states_on_stderr_and_output_on_stdout(ccctl: Ccctl, laid: World) -> None:
+    laid.logs = {(1, 0, 1): b"hello\n"}
+    attempt = job_pb2.Attempt(number=1, state=job_pb2.ATTEMPT_STATE_RUNNING)
+    laid.jobs["jobs/4"] = [
+        job(4, "PENDING", reason="waits: 1 GPU is needed"),
+        job(4, "ACTIVE", etag="4.2", attempts=[attempt], reason="runs"),
+        job(
+            4, "FAILED", etag="4.3", attempts=[attempt], reason="rank 0 exited with 3", exit_code=3
+        ),
+    ]
+    for states in laid.jobs["jobs/4"]:
+        states.spec.update({"workers": 1})
+    with_file = ["submit", "-", "--follow"]
+    told = submitted(ccctl, *with_file)
+    assert told.code == 3
+    assert told.out == "hello\n"
+    assert told.err.splitlines() == [
+        "Submitted jobs/4.",
+        "12:00:00  jobs/4  pending: waits: 1 GPU is needed",
+        "12:00:00  jobs/4  running: runs",
+        "12:00:00  jobs/4  failed: rank 0 exited with 3",
+    ]
+
+
+def submitted(ccctl: Ccctl, *arguments: str) -> Any:
+    """Run a command with a job.json on stdin."""
+    kept = os.dup(0)
+    read, write = os.pipe()
+    os.write(write, json.dumps({"command": ["hostname"]}).encode())
+    os.close(write)
+    os.dup2(read, 0)
+    old, sys.stdin = sys.stdin, open(0, closefd=False)
+    try:
+        return ccctl(*arguments)
+    finally:
+        sys.stdin = old
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(read)
+
+
+def test_watch_tells_changes_and_exits_with_the_jobs_code(ccctl: Ccctl, laid: World) -> None:
+    laid.jobs["jobs/7"] = [
+        one_worker("ACTIVE", reason="runs"),
+        one_worker("CANCELLED", etag="2", reason="cancelled by ada", exit_code=130, end_time=ago()),
+    ]
+    told = ccctl("watch", "7")
+    assert (told.code, told.out) == (130, "")
+    assert told.err.splitlines()[-1] == "12:00:00  jobs/7  cancelled: cancelled by ada"
+    lines = [json.loads(line) for line in ccctl("watch", "7", "-o", "json").out.splitlines()]
+    assert [line["state"] for line in lines] == ["active", "cancelled"]
+
+
+def in_a_terminal(server: FakeServer, *arguments: str) -> tuple[int, bytes]:
+    """Run `ccctl` as a process whose output is a terminal; give its exit code and what is shown."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from controlplane.cli.main import main; main()", *arguments],
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "CCCTL_SERVER": server.address, "TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # how a terminal says that nobody writes to it any more
+            break
+        shown += part
+    os.close(ours)
+    return process.wait(20), shown
+
+
+def test_on_a_terminal_no_output_can_play_with_it() -> None:
+    laid = World(jobs={"jobs/7": [one_worker(reason="ended \x1b[2J well")]})
+    laid.logs = {(1, 0, 1): WHOLE + "é\x9b1m".encode() + b"\rbar\r\n"}
+    with FakeServer(laid) as server:
+        code, shown = in_a_terminal(server, "logs", "7")
+        assert code == 0
+        assert shown.decode().replace("\r\n", "\n") == (
+            "epoch 1\nepoch 2\n\\x00\\xff\\x1b[2J no endé\\x9b1m\nbar\n"
+        )
+        code, shown = in_a_terminal(server, "show", "7")
+        assert b"ended \\x1b[2J well" in shown
+        assert b"\x1b[2J" not in shown
+        assert b"\x1b[32msucceeded" in shown
+        code, shown = in_a_terminal(server, "show", "7", "--no-color")
+        assert b"\x1b[32m" not in shown
+
+
+def test_interrupting_a_follow_leaves_the_job_alone(tmp_path: Any) -> None:
+    file = tmp_path / "job.json"
+    file.write_text('{"command": ["sleep", "9"]}')
+    world = World()
+    with FakeServer(world) as server:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from controlplane.cli.main import main; main()",
+                "submit",
+                str(file),
+                "-f",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "CCCTL_SERVER": server.address},
+            text=True,
+        )
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "Submitted jobs/1.\n"
+            assert "jobs/1  pending" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            code = process.wait(20)
+    assert code == 130
+    assert "jobs/1 runs on. Go on watching: ccctl watch 1" in rest
+    assert "Traceback" not in rest
+    assert world.calls["CancelJobs"] == 0
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    laid = World(jobs={"jobs/7": [one_worker()]}, piece_bytes=60_000)
+    laid.logs = {(1, 0, 1): b"line\n" * 400_000}
+    with FakeServer(laid) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from controlplane.cli.main import main; main()", "logs", "7"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "CCCTL_SERVER": server.address},
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.read(5) == b"line\n"
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(20) == 141

@@ -1,0 +1,184 @@
+"""One small world that the golden tests look at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from controlplane.model.spec import canonical, parse_spec
+from controlplane.v1 import event_pb2, job_pb2, lease_pb2, node_pb2
+from tests.cli.fake_server import World, struct
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def ago(**delta: float) -> Timestamp:
+    moment = Timestamp()
+    moment.FromDatetime(NOW - timedelta(**delta))
+    return moment
+
+
+def job(number: int, state: str, **more: object) -> job_pb2.Job:
+    document: dict[str, object] = {
+        "name": f"job-{number}",
+        "launcher": "horovod",
+        "command": ["python", "train.py", "--name", "two words"],
+        "workers": 2,
+        "resources": {"gpus": 1, "cpus": 0.5, "memory": "8GiB"},
+        "labels": {"team": "nlp"},
+        "time_limit": "2h",
+    }
+    made = job_pb2.Job(
+        name=f"jobs/{number}",
+        job_id=number,
+        display_name=f"job-{number}",
+        spec=struct(canonical(parse_spec(document))),
+        spec_sha256="ab" * 32,
+        owner="ada",
+        state=job_pb2.JobState.Value(f"JOB_STATE_{state}"),
+        create_time=ago(hours=3, minutes=number),
+        etag=f"{number}.1",
+    )
+    made.MergeFrom(job_pb2.Job(**more))  # type: ignore[arg-type]
+    return made
+
+
+def worker(rank: int, **more: object) -> lease_pb2.Worker:
+    made = lease_pb2.Worker(
+        rank=rank,
+        node=f"nodes/u-{rank}",
+        node_display_name=f"gpu-{rank}",
+        state=lease_pb2.WORKER_STATE_ENDED,
+        pid=4000 + rank,
+        start_time=ago(minutes=60),
+        end_time=ago(minutes=10),
+        stdout_bytes=123456,
+        stderr_bytes=42,
+    )
+    made.MergeFrom(lease_pb2.Worker(**more))  # type: ignore[arg-type]
+    return made
+
+
+def failed_job() -> job_pb2.Job:
+    cause = job_pb2.Cause(
+        kind=job_pb2.CAUSE_KIND_APPLICATION,
+        message="rank 1 on gpu-1 was ended by signal 9 (SIGKILL)",
+        rank=1,
+        node="gpu-1",
+        signal=9,
+        stderr_tail="Traceback (most recent call last):\n\x1b[31mValueError\x1b[0m: no\n",
+    )
+    attempt = job_pb2.Attempt(
+        name="jobs/2/tasks/0/attempts/1",
+        number=1,
+        state=job_pb2.ATTEMPT_STATE_FAILED,
+        cause=cause,
+        leases=[
+            lease_pb2.Lease(
+                lease_id=7 + rank,
+                token=3,
+                node=f"nodes/u-{rank}",
+                node_display_name=f"gpu-{rank}",
+                device_ids=[f"GPU-{rank}"],
+                cpu_millicores=500,
+                memory_bytes=8 << 30,
+                ports=[20000, 20001],
+                workers=1,
+                added_time=ago(minutes=61),
+                removed_time=ago(minutes=10),
+            )
+            for rank in range(2)
+        ],
+        workers=[worker(0, exit_code=0), worker(1, signal=9)],
+        create_time=ago(minutes=61),
+        start_time=ago(minutes=60.5),
+        running_time=ago(minutes=60),
+        stop_time=ago(minutes=10.1),
+        end_time=ago(minutes=10),
+    )
+    return job(
+        2,
+        "FAILED",
+        reason="rank 1 on gpu-1 was ended by signal 9 (SIGKILL)",
+        start_time=ago(minutes=60.5),
+        end_time=ago(minutes=10),
+        exit_code=137,
+        attempts=[attempt],
+    )
+
+
+def node(number: int, state: str, reason: str = "") -> node_pb2.Node:
+    return node_pb2.Node(
+        name=f"nodes/u-{number}",
+        facts=node_pb2.NodeFacts(
+            display_name=f"gpu-{number}",
+            address=f"10.0.0.{number}",
+            kernel="6.1.0",
+            os="Debian GNU/Linux 12",
+            agent_version="0.1.0",
+            cpus=64,
+            memory_bytes=512 << 30,
+            devices=[
+                node_pb2.Device(
+                    device_id=f"GPU-{number}",
+                    kind=node_pb2.DEVICE_KIND_GPU,
+                    model="NVIDIA H100 80GB HBM3",
+                    memory_bytes=80 << 30,
+                    index=0,
+                    pci_bus_id="0000:17:00.0",
+                    numa_node=0,
+                    nvlinks=18,
+                )
+            ],
+            port_first=20000,
+            port_last=20999,
+            labels={"rack": "r1"},
+            cpu_model="AMD EPYC",
+        ),
+        state=node_pb2.NodeState.Value(f"NODE_STATE_{state}"),
+        reason=reason,
+        boot_id="b",
+        heartbeat_time=ago(seconds=2),
+        create_time=ago(days=9),
+        leased_millicores=500,
+        leased_memory_bytes=8 << 30,
+        leased_device_ids=[f"GPU-{number}"],
+        attempts=[f"jobs/{number}/tasks/0/attempts/1"],
+    )
+
+
+def world() -> World:
+    pending = job(3, "PENDING", reason="waits: 2 nodes are needed, and 1 is free")
+    return World(
+        jobs={
+            "jobs/1": [job(1, "ACTIVE", reason="runs on 2 nodes", start_time=ago(minutes=5))],
+            "jobs/2": [failed_job()],
+            "jobs/3": [pending],
+        },
+        nodes=[node(0, "READY"), node(1, "DRAINING", "fan is loud")],
+        events=[
+            event_pb2.Event(
+                seq=4,
+                time=ago(hours=3),
+                kind="job.submitted",
+                principal="ada",
+                peer="127.0.0.1",
+                resource="jobs/2",
+                changed=struct({"state": "pending"}),
+            ),
+            event_pb2.Event(
+                seq=5,
+                time=ago(minutes=61),
+                kind="attempt.placed",
+                principal="scheduler",
+                resource="jobs/2/tasks/0/attempts/1",
+                changed=struct({"nodes": ["gpu-0", "gpu-1"]}),
+            ),
+        ],
+        logs={
+            (1, 0, 1): b"epoch 1\nepoch 2\n",
+            (1, 0, 2): b"warning\n",
+            (1, 1, 1): b"\x1b[31mred\x1b[0m\r\n\x00\xff no end",
+        },
+    )

@@ -1,0 +1,207 @@
+"""Real daemons, real processes: what becomes of jobs, on good days and bad ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controlplane.v1 import job_pb2
+from tests.support.cluster import ROOT, Cluster, alive, cluster, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+PAIR = {"workers": 2, "workers_per_node": 1}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("two")) as made:
+        made.agent("a", cpus=16, gpus=2)
+        made.agent("b", cpus=16, gpus=2)
+        yield made
+
+
+def cause(job: job_pb2.Job) -> job_pb2.Cause:
+    return job.attempts[-1].cause
+
+
+def test_horovod_trains_a_real_model_across_two_nodes(two: Cluster) -> None:
+    done = two.ccctl("submit", ROOT / "examples/digits/job.json", "--follow")
+    assert done.returncode == 0, done.stderr
+    job = next(iter(two.client.list()))
+    job = two.client.get(job.name)
+    last = job.attempts[-1]
+    assert sorted(w.node_display_name for w in last.workers) == ["a", "b"]
+    assert all(len(lease.device_ids) == 1 for lease in last.leases)
+    (result,) = two.folder.glob(f"*/jobs/{job.job_id}/result.json")
+    assert json.loads(result.read_text())["test_accuracy"] > 0.95
+    assert "epoch 30/30" in done.stdout
+
+
+def test_torchrun_trains_across_two_nodes(two: Cluster) -> None:
+    done = two.ccctl("submit", ROOT / "examples/torchrun/job.json", "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_rank_that_dies_ends_the_gang_and_is_named(two: Cluster) -> None:
+    script = "trap '' TERM; echo about to go >&2; sleep 60 & wait"
+    name = two.submit({"command": ["sh", "-c", script], **PAIR})
+    job = two.running(name)
+    victim, other = job.attempts[-1].workers
+    began = time.monotonic()
+    os.kill(victim.pid, signal.SIGKILL)
+    job = two.ended(name)
+    assert time.monotonic() - began < 5
+    assert not alive(other.pid)
+    assert cause(job).rank == victim.rank
+    assert cause(job).node == victim.node_display_name
+    assert cause(job).signal == signal.SIGKILL
+    assert cause(job).stderr_tail == "about to go\n"
+    assert job.exit_code == 128 + signal.SIGKILL
+    node = victim.node_display_name
+    assert job.reason == f"rank {victim.rank} on {node} was ended by signal 9 (SIGKILL)"
+
+
+def test_a_rank_that_hangs_is_ended_by_the_time_limit_children_too(two: Cluster) -> None:
+    script = "setsid sleep 300 & echo $!; kill -STOP $$"
+    document = {"command": ["sh", "-c", script], "time_limit": "1s", "grace_period": "1s"}
+    name = two.submit(document)
+    job = two.ended(name)
+    assert job.attempts[-1].state == job_pb2.ATTEMPT_STATE_TIMED_OUT
+    assert job.exit_code == 124
+    assert not alive(int(two.output(name)))
+    ran = job.attempts[-1].end_time.ToMicroseconds() - job.attempts[-1].start_time.ToMicroseconds()
+    assert ran < 4_000_000, "the limit, the grace period and two seconds"
+
+
+def test_cancel_ends_what_ignores_sigterm_within_the_grace_period(two: Cluster) -> None:
+    script = "trap '' TERM; while :; do sleep 1; done"
+    name = two.submit({"command": ["sh", "-c", script], "grace_period": "1s", **PAIR})
+    job = two.running(name)
+    began = time.monotonic()
+    assert list(two.client.cancel([name]).cancelled) == [name]
+    job = two.ended(name)
+    assert time.monotonic() - began < 3
+    assert job.state == job_pb2.JOB_STATE_CANCELLED
+    assert job.reason == "cancelled by admin"
+    assert not any(alive(w.pid) for w in job.attempts[-1].workers)
+
+
+def test_cancel_of_a_waiting_job_is_at_once(two: Cluster) -> None:
+    name = two.submit({"command": ["true"], "workers": 1000})
+    reason = until(
+        lambda: "never" in two.client.get(name).reason and two.client.get(name).reason, "a reason"
+    )
+    assert reason.startswith("can never run because its 1000 workers need 1 core, 1 GiB of memory")
+    two.client.cancel([name])
+    assert two.client.get(name).state == job_pb2.JOB_STATE_CANCELLED
+
+
+def test_two_gangs_that_each_want_all_devices_run_one_after_the_other(two: Cluster) -> None:
+    wish = {"command": ["sleep", "0.5"], "workers": 4, "resources": {"gpus": 1}}
+    first, second = (two.ended(name) for name in [two.submit(wish), two.submit(wish)])
+    assert first.state == second.state == job_pb2.JOB_STATE_SUCCEEDED
+    end, start = first.attempts[-1].end_time, second.attempts[-1].create_time
+    assert end.ToMicroseconds() <= start.ToMicroseconds()
+    assert len(second.attempts[-1].workers) == 4
+
+
+def test_two_hundred_trivial_jobs_end_well(two: Cluster) -> None:
+    names = [
+        two.submit({"command": ["true"], "resources": {"memory": "64MiB"}}) for _ in range(200)
+    ]
+    states = {two.ended(name).state for name in names}
+    assert states == {job_pb2.JOB_STATE_SUCCEEDED}
+    assert len(set(names)) == 200
+
+
+def test_output_comes_whole_and_binary_unharmed(two: Cluster) -> None:
+    program = "import os,random; r=random.Random(1); os.write(1, r.randbytes(3_000_000))"
+    name = two.submit({"command": [sys.executable, "-c", program]})
+    two.ended(name)
+    import random
+
+    wanted = random.Random(1).randbytes(3_000_000)
+    got = two.output(name)
+    assert hashlib.sha256(got).hexdigest() == hashlib.sha256(wanted).hexdigest()
+
+
+def test_a_rank_that_prints_a_hundred_megabytes_does_no_harm(two: Cluster) -> None:
+    script = "head -c 100000000 /dev/zero | tr '\\0' 'x'; echo; echo the end"
+    name = two.submit({"command": ["sh", "-c", script]})
+    job = two.ended(name)
+    assert job.exit_code == 0
+    assert job.attempts[-1].workers[0].stdout_bytes == 100_000_009
+    assert two.output(name).endswith(b"x\nthe end\n")
+
+
+def test_workers_see_the_environment_and_devices_of_their_attempt(two: Cluster) -> None:
+    document = {
+        "name": "env",
+        "command": ["env"],
+        "workers": 2,
+        "workers_per_node": 2,
+        "resources": {"gpus": 1},
+        "env": {"FOO": "a b=c"},
+    }
+    name = two.submit(document)
+    job = two.ended(name)
+    (lease,) = job.attempts[-1].leases
+    for rank in (0, 1):
+        lines = two.output(name, rank).decode().splitlines()
+        seen = dict(line.split("=", 1) for line in lines)
+        assert seen["FOO"] == "a b=c"
+        assert seen["CC_JOB_ID"] == str(job.job_id)
+        assert seen["CC_RANK"] == seen["CC_LOCAL_RANK"] == str(rank)
+        assert seen["CUDA_VISIBLE_DEVICES"] == ",".join(lease.device_ids)
+
+
+def test_a_program_that_is_not_there_is_the_jobs_own_fault(two: Cluster) -> None:
+    job = two.ended(two.submit({"command": ["no-such-program"]}))
+    assert job.exit_code == 127
+    assert "cannot run 'no-such-program': not found in PATH=" in cause(job).stderr_tail
+
+
+def test_a_job_lives_through_restarts_of_its_agent_and_of_the_control_plane(
+    tmp_path: Path,
+) -> None:
+    with cluster(tmp_path, "a") as one:
+        script = "echo begin; sleep 4; echo end; exit 7"
+        name = one.submit({"command": ["sh", "-c", script]})
+        worker = one.running(name).attempts[-1].workers[0]
+        one.agents["a"].kill()
+        one.control.kill()
+        assert alive(worker.pid)
+        one.control.start()
+        one.agents["a"].start()
+        job = one.ended(name)
+        assert len(job.attempts) == 1
+        assert job.attempts[-1].workers[0].pid == worker.pid
+        assert job.exit_code == 7
+        assert one.output(name) == b"begin\nend\n"
+        repeat = one.ccctl("list", "--output", "json")
+        assert json.loads(repeat.stdout)
+
+
+def test_a_node_cut_off_ends_its_workers_and_the_job_runs_elsewhere(tmp_path: Path) -> None:
+    serve = {"node-lease-s": "2", "node-lease-margin-s": "1", "hold-s": "0.5"}
+    with cluster(tmp_path, "a", serve=serve) as one:
+        name = one.submit({"command": ["sleep", "120"]})
+        worker = one.running(name).attempts[-1].workers[0]
+        one.agent("b")
+        os.kill(one.agents["a"].pid, signal.SIGSTOP)
+        try:
+            until(lambda: not alive(worker.pid), "the supervisor to fence the worker", 10)
+            until(lambda: len(one.client.get(name).attempts) == 2, "a second attempt", 15)
+            job = one.running(name)
+            assert job.attempts[0].state == job_pb2.ATTEMPT_STATE_NODE_LOST
+            assert job.attempts[1].workers[0].node_display_name == "b"
+        finally:
+            os.kill(one.agents["a"].pid, signal.SIGCONT)

@@ -1,0 +1,230 @@
+"""A real cluster on loopback: one control plane, agents that stand for hosts, and a client. All of it ends with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from controlplane.client import Client
+from controlplane.client.errors import ClientError
+from controlplane.v1 import job_pb2, node_pb2
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
+FIRST_PORT = 23_000
+
+
+def until(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
+    """Wait for a condition; its value. The test fails in words when it does not come."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ClientError):
+            if value := condition():
+                return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {within_s:g} s for {what}")
+
+
+class Daemon:
+    """One process of ours; its log is in a file."""
+
+    def __init__(self, name: str, command: list[str | Path], folder: Path) -> None:
+        self.name, self.command, self.log = name, command, folder / f"{name}.log"
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=self._folder
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+
+class Cluster:
+    """A control plane and its agents."""
+
+    def __init__(self, folder: Path, python: Path, serve: Mapping[str, str]) -> None:
+        self.folder, self._python = folder, python
+        self.port = free_port()
+        self.server = f"127.0.0.1:{self.port}"
+        state = folder / "controlplane"
+        subprocess.run(
+            [BIN / "controlplane", "init", "--state-dir", state],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        flags = [word for name, value in serve.items() for word in (f"--{name}", value)]
+        self.control = Daemon(
+            "controlplane",
+            [BIN / "controlplane", "serve", "--state-dir", state, "--listen", self.server, *flags],
+            folder,
+        )
+        self.agents: dict[str, Daemon] = {}
+        self.token_file = state / "admin.token"
+        self.client = Client(self.server, token=self.token_file.read_text().strip())
+        until(self.client.server_info, "the control plane to answer")
+
+    def agent(self, name: str, *, cpus: int = 4, gpus: int = 0, **flags: str) -> Daemon:
+        """Start an agent and wait until it has joined."""
+        first = FIRST_PORT + 100 * len(self.agents)
+        settings = {
+            "state-dir": str(self.folder / name),
+            "server": self.server,
+            "token-file": str(self.folder / "controlplane" / "agent.token"),
+            "name": name,
+            "address": "127.0.0.1",
+            "cpus": str(cpus),
+            "port-first": str(first),
+            "port-last": str(first + 99),
+            "devices": "simulated" if gpus else "cpu",
+            "simulated-count": str(gpus),
+            "path": f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin",
+            **flags,
+        }
+        words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+        daemon = Daemon(name, [BIN / "nodeagent", "run", *words], self.folder)
+        self.agents[name] = daemon
+        until(lambda: self.node(name), f"{name} to join")
+        return daemon
+
+    def node(self, name: str) -> node_pb2.Node | None:
+        """A node that is ready, by name."""
+        return next(
+            (
+                n
+                for n in self.client.nodes()
+                if n.facts.display_name == name and n.state == node_pb2.NODE_STATE_READY
+            ),
+            None,
+        )
+
+    def submit(self, document: Mapping[str, Any]) -> str:
+        """Submit a job; its name."""
+        return self.client.submit(dict(document)).name
+
+    def ended(self, name: str, within_s: float = 60.0) -> job_pb2.Job:
+        """The job once it has ended."""
+
+        def look() -> job_pb2.Job | None:
+            job = self.client.get(name)
+            return job if job.HasField("exit_code") else None
+
+        found: job_pb2.Job = until(look, f"{name} to end", within_s)
+        return found
+
+    def running(self, name: str, within_s: float = 30.0) -> job_pb2.Job:
+        """The job once all its workers run."""
+
+        def look() -> job_pb2.Job | None:
+            job = self.client.get(name)
+            runs = job.attempts and job.attempts[-1].state == job_pb2.ATTEMPT_STATE_RUNNING
+            return job if runs else None
+
+        found: job_pb2.Job = until(look, f"{name} to run", within_s)
+        return found
+
+    def output(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
+        """All that a worker of an ended job has written."""
+        command = [
+            *(BIN / "ccctl", "--server", self.server, "--token-file", self.token_file),
+            *("logs", name, "--rank", str(rank), f"--{stream}", "--follow"),
+        ]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+        return done.stdout
+
+    def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run ccctl as its user would."""
+        command = [BIN / "ccctl", "--server", self.server, "--token-file", self.token_file, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    def example(self, path: str, **changes: Any) -> dict[str, Any]:
+        """A job.json of examples/, with changes."""
+        document: dict[str, Any] = json.loads((ROOT / "examples" / path).read_text())
+        return {**document, **changes}
+
+    def close(self) -> None:
+        """End all jobs, then all processes."""
+        with contextlib.suppress(ClientError):
+            names = [j.name for j in self.client.list() if not j.HasField("exit_code")]
+            if names:
+                self.client.cancel(names)
+                for name in names:
+                    with contextlib.suppress(AssertionError):
+                        self.ended(name, 20)
+        self.client.close()
+        for daemon in (*self.agents.values(), self.control):
+            daemon.stop()
+
+
+@contextlib.contextmanager
+def cluster(
+    folder: Path, *names: str, python: Path | None = None, serve: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
+    """A cluster with agents of these names. `python`: whose folder comes first in workers' PATH."""
+    made = Cluster(folder, python or Path(sys.executable), serve or {})
+    try:
+        for name in names:
+            made.agent(name)
+        yield made
+    except BaseException:
+        for log in sorted(folder.glob("*.log")):
+            sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}\n")
+        raise
+    finally:
+        made.close()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with."""
+    data = Path(f"/proc/{pid}/environ").read_bytes()
+    pairs = (entry.partition(b"=") for entry in data.split(b"\0") if entry)
+    return {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}
