@@ -18,8 +18,6 @@ BAD_INPUT: Final = 2
 """Exit code when the command line, a file or the configuration is wrong."""
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT."""
-BROKEN_PIPE: Final = 141
-"""Exit code when the reader of the output went away: 128 and the number of SIGPIPE."""
 
 OWN_FIELDS: Final = ("server", "token", "ca_file")
 """Fields of `ccctl`'s own settings in the faults that the client finds."""

@@ -12,7 +12,6 @@ from controlplane.cli import jobs, nodes, submit, tools
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
-    BROKEN_PIPE,
     INTERRUPTED,
     OTHER_FAILURE,
     tell,
@@ -83,10 +82,6 @@ def run(arguments: Sequence[str], *, clock: Clock) -> int:
     except TokenFileError as error:
         tell(str(error))
         return BAD_INPUT
-    except BrokenPipeError:
-        # The interpreter flushes stdout once more at its end; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except Exception as error:
         return _tell_other(app, error)
     return 0

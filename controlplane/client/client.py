@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from controlplane.client.retry import RetryNotice, Timing
+from controlplane.client.retry import FIRST_WAIT_S, RetryNotice, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,6 +181,8 @@ class Client:
                     return
             if self._connection.closed:
                 return
+            # A server that stops may end its streams in peace; do not storm the next one.
+            self._connection.timing.sleep(FIRST_WAIT_S)
 
     def logs(
         self,

@@ -80,8 +80,8 @@ def test_following_tells_states_on_stderr_and_output_on_stdout(ccctl: Ccctl, lai
     ]
     for states in laid.jobs["jobs/4"]:
         states.spec.update({"workers": 1})
-    with_file = ["submit", "-", "--follow"]
-    told = submitted(ccctl, *with_file)
+    laid.submits["again"] = laid.jobs["jobs/4"][0]
+    told = submitted(ccctl, "submit", "-", "--follow", "--request-id", "again")
     assert told.code == 3
     assert told.out == "hello\n"
     assert told.err.splitlines() == [
@@ -99,11 +99,11 @@ def submitted(ccctl: Ccctl, *arguments: str) -> Any:
     os.write(write, json.dumps({"command": ["hostname"]}).encode())
     os.close(write)
     os.dup2(read, 0)
-    old, sys.stdin = sys.stdin, open(0, closefd=False)
     try:
-        return ccctl(*arguments)
+        with open(0, closefd=False) as stdin, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            return ccctl(*arguments)
     finally:
-        sys.stdin = old
         os.dup2(kept, 0)
         os.close(kept)
         os.close(read)
@@ -207,4 +207,4 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
             assert process.stdout.read(5) == b"line\n"
             process.stdout.close()
             assert process.stderr.read() == b""
-            assert process.wait(20) == 141
+            assert process.wait(20) == 1
