@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from nodeagent import reconcile, status
+from nodeagent.status import StatusReader
 from nodeagent.launchers import LaunchError, plan_step
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Held:
     """None for a lease that was stopped before it was seen."""
     status: LeaseStatus
     """As last read."""
-    reader: status.StatusReader | None = None
+    reader: StatusReader | None = None
     """Reads its supervisor's word, once there is a supervisor."""
     staging: asyncio.Task[None] | None = None
     """Fetches what it needs."""
@@ -86,7 +87,7 @@ class Leases:
                 told = _ended(lease_id, token, LeaseEnd.LAUNCH_FAILED, words)
                 self.held[lease_id] = Held(folder=folder, status=told)
             else:
-                reader = status.StatusReader(folder)
+                reader = StatusReader(folder)
                 self.held[lease_id] = Held(folder=folder, status=reader.read(), reader=reader)
         return len(self.held)
 
@@ -178,7 +179,7 @@ class Leases:
         plan = self._stage.finish(plan_step(launch, context))
         (held.folder / "plan.json.new").write_text(plan.to_json())
         (held.folder / "plan.json.new").replace(held.folder / "plan.json")
-        held.reader = status.StatusReader(held.folder)
+        held.reader = StatusReader(held.folder)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
         self._spawner.spawn(held.folder)
 

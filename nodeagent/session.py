@@ -160,7 +160,7 @@ class Session:
             self._leases.perform(action)
 
     def _renew(self, deadline_us: int) -> None:
-        """Tell the supervisors until when they may go on; half a second more is not worth a write."""
+        """Tell the supervisors until when they may go on; half a second is not worth a write."""
         if deadline_us - self._deadline_us < 500_000:
             return
         self._deadline_us = deadline_us

@@ -26,7 +26,7 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
     Drops leases that are forgotten and have nothing left to hand over.
     """
     request = pb.ShipLogsRequest(node_uuid=node_uuid)
-    places: list[tuple[Held, tuple[int, str]]] = []
+    places: list[tuple[Held, tuple[int, streams.Stream]]] = []
     room = CALL_BYTES
     for lease_id, held in list(leases.held.items()):
         pending = False

@@ -1,4 +1,4 @@
-"""What a supervisor wrote down, as the status that the agent reports; and orders to a supervisor."""
+"""What a supervisor wrote down, as the status that is reported; and orders to a supervisor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import signal
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.model.lease import (
     LeaseEnd,
@@ -20,6 +19,9 @@ from controlplane.model.lease import (
 )
 from nodeagent.plan import StepPlan
 from nodeagent.supervision import processes, record, sockets
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 APPEAR_S = 10.0
 """A supervisor that has not shown itself for so long was never started."""
@@ -142,7 +144,7 @@ class StatusReader:
     def _end_orphans(self, status: LeaseStatus) -> None:
         groups = {w.pid for w in status.workers if w.pid}
         for process in processes.everything():
-            # A group's number is taken for as long as the group has members, so it cannot be another's,
+            # A group's number is taken while the group has members, so it cannot be another's,
             # unless its first process is: then the time of its start tells.
             known = self._ticks.get(process.pid)
             if process.group in groups and known in (None, process.ticks):

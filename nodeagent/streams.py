@@ -10,11 +10,14 @@ A stream that nobody wrote to has no file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Stream = Literal["out", "err"]
 """A worker's standard output or standard error."""
@@ -92,10 +95,8 @@ class StreamWriter:
     def _rotate(self) -> None:
         self._close_segment()
         while self._starts and self.end_offset - self._starts[0] + self._segment > self._cap:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(self._starts[0]))
-            except FileNotFoundError:
-                pass
             del self._starts[0]
         if not self.end_offset:
             os.makedirs(os.path.dirname(self._prefix), mode=0o700, exist_ok=True)
@@ -145,7 +146,7 @@ def read(
 
 
 def tail(folder: str | Path, rank: int, stream: Stream, limit: int) -> str:
-    """The end of a stream as text of at most `limit` bytes of UTF-8; what is no UTF-8 is replaced."""
+    """The end of a stream as text of at most `limit` bytes; what is no UTF-8 is replaced."""
     first, end = list_streams(folder).get((rank, stream), (0, 0))
     offset = max(first, end - limit)
     kept = b""
@@ -165,7 +166,8 @@ def _read_listed(
     """One attempt over a listing; None when a listed segment has been removed meanwhile."""
     covering = [start for start in starts if start <= offset]
     for start in (covering[-1:] or []) + starts[len(covering) :]:
-        # A listed segment with a listed successor is complete: when it holds nothing at the offset, the next one goes on.
+        # A listed segment with a listed successor is complete: when it holds nothing at the
+        # offset, the next one goes on.
         offset = max(offset, start)
         try:
             fd = os.open(_name(folder, rank, stream, start), os.O_RDONLY | os.O_CLOEXEC)

@@ -17,13 +17,15 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.supervision import core, helpers, kernel, processes, record, sockets, worker
 from nodeagent.supervision.core import Do
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
@@ -153,7 +155,8 @@ class Supervisor:
         wake_us = self._state.wake_us()
         if wake_us is None:
             return None if written else 1000
-        # Sleep is measured on a clock that stops with the host, deadlines on one that does not: look now and then.
+        # Sleep is measured on a clock that stops with the host, deadlines on one that does not:
+        # look now and then.
         return max(0, min(wake_us - kernel.boot_us(), _MAX_SLEEP_US) + 999) // 1000
 
     def _happens(self, event: core.Event) -> None:
@@ -237,7 +240,7 @@ class Supervisor:
                     segment_bytes=self._plan.log_segment_bytes,
                     cap_bytes=self._plan.log_cap_bytes,
                 )
-            pid = worker.start(plan, *ends, faults)
+            pid = worker.start(plan, ends[0], ends[1], faults)
         except OSError:
             for out in pipes:
                 os.close(out)

@@ -49,7 +49,9 @@ def main() -> int:
                 [BIN / "controlplane", "serve", "--state-dir", control, "--listen", server],
             )
         )
-        client = stack.enter_context(Client(server, token=(tokens / "admin.token").read_text().strip()))
+        client = stack.enter_context(
+            Client(server, token=(tokens / "admin.token").read_text().strip())
+        )
         until("the control plane to answer", lambda: bool(client.server_info().epoch))
         step(3, "starting two agents that stand for two hosts (2 seconds)")
         for index, name in enumerate(("host-a", "host-b")):

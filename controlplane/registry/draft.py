@@ -89,7 +89,7 @@ class Draft:
         return any(table.changed for table in tables)
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
-        """Number and keep an event; every change of the facts comes with one. Returns its number."""
+        """Number and keep an event; every change of the facts comes with one. Gives its number."""
         seq = self.cluster.seq + 1
         self.cluster = replace(self.cluster, seq=seq)
         self.events.append(

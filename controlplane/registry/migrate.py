@@ -41,7 +41,7 @@ def upgrade(url: str) -> str:
             if present is not None and present not in known:
                 raise WrongState(
                     f"the database {engine.url.render_as_string()} has schema {present}, which this"
-                    " release does not know: a newer one wrote it; install that, or restore a backup"
+                    " release does not know: a newer one wrote it; install that, or a backup"
                 )
             head = script.get_current_head()
             if head is None:

@@ -346,7 +346,7 @@ class LeaseSummary:
 
 
 def _wanted(group: list[_Item[Any]]) -> list[_Item[Any]]:
-    """Those whose callers still wait. From here on a caller can't withdraw: the answer is certain."""
+    """Those whose callers still wait. From here on a caller can't withdraw."""
     return [item for item in group if item.future.set_running_or_notify_cancel()]
 
 

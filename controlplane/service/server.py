@@ -1,4 +1,4 @@
-"""Builds the gRPC server: services, guard, health, reflection, channelz; and where it may listen."""
+"""Builds the gRPC server: services, guard, health, reflection; and where it may listen."""
 
 from __future__ import annotations
 

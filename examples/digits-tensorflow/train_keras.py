@@ -75,10 +75,14 @@ first = hvd.rank() == 0
 if first:
     print(f"training on {hvd.size()} ranks, {len(gpus)} GPUs here", flush=True)
 
-    def say(epoch, logs):
-        print(f"epoch {epoch + 1}/{arguments.epochs}  loss {logs['loss']:.4f}", flush=True)
+    class Progress(tf.keras.callbacks.Callback):
+        """Says once per epoch how far the training is."""
 
-    callbacks.append(tf.keras.callbacks.LambdaCallback(on_epoch_end=say))
+        def on_epoch_end(self, epoch, logs=None):
+            """Called by Keras."""
+            print(f"epoch {epoch + 1}/{arguments.epochs}  loss {logs['loss']:.4f}", flush=True)
+
+    callbacks.append(Progress())
 
 model.fit(
     images[mine],

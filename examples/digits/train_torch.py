@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=int, default=30)
+parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--batch-size", type=int, default=32, help="of each rank")
 parser.add_argument("--learning-rate", type=float, default=0.01, help="of each rank")
 arguments = parser.parse_args()

@@ -12,7 +12,7 @@ from enum import Enum, IntEnum, auto
 LEFTOVER_GRACE_US = 500_000
 """Between SIGTERM and SIGKILL for processes that outlive all workers, in microseconds."""
 FIRST_RETRY_US = 5_000
-"""Between the first SIGKILL and a second look for survivors, in microseconds; doubles from there."""
+"""Between the first SIGKILL and a second look for survivors, in microseconds; then doubles."""
 LAST_RETRY_US = 1_000_000
 """The longest pause between two looks for survivors, in microseconds."""
 LOOK_AGAIN_US = 1_000_000

@@ -3,16 +3,20 @@ never waits for it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from nodeagent.plan import RendezvousPlan
 from nodeagent.supervision import kernel
 from nodeagent.supervision.worker import reset_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nodeagent.plan import RendezvousPlan
 
 READY = b"\x06"
 """What a helper says when its work is done or its service is up; anything else are words of
@@ -90,7 +94,6 @@ def wait_for(host: str, port: int, wait_ms: int) -> Helper:
 
 
 def _say(pipe: int, words: bytes) -> None:
-    try:
+    # Nobody may listen: then the supervisor is gone, and so are we in a moment.
+    with contextlib.suppress(OSError):
         os.write(pipe, words[:4096])
-    except OSError:
-        pass  # Nobody listens: the supervisor is gone, and so are we in a moment.

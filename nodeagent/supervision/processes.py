@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Process(NamedTuple):
@@ -22,7 +24,7 @@ class Process(NamedTuple):
     session: int
     """Its session."""
     ticks: int
-    """When it was started, in clock ticks since boot: with the pid it names the process for good."""
+    """When it was started, in clock ticks since boot: with the pid it names the process."""
 
 
 def look(pid: int) -> Process | None:

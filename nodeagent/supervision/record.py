@@ -4,22 +4,26 @@ Facts, each with ``time`` (UTC, microseconds):
 
 * ``supervising`` pid, ticks, boot: who holds the lease, and in which boot of the host;
 * ``started``     rank, pid, ticks;
-* ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, and stderr_tail when it
-failed;
+* ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, and stderr_tail when
+  it failed;
 * ``stopping``    end, message;
-* ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after ``exited``); the last one.
+* ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after
+  ``exited``); the last one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nodeagent.supervision import sockets
+
+if TYPE_CHECKING:
+    import socket
 
 STATUS = "status.jsonl"
 """The file of facts in a lease's folder."""
@@ -48,7 +52,7 @@ class Recorder:
 
     def tell(self, fact: str, **fields: Any) -> None:
         """Write one fact down. When the disk is full it is kept for `flush`."""
-        line = {"fact": fact, "time": time.time_ns() // 1000, **fields}
+        line = {"fact": fact, "time": time.clock_gettime_ns(time.CLOCK_REALTIME) // 1000, **fields}
         self._pending += json.dumps(line, separators=(",", ":")).encode() + b"\n"
         self._write()
 
@@ -61,10 +65,9 @@ class Recorder:
             self._told = False
             if self._sender is None:
                 self._sender = sockets.datagram_socket()
-            try:
+            # Nobody may listen now; who comes later reads the file.
+            with contextlib.suppress(OSError):
                 sockets.send_to(self._sender, self._notify_socket, self._nudge)
-            except OSError:
-                pass  # Nobody listens now; who comes later reads the file.
         return not self._pending
 
     def close(self) -> None:

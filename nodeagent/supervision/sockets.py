@@ -3,6 +3,7 @@ longer."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -30,10 +31,8 @@ def bind_to(path: str) -> socket.socket:
     fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     made = datagram_socket()
     try:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=fd)
-        except FileNotFoundError:
-            pass
         made.bind(f"/proc/self/fd/{fd}/{name}")
     except BaseException:
         made.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from nodeagent.plan import WorkerPlan
 from nodeagent.supervision import kernel
+
+if TYPE_CHECKING:
+    from nodeagent.plan import WorkerPlan
 
 NOT_FOUND = 127
 """Exit code when the program is not there, as a shell gives it."""
@@ -36,7 +39,8 @@ def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
     `stdout` and `stderr`.
     """
     parent = os.getpid()
-    # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish in ours.
+    # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish
+    # in ours.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOUCHED)
     try:
         pid = os.fork()
@@ -44,10 +48,9 @@ def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
             _become(worker, parent, stdout, stderr, faults)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        os.setpgid(pid, pid)  # Here too: whoever comes first, the group is there when we return.
-    except OSError:
-        pass
+    # Here too: whoever comes first, the group is there when we return.
+    with contextlib.suppress(OSError):
+        os.setpgid(pid, pid)
     return pid
 
 

@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from controlplane.v1 import job_pb2
 from tests.support.cluster import ROOT, Cluster, alive, cluster, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 PAIR = {"workers": 2, "workers_per_node": 1}
@@ -54,7 +57,8 @@ def test_a_rank_that_dies_ends_the_gang_and_is_named(two: Cluster) -> None:
     script = "trap '' TERM; echo about to go >&2; sleep 60 & wait"
     name = two.submit({"command": ["sh", "-c", script], **PAIR})
     job = two.running(name)
-    victim, other = job.attempts[-1].workers
+    until(lambda: two.ccctl("logs", name).stdout.count("about to go") == 2, "both to speak")
+    victim, other = two.client.get(name).attempts[-1].workers
     began = time.monotonic()
     os.kill(victim.pid, signal.SIGKILL)
     job = two.ended(name)

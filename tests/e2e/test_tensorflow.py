@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.cluster import ROOT, cluster
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(300)]
 PYTHON = ROOT / ".venv-tensorflow" / "bin" / "python"

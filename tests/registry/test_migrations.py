@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +13,9 @@ from controlplane.model.errors import WrongState
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.sql import connect
 from controlplane.registry.tables import metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_migrations_add_up_to_the_declared_schema(tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +17,11 @@ from controlplane.registry.registry import Registry
 from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
 from tests.support.world import ALICE, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+from typing import Any
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -197,7 +201,7 @@ def test_a_silent_node_is_unknown_first_and_loses_its_leases_after_the_margin(
     submit = world.registry.submit
 
     def at_once(*args: object) -> object:
-        future = submit(*args)  # type: ignore[arg-type]
+        future: Any = submit(*args)  # type: ignore[arg-type]
         world.registry.run_once()
         return future
 

@@ -25,8 +25,13 @@ def node(name: str, **has: int) -> Any:
 
 
 def gang(job_id: int, workers: int = 1, **changes: Any) -> Waiting:
-    need = {"gpus": 0, "cpu_millicores": 1000, "memory_bytes": 1 << 30, "gpu_model": None}
-    fields = {
+    need: dict[str, Any] = {
+        "gpus": 0,
+        "cpu_millicores": 1000,
+        "memory_bytes": 1 << 30,
+        "gpu_model": None,
+    }
+    fields: dict[str, Any] = {
         "priority": 1000,
         "created_us": job_id,
         "not_before_us": 0,

@@ -1,4 +1,5 @@
-"""A real cluster on loopback: one control plane, agents that stand for hosts, and a client. All of it ends with the test."""
+"""A real cluster on loopback: one control plane, agents that stand for hosts, and a client. All of
+it ends with the test."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
 from controlplane.v1 import job_pb2, node_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,16 +160,16 @@ class Cluster:
 
     def output(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
         """All that a worker of an ended job has written."""
-        command = [
-            *(BIN / "ccctl", "--server", self.server, "--token-file", self.token_file),
-            *("logs", name, "--rank", str(rank), f"--{stream}", "--follow"),
-        ]
+        command: list[str | Path] = [BIN / "ccctl", "--server", self.server]
+        command += ["--token-file", self.token_file, "logs", name, "--follow"]
+        command += ["--rank", str(rank), f"--{stream}"]
         done = subprocess.run(command, capture_output=True, timeout=60, check=True)
         return done.stdout
 
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ccctl as its user would."""
-        command = [BIN / "ccctl", "--server", self.server, "--token-file", self.token_file, *words]
+        command: list[str | Path] = [BIN / "ccctl", "--server", self.server]
+        command += ["--token-file", self.token_file, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     def example(self, path: str, **changes: Any) -> dict[str, Any]:

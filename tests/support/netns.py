@@ -68,7 +68,7 @@ class Host:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, with its output as text.
 
-        CalledProcessError when it fails, unless `check` is off; TimeoutExpired when it takes longer.
+        CalledProcessError when it fails, unless `check` is off; TimeoutExpired after `timeout_s`.
         """
         return subprocess.run(
             [*self.prefix, *argv],
