@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from controlplane.cli.settings import Settings, is_private, load_settings, read_token
 from controlplane.cli.text import visible
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from controlplane.cli.settings import Settings
     from controlplane.client import Client, RetryNotice
     from controlplane.kit.clock import Clock
     from controlplane.kit.config import Loaded
@@ -41,6 +41,8 @@ class App:
     @cached_property
     def loaded(self) -> Loaded[Settings]:
         """The effective settings with their sources; raises `ConfigError`."""
+        from controlplane.cli.settings import load_settings
+
         return load_settings(os.environ, self.flags)
 
     @property
@@ -50,6 +52,7 @@ class App:
 
     def client(self) -> Client:
         """Give a client for the server, to be used in a `with`."""
+        from controlplane.cli.settings import is_private, read_token
         from controlplane.client import Client
 
         settings = self.settings

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from controlplane.kit.clock import SystemClock
-from controlplane.model.job import JobState
-from controlplane.model.quantity import parse_duration, parse_memory
-
 if TYPE_CHECKING:
     from controlplane.v1.job_service_pb2 import JobFilter
+
+LIVING_STATES: Final = ("pending", "active")
+"""States of jobs that have not ended."""
+FINAL_STATES: Final = ("succeeded", "failed", "cancelled")
+"""States of jobs that have ended. Words of their own, because the model takes longer to import."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,9 @@ def node_name(value: str) -> str:
 
 def moment(value: str) -> int:
     """Read how long ago something was, or a date; give microseconds since 1970 in UTC."""
+    from controlplane.kit.clock import SystemClock
+    from controlplane.model.quantity import parse_duration
+
     try:
         return SystemClock().now_us() - parse_duration(value)
     except ValueError:
@@ -52,6 +56,8 @@ def moment(value: str) -> int:
 
 def byte_size(value: str) -> int:
     """Read an amount of bytes, at least one."""
+    from controlplane.model.quantity import parse_memory
+
     try:
         count = int(value) if value.isascii() and value.isdigit() else parse_memory(value)
     except ValueError:
@@ -116,7 +122,7 @@ def filter_options(command: F) -> F:
         click.option(
             "--state",
             multiple=True,
-            type=click.Choice([str(state) for state in JobState], case_sensitive=False),
+            type=click.Choice(LIVING_STATES + FINAL_STATES, case_sensitive=False),
             help="Jobs in this state. Several: in any of them.",
         ),
         click.option("--owner", default="", metavar="NAME", help="Jobs of this owner."),

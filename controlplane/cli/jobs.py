@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from controlplane.cli.app import App, Command, pass_app
-from controlplane.cli.arguments import Wanted, byte_size, filter_options, job_name
+from controlplane.cli.arguments import LIVING_STATES, Wanted, byte_size, filter_options, job_name
 from controlplane.cli.failures import INTERRUPTED, Failure
-from controlplane.model.job import FINAL_JOB_STATES, JobState
 
 
 @click.command(
@@ -202,8 +201,7 @@ def cancel(app: App, /, jobs: tuple[str, ...], yes: bool, **wanted: Any) -> None
         raise click.UsageError("Name the jobs to cancel, or give a filter such as --owner.")
     with app.client() as client:
         if not jobs:
-            living = [str(state) for state in JobState if state not in FINAL_JOB_STATES]
-            which = Wanted(**{**wanted, "state": which.state or tuple(living)})
+            which = Wanted(**{**wanted, "state": which.state or LIVING_STATES})
             if not yes:
                 _confirm(sum(1 for _ in client.list(which.filter(), page_size=1000)))
         answer = client.cancel(jobs, filter=None if jobs else which.filter())

@@ -17,9 +17,7 @@ from controlplane.cli.failures import (
     tell,
     tell_client_error,
 )
-from controlplane.cli.settings import TokenFileError
 from controlplane.kit.clock import Clock, SystemClock
-from controlplane.kit.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,20 +74,22 @@ def run(arguments: Sequence[str], *, clock: Clock) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except ConfigError as error:
-        tell("\n  ".join(["The configuration has faults:", *error.lines]))
-        return BAD_INPUT
-    except TokenFileError as error:
-        tell(str(error))
-        return BAD_INPUT
     except Exception as error:
         return _tell_other(app, error)
     return 0
 
 
 def _tell_other(app: App, error: Exception) -> int:
+    from controlplane.cli.settings import TokenFileError
     from controlplane.client import ClientError
+    from controlplane.kit.config import ConfigError
 
+    if isinstance(error, ConfigError):
+        tell("\n  ".join(["The configuration has faults:", *error.lines]))
+        return BAD_INPUT
+    if isinstance(error, TokenFileError):
+        tell(str(error))
+        return BAD_INPUT
     if isinstance(error, ClientError):
         return tell_client_error(error, has_token=app.settings.token_file is not None)
     tell(f"This is a fault of ccctl itself: {type(error).__name__}: {error}. Please report it.")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.app import App, Command, pass_app
-from controlplane.cli.document import read_document, shown_name
 from controlplane.cli.failures import OWN_FIELDS, Failure, fault_list
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ def submit(
     control plane. Every fault of the file is told at once. `ccctl schema` prints the file's JSON
     Schema, and docs/job.md describes it.
     """
+    from controlplane.cli.document import read_document, shown_name
     from controlplane.client import InvalidInput
     from controlplane.client.shipping import check_document
 
@@ -88,6 +88,7 @@ def submit(
 
 
 def _tell_valid(app: App, file: str, job: Job) -> None:
+    from controlplane.cli.document import shown_name
     from controlplane.cli.render import plain, struct
     from controlplane.cli.text import request_words
 

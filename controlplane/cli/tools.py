@@ -23,14 +23,16 @@ API_VERSION = "v1"
 @pass_app
 def version(app: App, remote: bool) -> None:
     """Tell the version of ccctl, and of the API that it speaks."""
-    if not remote and app.settings.output == "table":
+    # Without --remote no configuration is read: this works, and quickly, whatever else is broken.
+    output = str(app.flags.get("output", "table"))
+    client_part = {"version": __version__, "api_version": API_VERSION}
+    if not remote and output == "table":
         click.echo(f"ccctl {__version__} (API {API_VERSION})")
         return
-    client_part = {"version": __version__, "api_version": API_VERSION}
     if not remote:
         from controlplane.cli.render import write
 
-        click.echo(write({"client": client_part}, app.settings.output))
+        click.echo(write({"client": client_part}, output))
         return
     from controlplane.cli.render import plain
 

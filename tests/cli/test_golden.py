@@ -237,7 +237,8 @@ def test_every_wrong_setting(ccctl: Ccctl, folder: Path, monkeypatch: pytest.Mon
     config.write_text('sever = "x"\ntimeout = "long"\n')
     pages.append(told_error(ccctl, folder, "config", "show"))
     config.write_text("server = \n")
-    pages.append(told_error(ccctl, folder, "version"))
+    pages.append(told_error(ccctl, folder, "show", "1"))
+    assert ccctl("version").code == 0
     config.unlink()
     monkeypatch.setenv("CCCTL_SEVER", "x")
     pages.append(told_error(ccctl, folder, "list"))
