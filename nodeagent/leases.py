@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from nodeagent import reconcile, status
-from nodeagent.status import StatusReader
 from nodeagent.launchers import LaunchError, plan_step
+from nodeagent.status import StatusReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 
-from nodeagent.launchers import rendezvous  # loaded once here instead of in each fork
+from nodeagent.launchers import rendezvous  # noqa: F401  # loaded once, not in each fork
 from nodeagent.supervision import kernel
 from nodeagent.supervisor import supervise
 

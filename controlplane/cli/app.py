@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 WIDE: Final = 10_000
 """Columns of a table that goes to a file or a pipe: nothing is cut."""
 
+_AWAY_AGAIN_US: Final = 5_000_000
+
 
 @dataclass(kw_only=True)
 class App:
@@ -37,6 +39,8 @@ class App:
     """Settings given as options, by name."""
     color: bool = True
     """Whether a terminal may be coloured."""
+
+    _told_away_us: int = 0
 
     @cached_property
     def loaded(self) -> Loaded[Settings]:
@@ -102,8 +106,10 @@ class App:
             click.echo(line.rstrip(), color=terminal)
 
     def _tell_retry(self, notice: RetryNotice) -> None:
-        # Once per absence: what comes after is either an answer or an error.
-        if notice.tries == 1:
+        # Once per absence, though several streams may notice it.
+        now_us = self.clock.now_us()
+        if notice.tries == 1 and now_us - self._told_away_us > _AWAY_AGAIN_US:
+            self._told_away_us = now_us
             left_s = math.ceil(notice.left_s)
             self.note(f"{notice.error.message} Trying again for up to {left_s} s …")
 

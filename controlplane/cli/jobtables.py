@@ -118,6 +118,8 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
     fact("Launcher", spec.get("launcher", ""))
     fact("Command", text.visible_line(text.shell_words(spec.get("command"))))
     fact("Asks for", text.request_words(spec))
+    if spec.get("working_dir"):
+        fact("Working dir", _working_dir(spec["working_dir"]))
     for name in ("queue", "priority_class", "account", "time_limit", "comment"):
         if spec.get(name):
             fact(name.replace("_", " ").capitalize(), spec[name])
@@ -135,6 +137,12 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
     console.print(Padding(facts, (0, 0, 0, 2)))
     for attempt in job.attempts:
         _draw_attempt(console, attempt)
+
+
+def _working_dir(found: object) -> str:
+    if not isinstance(found, dict):
+        return text.visible_line(str(found))
+    return f"shipped, {text.size(found.get('size', 0))}, SHA-256 {found.get('sha256', '')}"
 
 
 def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:

@@ -37,6 +37,9 @@ _TREE: Final[dict[grpc.StatusCode, type[ClientError]]] = {
 
 _PLAIN_WORDS: Final = (
     ("Connection refused", "connection refused"),
+    ("Socket closed", "the connection broke"),
+    ("Connection reset", "the connection broke"),
+    ("GOAWAY", "it is stopping"),
     ("No such file or directory", "there is no such socket"),
     ("errors resolving", "its name can't be resolved"),
     ("Expected SETTINGS", "what listens there is no gRPC server, or one that wants TLS"),

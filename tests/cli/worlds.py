@@ -28,6 +28,7 @@ def job(number: int, state: str, **more: object) -> job_pb2.Job:
         "resources": {"gpus": 1, "cpus": 0.5, "memory": "8GiB"},
         "labels": {"team": "nlp"},
         "time_limit": "2h",
+        "working_dir": {"sha256": "cd" * 32, "size": 20480},
     }
     made = job_pb2.Job(
         name=f"jobs/{number}",

@@ -45,7 +45,7 @@ def test_horovod_trains_a_real_model_across_two_nodes(two: Cluster) -> None:
     assert all(len(lease.device_ids) == 1 for lease in last.leases)
     (result,) = two.folder.glob(f"*/jobs/{job.job_id}/result.json")
     assert json.loads(result.read_text())["test_accuracy"] > 0.95
-    assert "epoch 30/30" in done.stdout
+    assert "[0] epoch 1/" in done.stdout
 
 
 def test_torchrun_trains_across_two_nodes(two: Cluster) -> None:

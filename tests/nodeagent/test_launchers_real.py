@@ -162,6 +162,7 @@ if pairs.included():
     print("pair", hvd.allreduce(torch.tensor([1.0]), op=hvd.Sum, process_set=pairs).item())
 if hvd.rank() == 0:
     print(ranks.tolist())
+hvd.barrier()
 hvd.shutdown()
 hvd.init()
 print("again", hvd.allreduce(torch.tensor([1.0]), op=hvd.Sum).item())
