@@ -211,9 +211,16 @@ def draw_events(console: Console, events: Iterable[event_pb2.Event]) -> None:
 
 
 def event_sentence(event: event_pb2.Event) -> str:
-    """Say what happened: `jobs/3: submitted`, `jobs/3/tasks/0/attempts/1: placed; nodes = a, b`."""
+    """Say what happened: `jobs/3/tasks/0/attempts/1: placed; nodes = a, b`.
+
+    The new state is left out, because the event's kind says it already, and so are hashes.
+    """
     what = event.kind.partition(".")[2].replace("_", " ") or event.kind
-    changed = "; ".join(f"{key} = {_words(v)}" for key, v in struct(event.changed).items())
+    changed = "; ".join(
+        f"{key} = {_words(value)}"
+        for key, value in struct(event.changed).items()
+        if key not in ("state", "spec_sha256")
+    )
     return f"{event.resource}: {what}" + (f"; {changed}" if changed else "")
 
 

@@ -70,6 +70,8 @@ class Duties:
 
     def __init__(self, *duties: Duty) -> None:
         """`duties`: all of them."""
+        # APScheduler tells of every ring at INFO.
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._duties = duties
         self._scheduler = BackgroundScheduler(timezone="UTC")
         for duty in duties:
@@ -79,8 +81,6 @@ class Duties:
 
     def start(self) -> None:
         """Begin; each duty is done once at the beginning."""
-        # APScheduler tells of every ring at INFO.
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         for duty in self._duties:
             duty._start()
             duty.wake()

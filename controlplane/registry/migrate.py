@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def upgrade(url: str) -> str:
 
     WrongState when the database was written by a newer release.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # each start would be told at length
     script = ScriptDirectory.from_config(alembic_config())
     engine = connect(url)
     try:
