@@ -115,7 +115,12 @@ class FakeServer(
 ):
     """The server; use it in a `with`."""
 
-    def __init__(self, world: World, address: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        world: World,
+        address: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.world = world
         self._lock = threading.Lock()
         self._pool = futures.ThreadPoolExecutor(max_workers=8)
@@ -123,7 +128,10 @@ class FakeServer(
         job_service_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(self, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port(address)
+        if credentials is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, credentials)
         self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
 
     def __enter__(self) -> Self:

@@ -23,7 +23,8 @@ LISTEN = (
 LINGER = (
     "import os, sys, time\n"
     "if os.fork() == 0:\n"
-    "    os.setsid(); sys.stdout.write(str(os.getpid())); sys.stdout.flush()\n    os.closerange(0, 3)\n"
+    "    os.setsid(); sys.stdout.write(str(os.getpid())); sys.stdout.flush()\n"
+    "    os.closerange(0, 3)\n"
     "    time.sleep(600)\n"
 )
 

@@ -141,6 +141,12 @@ def test_horovod_trains_pytorch(run: Run, tmp_path: Path, workers: list[int]) ->
     assert len(progress) == found["epochs"]
 
 
+LOAD = """
+import sys, tensorflow
+assert tensorflow.keras.models.load_model(sys.argv[1]).output_shape == (None, 10)
+"""
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("workers", [[1, 1], [2, 2]])
 def test_horovod_trains_keras(run: Run, tmp_path: Path, workers: list[int]) -> None:
@@ -150,7 +156,9 @@ def test_horovod_trains_keras(run: Run, tmp_path: Path, workers: list[int]) -> N
 
     assert exits(outcomes) == dict.fromkeys(range(sum(workers)), 0)
     assert result(tmp_path)["test_accuracy"] > 0.9
-    assert (tmp_path / "job" / "model.keras").stat().st_size > 1000
+    subprocess.run(
+        [TENSORFLOW, "-c", LOAD, tmp_path / "job" / "model.keras"], check=True, timeout=60
+    )
 
 
 NUMBERS = """
