@@ -99,7 +99,7 @@ if first:
 
     folder = Path(os.environ.get("CC_JOB_DIR", "."))  # the job's own, the same for every attempt
     path = folder / "model.keras"
-    tf.keras.Sequential(model.layers).save(path)  # without Horovod's optimizer: loads anywhere
+    tf.keras.Model(model.inputs, model.outputs).save(path)  # without Horovod, so it loads anywhere
     result = {"test_accuracy": accuracy, "epochs": arguments.epochs, "model": str(path)}
     (folder / "result.json").write_text(json.dumps(result) + "\n")
     print(f"test accuracy {accuracy:.4f}, model saved as {path}", flush=True)
