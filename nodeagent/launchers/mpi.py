@@ -7,8 +7,8 @@ is `mpirun` alone.
 
 So a node has one worker whatever its number of ranks: the ranks are Open MPI's children. Their
 output comes through `mpirun` and stands in the log of rank 0; its exit code is that of the first
-rank that failed. Each rank is started through `mpi_rank`, which gives it the same `CC_*` variables
-and cores as any other launcher would.
+rank that failed. Each rank is started through `mpi_rank`, which gives it the same `CC_*`
+variables, folder and cores as any other launcher would.
 
 A job tunes Open MPI by its environment, for example `OMPI_MCA_orte_tag_output=1` to put the rank
 before each line, or `OMPI_MCA_hwloc_base_binding_policy`. Open MPI itself gives a rank one second
@@ -52,7 +52,10 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
                 "OMPI_MCA_hwloc_base_binding_policy": "none",
             },
             facts=_parameters(node)
-            | {"CC_MPI_CPUS": ";".join(",".join(map(str, part)) for part in slices)}
+            | {
+                "CC_MPI_CPUS": ";".join(",".join(map(str, part)) for part in slices),
+                "CC_MPI_CWD": node.work_dir,
+            }
             | (_meeting(launch, node) if several else {}),
         ),
         cwd=node.work_dir,
@@ -101,7 +104,9 @@ def _mpirun(launch: Launch, node: NodeContext) -> tuple[str, ...]:
     pairs = zip(host_names(launch), launch.members, strict=True)
     hosts = ",".join(f"{name}:{member.workers}" for name, member in pairs)
     as_root = ("--allow-run-as-root",) if node.uid == 0 else ()
-    return (node.mpirun, *as_root, "-n", str(launch.size), "-H", hosts, *launch.command)
+    # Every node has these; `mpi_rank` puts the command and the node's own folder in their place.
+    there = ("-wdir", "/", "env")
+    return (node.mpirun, *as_root, "-n", str(launch.size), "-H", hosts, *there, *launch.command)
 
 
 def _join(node: NodeContext) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Open MPI's fork agent: gives a rank the environment and cores of its own, then becomes it."""
+"""Open MPI's fork agent: gives a rank its own environment, folder and cores, then becomes it.
+
+Open MPI calls it as `… mpi_rank env COMMAND…`, in a folder that every node has.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,12 @@ def rank_env(env: Mapping[str, str]) -> dict[str, str]:
         for name, value in env.items()
         if name.startswith(_NODE_PARAMETER)
     }
-    told = {"CC_RANK": rank, "CC_LOCAL_RANK": local_rank, "CC_CPUS": _cpus(env, int(local_rank))}
+    told = {
+        "CC_RANK": rank,
+        "CC_LOCAL_RANK": local_rank,
+        "CC_CPUS": _cpus(env, int(local_rank)),
+        "PWD": env["CC_MPI_CWD"],
+    }
     return {k: v for k, v in env.items() if not k.startswith("CC_MPI_")} | own | told
 
 
@@ -32,15 +40,17 @@ def _cpus(env: Mapping[str, str], local_rank: int) -> str:
 
 def main() -> NoReturn:
     """Become the rank's program."""
-    command, env = sys.argv[1:], rank_env(os.environ)
+    command, env = sys.argv[2:], rank_env(os.environ)
     cores = [int(core) for core in env["CC_CPUS"].split(",") if core]
     if cores:
         with suppress(OSError):  # a core that went offline must not end the job
             os.sched_setaffinity(0, cores)
     try:
+        os.chdir(env["PWD"])
         os.execvpe(command[0], command, env)
     except OSError as error:
-        print(f"cannot start {command[0]!r}: {error.strerror}", file=sys.stderr)
+        words = f"rank {env['CC_RANK']} on node {env['CC_NODE_NAME']}: cannot run {command[0]!r}"
+        print(f"{words} in {env['PWD']}: {error.strerror}", file=sys.stderr)
         sys.exit(127)
 
 

@@ -102,6 +102,7 @@ MPI = {
     "CC_MPI_MCA_oob_tcp_if_include": "eth0",
     "CC_MPI_MCA_btl_tcp_if_include": "eth0",
     "CC_MPI_CPUS": "8,9;10,11",
+    "CC_MPI_CWD": "/srv/leases/7/work",
     "CC_MPI_STORE_HOST": "10.0.0.1",
     "CC_MPI_STORE_PORT": "20000",
     "CC_MPI_NAME": "10.0.0.2",
@@ -152,7 +153,7 @@ def test_the_whole_environment_of_an_mpi_node_and_of_its_ranks() -> None:
     rank = rank_env(worker.env | numbers | handed_on)
 
     ours = {name: value for name, value in rank.items() if not name.startswith("OMPI_")}
-    assert ours == BASE
+    assert ours == BASE | {"PWD": "/srv/leases/7/work"}
     assert rank["OMPI_MCA_btl_tcp_if_include"] == "eth0"
 
 
@@ -160,7 +161,8 @@ def test_mpirun_knows_every_node_and_its_ranks() -> None:
     (worker,) = two_by_two("mpi", 0).workers
 
     assert worker.argv == (
-        "/usr/bin/mpirun", "-n", "4", "-H", "localhost:2,10.0.0.2:2", "python", "train.py",
+        "/usr/bin/mpirun", "-n", "4", "-H", "localhost:2,10.0.0.2:2",
+        "-wdir", "/", "env", "python", "train.py",
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Run:
         *,
         addresses: Sequence[str] = (),
         prefixes: Sequence[Sequence[str]] = (),
-        work_dir: Path = tmp_path,
+        work_dir: Path | None = None,
         interface: str = "lo",
         hostname_ok: bool = True,
         **fields: Any,
@@ -271,10 +271,12 @@ def test_mpi_sums_over_all_ranks(run: Run, hello: Path, addresses: list[str]) ->
 
 
 @needs_mpi
-def test_mpi_ranks_find_the_same_variables_as_others_and_no_secret(run: Run) -> None:
+def test_mpi_ranks_find_their_own_variables_and_folder_and_no_secret(
+    run: Run, tmp_path: Path
+) -> None:
     code = (
         "import json, os; env = dict(os.environ); cores = sorted(os.sched_getaffinity(0));"
-        "print(json.dumps([env['CC_RANK'], env['CC_LOCAL_RANK'], env['CC_NODE_NAME'], cores,"
+        "print(json.dumps([env['CC_RANK'], env['CC_LOCAL_RANK'], os.getcwd(), cores,"
         " 's3' + 'cret' in str(env), [k for k in env if k.startswith('CC_MPI')]]))"
     )
 
@@ -288,8 +290,8 @@ def test_mpi_ranks_find_the_same_variables_as_others_and_no_secret(run: Run) -> 
 
     assert exits(outcomes) == {0: 0, 1: 0}
     assert sorted(map(json.loads, outcomes[0].out[0].splitlines())) == [
-        ["0", "0", "node0", [0], False, []],
-        ["1", "0", "node1", [0], False, []],
+        ["0", "0", str(tmp_path / "node0" / "work"), [0], False, []],
+        ["1", "0", str(tmp_path / "node1" / "work"), [0], False, []],
     ]
 
 
@@ -309,5 +311,5 @@ def test_a_failing_mpi_rank_on_another_node_fails_the_gang_with_its_exit_code(ru
 def test_a_program_that_mpi_cannot_find_is_named(run: Run) -> None:
     outcomes = run("mpi", [1], ["no-such-program"])
 
-    assert exits(outcomes)[0] != 0
-    assert "no-such-program" in outcomes[0].err[0]
+    assert exits(outcomes)[0] == 127
+    assert "rank 0 on node node0: cannot run 'no-such-program'" in outcomes[0].err[0]

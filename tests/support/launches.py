@@ -69,11 +69,14 @@ def node(gang: tuple[GangMember, ...], index: int = 0, **fields: Any) -> NodeCon
 
 
 def real_node(
-    gang: tuple[GangMember, ...], index: int, folder: Path, work_dir: Path, **fields: Any
+    gang: tuple[GangMember, ...], index: int, folder: Path, work_dir: Path | None, **fields: Any
 ) -> NodeContext:
-    """A node that plans for this machine: its folders are there, and `python` is this one."""
+    """A node that plans for this machine: its folders are there, and `python` is this one.
+
+    Without `work_dir` it has one of its own, as nodes do.
+    """
     own = folder / f"node{index}"
-    for name in ("tmp", "home"):
+    for name in ("tmp", "home", "work"):
         (own / name).mkdir(parents=True, exist_ok=True)
     job_dir = folder / "job"
     job_dir.mkdir(exist_ok=True)
@@ -86,7 +89,7 @@ def real_node(
         "home": str(own / "home"),
         "tmp_dir": str(own / "tmp"),
         "job_dir": str(job_dir),
-        "work_dir": str(work_dir),
+        "work_dir": str(work_dir or own / "work"),
         **fields,
     }
     return node(gang, index, **values)
