@@ -34,7 +34,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
                 "-subj",
                 f"/CN={name}",
                 "-addext",
-                f"subjectAltName=DNS:{name}",
+                f"subjectAltName={name}",
             ),
             *("-keyout", str(key), "-out", str(made)),
         ],
