@@ -56,6 +56,8 @@ class AgentError(Exception):
 
 async def run(settings: Settings) -> None:
     """Serve the node until SIGTERM or SIGINT; workers run on. AgentError when it cannot start."""
+    # Workers start in folders below it, and not from ours.
+    settings = replace(settings, state_dir=settings.state_dir.absolute())
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = read_token(settings.token_file)
     identity = Identity(settings.state_dir)

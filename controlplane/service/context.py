@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.event import Actor
+from controlplane.registry.registry import Once
+from controlplane.registry.store import RequestKey
 from controlplane.service.auth import Principal, authenticate
 
 if TYPE_CHECKING:
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from controlplane.engine.upkeep import Liveness
     from controlplane.kit.clock import Clock
     from controlplane.registry.draft import Draft
-    from controlplane.registry.registry import Once, Registry
+    from controlplane.registry.registry import Registry
     from controlplane.service.auth import TokenFile
     from controlplane.service.blobstore import BlobStore
     from controlplane.service.hub import Hub
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LONGEST_REQUEST_ID = 128
 COMMIT_DEADLINE_S = 30.0
 """A commit that takes longer is answered as an error; the same request_id finds its fate later."""
 
@@ -78,3 +83,23 @@ class House:
         """Have the registry run a command, and wait for its commit."""
         future = self.registry.submit(command, actor, once)
         return await asyncio.wait_for(asyncio.wrap_future(future), COMMIT_DEADLINE_S)
+
+
+def once_of(principal: str, request_id: str, content_hash: str) -> Once | None:
+    """What makes a mutation exactly-once; None when the caller chose no id.
+
+    InvalidRequest when the id is too long.
+    """
+    if len(request_id) > LONGEST_REQUEST_ID:
+        words = f"has {len(request_id)} characters; at most {LONGEST_REQUEST_ID} are allowed"
+        raise InvalidRequest(FieldFault(field="request_id", description=words))
+    if not request_id:
+        return None
+    key = RequestKey(principal=principal, request_id=request_id)
+    return Once(key=key, content_hash=content_hash)
+
+
+def once_for(principal: str, request: Any) -> Once | None:
+    """As `once_of`, for a request whose own bytes are its content."""
+    content = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+    return once_of(principal, request.request_id, content)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.registry import nodes as commands
+from controlplane.service.context import once_for
 from controlplane.service.errors import answers
 from controlplane.service.jobs import DEFAULT_PAGE, LARGEST_PAGE
 from controlplane.v1 import fleet_service_pb2 as pb
@@ -14,7 +15,10 @@ from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from controlplane.model.node import Node
+    from controlplane.registry.draft import Draft
     from controlplane.registry.registry import LeaseSummary
     from controlplane.service.context import House
     from controlplane.v1 import node_pb2
@@ -58,9 +62,8 @@ class FleetService(FleetServiceServicer):
             words = "say why, for those who look at the node later"
             raise InvalidRequest(FieldFault(field="reason", description=words))
         node_uuid = self._find(request.name).uuid
-        await self._house.write(
-            lambda draft: commands.drain(draft, node_uuid, request.reason),
-            self._house.actor(context),
+        await self._change(
+            lambda draft: commands.drain(draft, node_uuid, request.reason), request, context
         )
         return self._shown(node_uuid)
 
@@ -68,9 +71,7 @@ class FleetService(FleetServiceServicer):
     async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Any) -> node_pb2.Node:
         """Take a node back into service."""
         node_uuid = self._find(request.name).uuid
-        await self._house.write(
-            lambda draft: commands.undrain(draft, node_uuid), self._house.actor(context)
-        )
+        await self._change(lambda draft: commands.undrain(draft, node_uuid), request, context)
         return self._shown(node_uuid)
 
     @answers
@@ -84,6 +85,15 @@ class FleetService(FleetServiceServicer):
             principal=caller.name,
             role=caller.role,
         )
+
+    async def _change(self, command: Callable[[Draft], None], request: Any, context: Any) -> None:
+        actor = self._house.actor(context)
+
+        def answered(draft: Draft) -> dict[str, object]:
+            command(draft)
+            return {}
+
+        await self._house.write(answered, actor, once_for(actor.principal, request))
 
     def _find(self, name: str) -> Node:
         return commands.find((node for node, _ in self._house.registry.nodes()), name)

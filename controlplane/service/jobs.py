@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
 from controlplane.registry import jobs as commands
-from controlplane.registry.registry import Once
-from controlplane.registry.store import JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import JobFilter, JobRecord
+from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
 from controlplane.service.hub import wait
 from controlplane.service.logreader import read_logs
@@ -48,7 +47,7 @@ class JobService(JobServiceServicer):
         sha256 = spec_sha256(spec)
         if request.validate_only:
             return checked_job(spec, sha256, caller.name)
-        once = _once(caller.name, request.request_id, sha256)
+        once = once_of(caller.name, request.request_id, sha256)
 
         def command(draft: Draft) -> dict[str, object]:
             return {"job_id": commands.submit(draft, spec, sha256, priority).job_id}
@@ -114,8 +113,7 @@ class JobService(JobServiceServicer):
         numbers = [job_number(name) for name in request.names]
         if request.HasField("filter"):
             numbers = await self._matching(request.filter)
-        content = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-        once = _once(caller.name, request.request_id, content)
+        once = once_for(caller.name, request)
 
         def command(draft: Draft) -> dict[str, object]:
             done = commands.cancel(draft, numbers)
@@ -226,16 +224,6 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
         created_before_us=from_timestamp(message, "created_before"),
         labels=tuple(sorted(message.labels.items())),
     )
-
-
-def _once(principal: str, request_id: str, content_hash: str) -> Once | None:
-    if len(request_id) > 128:
-        words = f"has {len(request_id)} characters; at most 128 are allowed"
-        raise InvalidRequest(FieldFault(field="request_id", description=words))
-    if not request_id:
-        return None
-    key = RequestKey(principal=principal, request_id=request_id)
-    return Once(key=key, content_hash=content_hash)
 
 
 def _page_size(wanted: int) -> int:

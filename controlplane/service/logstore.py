@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Stream = Literal["out", "err"]
 SEGMENT_BYTES = 2 << 20
 READ_BYTES = 64 << 10
+REMEMBERED_ENDS = 10_000
+"""Ends of so many streams are kept in memory; others are read from the disk again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,8 @@ class LogStore:
         if known is None:
             segments = self._segments(which)
             known = segments[-1][0] + segments[-1][2] if segments else 0
-            self._ends[which] = known
+            if known:
+                self._ends[which] = known
         return known
 
     def append(self, which: StreamId, offset: int, data: bytes) -> int:
@@ -95,8 +98,10 @@ class LogStore:
                 kept -= size
         with path.open("ab") as file:
             file.write(data)
+        if len(self._ends) > REMEMBERED_ENDS:
+            self._ends.clear()
         self._ends[which] = offset + len(data)
-        return self._ends[which]
+        return offset + len(data)
 
     def read(self, which: StreamId, offset: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
         """Bytes from an offset on, or from the first kept one after it, and where they begin."""
@@ -127,8 +132,3 @@ class LogStore:
                 rank=rank,
                 stream="out" if stream == "out" else "err",
             )
-
-    def forget(self, job_id: int) -> None:
-        """Keep no positions of a job in memory; its output stays."""
-        for which in [w for w in self._ends if w.job_id == job_id]:
-            del self._ends[which]
