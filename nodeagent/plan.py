@@ -77,6 +77,8 @@ class StepPlan:
     """Size of one segment of an output stream, in bytes."""
     log_cap_bytes: int = 64 << 20
     """Bytes of each output stream kept on the node; the oldest segments go first."""
+    ranks_per_worker: int = 1
+    """Ranks that each worker stands for: more than one where a launcher starts its own (MPI)."""
     job: dict[str, Any] = field(default_factory=dict)
     """Labels for people who look at the folder: job, attempt, owner."""
 

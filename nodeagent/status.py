@@ -72,6 +72,23 @@ def _with(status: LeaseStatus, rank: int, **changes: Any) -> LeaseStatus:
     return replace(status, workers=workers)
 
 
+def expanded(status: LeaseStatus, ranks_per_worker: int) -> LeaseStatus:
+    """The status with a worker for each rank that a worker stands for.
+
+    They share their process and its end; the output comes through the first.
+    """
+    if ranks_per_worker == 1:
+        return status
+    workers = []
+    for first in status.workers:
+        silent = replace(first, stdout_bytes=0, stderr_bytes=0)
+        workers.append(first)
+        workers += [
+            replace(silent, rank=first.rank + i, local_rank=i) for i in range(1, ranks_per_worker)
+        ]
+    return replace(status, workers=tuple(workers))
+
+
 class StatusReader:
     """Reads one lease's facts, each once."""
 
@@ -85,6 +102,7 @@ class StatusReader:
             phase=LeasePhase.STARTING,
             workers=tuple(WorkerStatus(rank=w.rank, local_rank=w.local_rank) for w in plan.workers),
         )
+        self._ranks_per_worker = plan.ranks_per_worker
         self._offset = 0
         self._ticks: dict[int, int] = {}
         self._supervised = False
@@ -92,6 +110,10 @@ class StatusReader:
 
     def read(self) -> LeaseStatus:
         """The status by now. A line that is not whole yet is read the next time."""
+        self._read()
+        return expanded(self._status, self._ranks_per_worker)
+
+    def _read(self) -> LeaseStatus:
         if self._status.phase is LeasePhase.ENDED:
             return self._status
         try:

@@ -17,6 +17,7 @@ between SIGTERM and SIGKILL; `OMPI_MCA_odls_base_sigkill_timeout` changes that.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,8 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
         cpu_ids=cores,
         hostname=own_hostname(launch, node),
     )
-    return step(launch, node, (worker,), scopes={} if several else None)
+    plan = step(launch, node, (worker,), scopes={} if several else None)
+    return replace(plan, ranks_per_worker=launch.here.workers)
 
 
 def host_names(launch: Launch) -> tuple[str, ...]:

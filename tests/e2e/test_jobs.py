@@ -53,6 +53,16 @@ def test_torchrun_trains_across_two_nodes(two: Cluster) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_mpi_starts_several_ranks_on_each_node_without_ssh(two: Cluster) -> None:
+    document = {"launcher": "mpi", "command": ["sh", "-c", "echo rank $OMPI_COMM_WORLD_RANK"]}
+    name = two.submit({**document, "workers": 4, "workers_per_node": 2})
+    job = two.ended(name)
+    assert job.exit_code == 0, job.reason
+    said = sorted(line.split("rank ")[-1] for line in two.output(name).decode().splitlines())
+    assert said == ["0", "1", "2", "3"]
+    assert [w.rank for w in job.attempts[-1].workers] == [0, 1, 2, 3]
+
+
 def test_a_rank_that_dies_ends_the_gang_and_is_named(two: Cluster) -> None:
     script = "trap '' TERM; echo about to go >&2; sleep 60 & wait"
     name = two.submit({"command": ["sh", "-c", script], **PAIR})
