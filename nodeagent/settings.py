@@ -18,6 +18,12 @@ class Settings:
         Path("/var/lib/nodeagent"),
         help="folder for identity, leases and jobs' files; made if missing, for its owner alone",
     )
+    runtime_dir: Path | None = setting(
+        None,
+        help="folder for what holds until the next boot: the control files of leases; best on a"
+        " tmpfs. Not set: `run` in state_dir",
+        example="/run/nodeagent",
+    )
     server: str = setting(
         "127.0.0.1:7600", help="address of the control plane: host:port or unix:PATH"
     )

@@ -17,11 +17,12 @@ from controlplane.model.lease import (
     WorkerState,
     WorkerStatus,
 )
-from nodeagent.plan import StepPlan
 from nodeagent.supervision import processes, record, sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nodeagent.plan import StepPlan
 
 APPEAR_S = 10.0
 """A supervisor that has not shown itself for so long was never started."""
@@ -92,10 +93,9 @@ def expanded(status: LeaseStatus, ranks_per_worker: int) -> LeaseStatus:
 class StatusReader:
     """Reads one lease's facts, each once."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: the lease's; its `plan.json` is there. OSError or ValueError when it is not."""
+    def __init__(self, folder: Path, plan: StepPlan) -> None:
+        """`folder`: the lease's, with its supervisor's word; `plan`: what that was told."""
         self._folder = folder
-        plan = StepPlan.from_json((folder / record.PLAN).read_text())
         self._status = LeaseStatus(
             lease_id=plan.lease_id,
             token=plan.token,
@@ -145,7 +145,7 @@ class StatusReader:
             return status
         if not self._supervised and time.monotonic() - self._since < APPEAR_S:
             return status
-        fd = os.open(self._folder / record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._folder / record.PLAN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

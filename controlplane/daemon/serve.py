@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import signal
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
 from controlplane.engine import schedule, upkeep
+from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
@@ -29,8 +27,6 @@ from controlplane.service.hub import Hub
 from controlplane.service.logstore import LogStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from controlplane.daemon.settings import Settings
     from controlplane.registry.draft import Draft
 
@@ -51,7 +47,7 @@ async def serve(settings: Settings) -> None:
     check(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with alone(settings):
+    with alone(settings.state_dir, "control plane"):
         revision = upgrade(settings.database)
         clock = SystemClock()
         registry = Registry(SqlStore(settings.database), clock.now_us)
@@ -167,20 +163,3 @@ def check(settings: Settings) -> None:
         )
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise WrongState("tls_certificate and tls_key: set both or neither")
-
-
-@contextmanager
-def alone(settings: Settings) -> Iterator[None]:
-    """Hold the state folder alone: a second daemon on it is refused."""
-    path = settings.state_dir / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WrongState(
-                f"another control plane already runs on {settings.state_dir}"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
