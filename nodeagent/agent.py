@@ -25,7 +25,7 @@ from controlplane.kit.clock import SystemClock
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
-from nodeagent.devices import Devices, open_devices
+from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
 from nodeagent.folders import Folders
 from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
@@ -36,6 +36,7 @@ from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from controlplane.model.node import Device
@@ -82,7 +83,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         simulated_memory_bytes=settings.simulated_memory_mib << 20,
         node_uuid=identity.uuid,
     )
-    found = await _discover(devices)
+    found = await _discover(devices, settings.offered_devices)
     facts = _facts(settings, facts_of_host, address, found)
     box = [facts]
     nudges = _nudges(folders.nudges)
@@ -180,9 +181,10 @@ def _address(server: str) -> str:
         ) from error
 
 
-async def _discover(devices: Devices) -> tuple[Device, ...]:
-    found = asyncio.to_thread(devices.discover)
-    return await asyncio.wait_for(found, DISCOVER_DEADLINE_S)
+async def _discover(devices: Devices, offered: Sequence[str]) -> tuple[Device, ...]:
+    looking = asyncio.to_thread(devices.discover)
+    found = await asyncio.wait_for(looking, DISCOVER_DEADLINE_S)
+    return choose(found, offered)
 
 
 def _facts(
@@ -283,9 +285,12 @@ async def _rediscover(
     while True:
         await asyncio.sleep(settings.discover_period_s)
         try:
-            found = await _discover(devices)
+            found = await _discover(devices, settings.offered_devices)
         except TimeoutError:
             log.error("the devices' driver does not answer")
+            continue
+        except DevicesUnavailable as error:
+            log.error("%s", error)
             continue
         if found != box[0].devices:
             log.warning("devices have changed", extra={"devices": len(found)})

@@ -49,6 +49,9 @@ class Settings:
         choices=("auto", "nvml", "cpu", "simulated"),
         help="where devices come from; auto: NVML where its library is, else none",
     )
+    offered_devices: tuple[str, ...] = setting(
+        (), help="which devices are offered to jobs, by id or index; empty: all that are found"
+    )
     simulated_count: int = setting(
         0, minimum=0, maximum=64, help="with simulated: how many devices"
     )
