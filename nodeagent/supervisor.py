@@ -206,8 +206,10 @@ class Supervisor:
         self._unlisten(helper.pipe)
         if said:
             self._happens(core.Failed(said.decode(errors="replace")))
-        elif self._plan.rendezvous is not None and helper.pid == min(self._helpers):
+        elif helper.serves:
             self._happens(core.Failed(f"{helper.name} ended"))
+        elif self._state.phase is core.Phase.PREPARING:  # It was killed before it could say why.
+            self._happens(core.Failed(f"the wait for {helper.name} ended"))
 
     # Workers
 
