@@ -47,7 +47,7 @@ def supervise(folder: str, boot_id: str) -> NoReturn:
             _held(folder, boot_id)
         code = 0
     except BaseException:
-        with open("supervisor.log", "a") as log:
+        with open(os.path.join(folder, "supervisor.log"), "a") as log:
             traceback.print_exc(file=log)
     finally:
         os._exit(code)
