@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from controlplane.model.lease import LeasePhase, LeaseStatus
 from nodeagent import status, streams
 from nodeagent.plan import StepPlan, WorkerPlan
-from nodeagent.supervision import kernel, processes, record
+from nodeagent.supervision import kernel, processes, record, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 WITHIN_S = 20.0
 _PAUSE_S = 0.005
-_SUPERVISE = "import sys; from nodeagent.supervisor import supervise; supervise(*sys.argv[1:])"
+_SUPERVISE = """import os, sys
+from nodeagent.supervisor import supervise
+{before}
+supervise(*sys.argv[1:])
+"""
 
 
 T = TypeVar("T")
@@ -84,6 +88,7 @@ class Lease:
         """What agent and supervisor share: plan, status, lock, orders."""
         self.output = self.control
         """What the workers print."""
+        self._spawned = False
         self.control.mkdir(parents=True, mode=0o700)
         text = plan.to_json() if isinstance(plan, StepPlan) else plan
         (self.control / record.PLAN).write_text(text)
@@ -109,13 +114,18 @@ class Lease:
 
     def spawn(self, spawner: Spawner) -> Lease:
         """Have a supervisor started."""
+        self._spawned = True
         spawner.spawn(self.control)
         return self
 
-    def supervise(self, within_s: float = WITHIN_S) -> int:
-        """Be supervised in a process of the test's own until that ends; its exit code."""
-        command = [sys.executable, "-c", _SUPERVISE, str(self.control), kernel.boot_id()]
-        return subprocess.run(command, timeout=within_s, check=False).returncode
+    def supervise(self, *prefix: str, before: str = "") -> int:
+        """Have it supervised by a process of the test's own until that ends; its exit code.
+
+        `prefix` goes before the command, and `before` are lines of Python that it runs first.
+        """
+        code = _SUPERVISE.format(before=before)
+        command = [*prefix, sys.executable, "-c", code, str(self.control), kernel.boot_id()]
+        return subprocess.run(command, timeout=WITHIN_S, check=False).returncode
 
     def reader(self) -> status.StatusReader:
         """Reads what happened, as the agent does."""
@@ -132,6 +142,17 @@ class Lease:
     def ended(self, within_s: float = WITHIN_S) -> LeaseStatus:
         """The status once all is over."""
         return self._at(LeasePhase.ENDED, within_s)
+
+    def send(self, data: bytes) -> bool:
+        """Send bytes where orders are heard; whether somebody listens."""
+        sender = sockets.datagram_socket()
+        try:
+            sockets.send_to(sender, str(self.control / record.CONTROL), data)
+        except OSError:
+            return False
+        finally:
+            sender.close()
+        return True
 
     def _at(self, phase: LeasePhase, within_s: float = WITHIN_S) -> LeaseStatus:
         reader = self.reader()
@@ -197,13 +218,14 @@ class Lease:
 
     def close(self) -> None:
         """End whatever still runs of it."""
+        if self._spawned:
+            until(self.told, "a supervisor to show itself")
         if not self.held():
             return
-        if self.written_down():
+        self.stop(0)
+        try:
+            until(lambda: not self.held(), "the supervisor to end")
+        except AssertionError:
             pid = self.supervisor()
-            self.stop(0)
-            with contextlib.suppress(AssertionError):
-                until(lambda: not self.held(), "the supervisor to end")
-                return
             processes.signal_all([*processes.descendants(pid), pid], signal.SIGKILL)
-        until(lambda: not self.held(), "the supervisor to end")
+            raise
