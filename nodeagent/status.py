@@ -153,7 +153,7 @@ class StatusReader:
         else:
             status = self.read()  # it may have said its last word meanwhile
             if status.phase is not LeasePhase.ENDED:
-                self._end_orphans(status)
+                self._end_orphans()
                 words = "its supervisor was lost, and the workers that it had started were ended"
                 recorder = record.Recorder(str(self._folder / record.STATUS), status.lease_id)
                 recorder.tell("ended", end=LeaseEnd.SUPERVISOR_LOST.value, message=words)
@@ -163,13 +163,16 @@ class StatusReader:
         finally:
             os.close(fd)
 
-    def _end_orphans(self, status: LeaseStatus) -> None:
-        groups = {w.pid for w in status.workers if w.pid}
-        for process in processes.everything():
+    def _end_orphans(self) -> None:
+        groups = set()
+        for pid, ticks in self._ticks.items():
             # A group's number is taken while the group has members, so it cannot be another's,
             # unless its first process is: then the time of its start tells.
-            known = self._ticks.get(process.pid)
-            if process.group in groups and known in (None, process.ticks):
+            first = processes.look(pid)
+            if first is None or first.ticks == ticks:
+                groups.add(pid)
+        for process in processes.everything():
+            if process.group in groups:
                 below = processes.descendants(process.pid)
                 processes.signal_all([*below, process.pid], signal.SIGKILL)
 

@@ -48,7 +48,7 @@ def supervise(folder: str, boot_id: str) -> NoReturn:
             _held(folder, plan, boot_id)
         code = 0
     except BaseException:
-        with open("supervisor.log", "a") as log:
+        with open(os.path.join(folder, "supervisor.log"), "a") as log:
             traceback.print_exc(file=log)
     finally:
         os._exit(code)
@@ -206,8 +206,10 @@ class Supervisor:
         self._unlisten(helper.pipe)
         if said:
             self._happens(core.Failed(said.decode(errors="replace")))
-        elif self._plan.rendezvous is not None and helper.pid == min(self._helpers):
+        elif helper.serves:
             self._happens(core.Failed(f"{helper.name} ended"))
+        elif self._state.phase is core.Phase.PREPARING:  # It was killed before it could say why.
+            self._happens(core.Failed(f"the wait for {helper.name} ended"))
 
     # Workers
 
