@@ -25,6 +25,7 @@ class Spawner:
         self._boot_id = kernel.boot_id()
         self._supervisors: set[int] = set()
         self._orphaned = False
+        os.chdir("/")
         kernel.become_subreaper()
         signal.signal(signal.SIGCHLD, lambda *_: self._reap())
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -40,7 +41,7 @@ class Spawner:
                 self._fork(os.fsdecode(folder))
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
         self._reap()
-        while self._supervisors:
+        while self._supervisors or self._orphaned:
             signal.sigwaitinfo((signal.SIGCHLD,))
             self._reap()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 CLOSE_S = 0.5
 """A spawner without supervisors is gone by then; another one stays as long as it has some."""
+_PAUSE_S = 0.01
 
 
 class Spawner:
@@ -23,52 +24,70 @@ class Spawner:
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
+        """Process id of the spawner; 0 when there is none."""
+        self._pipe = -1
 
     def start(self) -> None:
         """Start the spawner, unless it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._runs():
             return
-        if self._process is not None:
+        if self._pipe >= 0:
             log.warning("the spawner died; supervisors live on, and a new one is started")
-            self._close_pipe(self._process)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nodeagent.spawner"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
+            self._hang_up()
+        words, self._pipe = os.pipe()
+        try:
+            # Not by `subprocess`, which minds a child that outlives us: this one may.
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "nodeagent.spawner"],
+                os.environ,
+                file_actions=(
+                    (os.POSIX_SPAWN_DUP2, words, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                ),
+                setsid=True,
+                setsigmask=(),
+            )
+        finally:
+            os.close(words)
 
     def spawn(self, folder: Path) -> None:
         """Have a supervisor started for the lease in `folder`. OSError when no spawner can be
         started."""
         line = os.fsencode(folder.absolute()) + b"\n"
         self.start()
-        assert self._process is not None
         try:
             self._write(line)
         except BrokenPipeError:
-            self._process.wait(CLOSE_S)
+            self._gone_within(CLOSE_S)
             self.start()
             self._write(line)
 
-    def _write(self, line: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        # A line is shorter than PIPE_BUF, so that it is written whole.
-        os.write(self._process.stdin.fileno(), line)
-
     def close(self) -> None:
         """Ask for no more supervisors; those there are live on, and the spawner with them."""
-        if self._process is not None:
-            self._close_pipe(self._process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(CLOSE_S)
-            self._process = None
+        if self._pipe >= 0:
+            self._hang_up()
+            self._gone_within(CLOSE_S)
+            self.pid = 0
 
-    @staticmethod
-    def _close_pipe(process: subprocess.Popen[bytes]) -> None:
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+    def _write(self, line: bytes) -> None:
+        # A line is shorter than PIPE_BUF, so that it is written whole.
+        os.write(self._pipe, line)
+
+    def _runs(self) -> bool:
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                    return True
+            self.pid = 0
+        return False
+
+    def _gone_within(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._runs() and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+
+    def _hang_up(self) -> None:
+        os.close(self._pipe)
+        self._pipe = -1

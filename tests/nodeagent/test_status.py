@@ -206,13 +206,6 @@ def test_nothing_is_known_of_a_supervisor_that_wrote_nothing(lease: Lease) -> No
     assert reader.read() == FRESH
 
 
-def test_a_folder_without_a_plan_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Expecting value"):
-        Lease(tmp_path, "no plan").reader()
-    with pytest.raises(FileNotFoundError):
-        status.StatusReader(tmp_path)
-
-
 def test_a_later_reader_comes_to_the_same_status(lease: Lease) -> None:
     first = lease.reader()
     for fact in (SUPERVISING, started(0), started(1), exited(1, signal=15), exited(0), ENDED):

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from controlplane.model.lease import LeasePhase, LeaseStatus
@@ -83,14 +84,16 @@ class Lease:
 
     def __init__(self, root: Path, plan: StepPlan | str) -> None:
         """Make it below `root`, with a plan, or with words in a plan's place."""
-        number = plan.lease_id if isinstance(plan, StepPlan) else 7
-        self.control = root / str(number)
+        made = plan if isinstance(plan, StepPlan) else step()
+        self.control = root / "control" / str(made.lease_id)
         """What agent and supervisor share: plan, status, lock, orders."""
-        self.output = self.control
+        self.output = root / "data" / str(made.lease_id)
         """What the workers print."""
         self._spawned = False
-        self.control.mkdir(parents=True, mode=0o700)
-        text = plan.to_json() if isinstance(plan, StepPlan) else plan
+        self.plan = replace(made, output_dir=str(self.output))
+        for folder in (self.control, self.output):
+            folder.mkdir(parents=True, mode=0o700)
+        text = self.plan.to_json() if isinstance(plan, StepPlan) else plan
         (self.control / record.PLAN).write_text(text)
 
     # The supervisor's side, for tests that have none
@@ -103,7 +106,7 @@ class Lease:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lease as its supervisor does."""
-        fd = os.open(self.control / record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.control / record.PLAN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
@@ -129,7 +132,7 @@ class Lease:
 
     def reader(self) -> status.StatusReader:
         """Reads what happened, as the agent does."""
-        return status.StatusReader(self.control)
+        return status.StatusReader(self.control, self.plan)
 
     def stop(self, grace_ms: int, why: str = "ordered") -> bool:
         """Order the end."""
