@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class Stage:
                 part.replace(archive)
             finally:
                 part.unlink(missing_ok=True)
-        await asyncio.to_thread(unpack, archive, into)
+        await _unpack(archive, into)
 
     def context(self, launch: Launch, folder: Path, lease_id: int, token: int) -> NodeContext:
         """What a launcher may know. LaunchError when a folder cannot be made or a port is taken."""
@@ -83,3 +84,17 @@ class Stage:
     def finish(self, plan: StepPlan) -> StepPlan:
         """A launcher's plan with this node's limits."""
         return replace(plan, log_cap_bytes=self.log_cap_bytes)
+
+
+async def _unpack(archive: Path, into: Path) -> None:
+    """Unpack in a thread. When cancelled, it has stopped writing: the folder may go."""
+    unwanted = threading.Event()
+    work = asyncio.ensure_future(
+        asyncio.to_thread(unpack, archive, into, wanted=lambda: not unwanted.is_set())
+    )
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        unwanted.set()
+        await asyncio.gather(work, return_exceptions=True)
+        raise
