@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.v1 import job_pb2
+from controlplane.v1 import job_pb2, lease_pb2
 from tests.support.cluster import BIN, Cluster, alive, cluster, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -23,6 +23,7 @@ STUBBORN = ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"]
 MARGIN_S = 2.0
 """A cancelled job is over within its grace period and this."""
 NOTHING = "jobs/1000000"
+ENDED, NEVER_STARTED = lease_pb2.WORKER_STATE_ENDED, lease_pb2.WORKER_STATE_LOST
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,9 @@ def test_a_gang_that_waits_for_the_rendezvous_of_a_node_that_does_not_answer(two
         until(lambda: not processes(two), "the supervisor to give up", MARGIN_S)
     job = over(two, name, time.monotonic(), grace_s=0)
     attempt_by_admin(job)
-    assert not any(w.pid for w in last(job).workers if w.node_display_name == other)
+    (there,) = (w for w in last(job).workers if w.node_display_name == other)
+    assert there.pid == 0
+    assert there.state == NEVER_STARTED
 
 
 def test_a_gang_on_a_node_that_never_answers_again_is_over_with_that_nodes_lease(
@@ -245,6 +248,20 @@ def test_a_gang_on_a_node_that_never_answers_again_is_over_with_that_nodes_lease
             job = over(made, name, began, grace_s=2 + 1 + 1)  # looked at once in a second
             attempt_by_admin(job)
             assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize("launcher", ["command", "horovod"])
+def test_a_gang_at_any_moment_of_its_start(two: Cluster, launcher: str) -> None:
+    document = {"launcher": launcher, "command": ["sleep", "600"], "grace_period": "1s", **PAIR}
+    for pause_ms in range(0, 60, 3):
+        name = two.submit(document)
+        time.sleep(pause_ms / 1000)  # waits for nothing: this is the moment that is tried
+        two.client.cancel([name])
+        job = over(two, name, time.monotonic())
+        by_admin(job)
+        for attempt in job.attempts:
+            assert attempt.state == job_pb2.ATTEMPT_STATE_CANCELLED
+            assert {w.state for w in attempt.workers} <= {ENDED, NEVER_STARTED}
 
 
 # --- while it runs, and after ---------------------------------------------------------------------
