@@ -167,6 +167,8 @@ class Leases:
             self._spawn(held, launch)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
+        except LaunchError as error:
+            self._failed(held, str(error))
         except Exception as error:
             log.warning("a lease could not be staged", extra={"lease": held.key.lease_id})
             self._failed(held, f"its working directory could not be fetched: {error}")

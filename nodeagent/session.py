@@ -146,13 +146,19 @@ class Session:
     def _obey(self, answer: pb.SynchronizeResponse, sent_us: int) -> None:
         if answer.superseded or answer.resend_facts:
             return
+        deadline_us = sent_us + from_duration(answer.lease_duration)
+        if deadline_us <= self._clock.boot_us():
+            # It was held up for longer than the lease that it grants: by now all that it orders may
+            # have been given to others, and a supervisor started for it would find the next lease.
+            log.warning("an answer came too late, and is not obeyed")
+            return
         if not self._identity.obey(answer.epoch):
             log.error("a stale control plane gave orders", extra={"epoch": answer.epoch})
             return
         if not self.connected.is_set():
             self.connected.set()
             log.info("joined the control plane", extra={"epoch": answer.epoch})
-        self._renew(sent_us + from_duration(answer.lease_duration))
+        self._renew(deadline_us)
         self._generation = answer.generation
         orders = [order_value(order) for order in answer.leases]
         known, stopping = self._leases.known(), self._leases.stopping()

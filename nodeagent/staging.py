@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,11 +51,14 @@ class Stage:
                         seen.update(piece)
                         file.write(piece)
                 if seen.hexdigest() != sha256:
-                    raise LaunchError(f"what came has another SHA-256: {seen.hexdigest()}")
+                    raise LaunchError(
+                        "its working directory could not be fetched: what came has another SHA-256,"
+                        f" {seen.hexdigest()}"
+                    )
                 part.replace(archive)
             finally:
                 part.unlink(missing_ok=True)
-        await asyncio.to_thread(unpack, archive, data / WORK)
+        await _unpack(archive, data / WORK)
 
     def context(self, launch: Launch, key: LeaseKey, data: Path) -> NodeContext:
         """What a launcher may know. LaunchError when a folder is missing or a port is taken.
@@ -92,3 +96,21 @@ class Stage:
     def finish(self, plan: StepPlan, data: Path) -> StepPlan:
         """A launcher's plan with this node's limits, and its output under `data`."""
         return replace(plan, log_cap_bytes=self.log_cap_bytes, output_dir=str(data))
+
+
+async def _unpack(archive: Path, into: Path) -> None:
+    """Unpack in a thread. When cancelled, it has stopped writing: the folder may go."""
+    unwanted = threading.Event()
+
+    def work() -> None:
+        # An archive is not compressed: what it holds is no larger than itself.
+        limit = archive.stat().st_size
+        unpack(archive, into, limit_bytes=limit, wanted=lambda: not unwanted.is_set())
+
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        unwanted.set()
+        await asyncio.gather(working, return_exceptions=True)
+        raise

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SIZE_LIMIT_BYTES: Final = 256 * 2**20
 """An archive's content may have so many bytes unless the caller says otherwise."""
@@ -85,10 +85,17 @@ def pack(
     return Packed(sha256=digest.sha256(), size_bytes=digest.size_bytes, entries=len(entries))
 
 
-def unpack(archive: Path, into: Path, *, limit_bytes: int = SIZE_LIMIT_BYTES) -> None:
+def unpack(
+    archive: Path,
+    into: Path,
+    *,
+    limit_bytes: int = SIZE_LIMIT_BYTES,
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
     """Unpack an archive into a new folder; raise `ArchiveFault` for what `pack` never writes.
 
-    `into` must not exist yet. After a fault it may hold a part; the caller removes it.
+    `into` must not exist yet. After a fault it may hold a part; the caller removes it. `wanted`:
+    asked all the while; once it says no, that is a fault too.
     """
     links: list[tuple[Path, str]] = []
     left, entries = limit_bytes, 0
@@ -96,6 +103,7 @@ def unpack(archive: Path, into: Path, *, limit_bytes: int = SIZE_LIMIT_BYTES) ->
     try:
         with tarfile.open(archive, mode="r:") as tar:
             for member in tar:
+                _check_wanted(archive, wanted)
                 entries += 1
                 left -= member.size
                 if left < 0 or entries > ENTRIES_LIMIT:
@@ -107,7 +115,7 @@ def unpack(archive: Path, into: Path, *, limit_bytes: int = SIZE_LIMIT_BYTES) ->
                 if member.issym():
                     links.append((target, member.linkname))
                 else:
-                    _extract(tar, member, target)
+                    _extract(tar, member, target, lambda: _check_wanted(archive, wanted))
         # Links come last, so that nothing above could be written through one.
         _link(into, links)
     except (tarfile.TarError, EOFError) as error:
@@ -202,8 +210,15 @@ def _add(tar: tarfile.TarFile, entry: _Entry, root: str) -> None:
         raise ArchiveFault(f"{entry.path} can't be read: {why}") from error
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """Make one folder or file; anything else is a fault."""
+def _check_wanted(archive: Path, wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise ArchiveFault(f"{archive.name} is not wanted any more")
+
+
+def _extract(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, go_on: Callable[[], None]
+) -> None:
+    """Make one folder or file; anything else is a fault. `go_on`: raises when nobody waits."""
     if member.isdir():
         target.mkdir(mode=0o755)
         return
@@ -215,6 +230,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> Non
     with content, open(os.open(target, flags, mode), "wb") as file:
         while part := content.read(_PART_BYTES):
             file.write(part)
+            go_on()
 
 
 def _link(into: Path, links: Sequence[tuple[Path, str]]) -> None:

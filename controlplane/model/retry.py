@@ -32,6 +32,9 @@ def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
     if attempt.state is AttemptState.SUCCEEDED:
         return Verdict(task=replace(task, state=JobState.SUCCEEDED), reason=told)
     if job.cancelled_by or attempt.state is AttemptState.CANCELLED:
+        if attempt.state is not AttemptState.CANCELLED:
+            # It was on its way to another end when somebody cancelled it: both are told.
+            told = f"cancelled by {job.cancelled_by}; before that, {told}"
         return Verdict(task=replace(task, state=JobState.CANCELLED), reason=told)
     kind = cause.kind if cause is not None else CauseKind.APPLICATION
     if kind is CauseKind.APPLICATION:

@@ -112,6 +112,10 @@ def close(draft: Draft, attempt: Attempt) -> None:
     ends = [w.ended_us for w in attempt.workers if w.ended_us is not None]
     attempt = replace(
         attempt.after(AttemptEvent.END),
+        workers=tuple(
+            w if w.state is WorkerState.ENDED else replace(w, state=WorkerState.LOST)
+            for w in attempt.workers
+        ),
         ended_us=max(ends, default=draft.now_us),
         stopped_us=attempt.stopped_us or min(ends, default=draft.now_us),
     )

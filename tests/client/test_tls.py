@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,36 +12,13 @@ import pytest
 
 from controlplane.client import Client, Unreachable
 from tests.cli.fake_server import FakeServer, World
+from tests.support.tls import certificate
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 
 
 # By number: a name may stand for several addresses, and gRPC tells only of the last one's fault.
 HERE, ELSEWHERE = "IP:127.0.0.1", "DNS:elsewhere"
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for an address or a name that signs itself, and its key."""
-    made, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *(
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                f"/CN={name}",
-                "-addext",
-                f"subjectAltName={name}",
-            ),
-            *("-keyout", str(key), "-out", str(made)),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )
-    return made, key
 
 
 @contextmanager

@@ -221,3 +221,22 @@ def test_a_node_cut_off_ends_its_workers_and_the_job_runs_elsewhere(tmp_path: Pa
             assert job.attempts[1].workers[0].node_display_name == "b"
         finally:
             os.kill(one.agents["a"].pid, signal.SIGCONT)
+
+
+def test_an_order_that_arrives_after_it_was_taken_back_starts_nothing(tmp_path: Path) -> None:
+    serve = {"node-lease-s": "2", "node-lease-margin-s": "1", "hold-s": "0.5"}
+    with cluster(tmp_path, "a", serve=serve) as one:
+        script = f"echo $CC_ATTEMPT >> {tmp_path}/ran"
+        os.kill(one.agents["a"].pid, signal.SIGSTOP)
+        try:
+            name = one.submit({"command": ["sh", "-c", script]})
+            lost = [job_pb2.ATTEMPT_STATE_NODE_LOST]
+            until(lambda: [a.state for a in one.client.get(name).attempts] == lost, "it to be lost")
+        finally:
+            os.kill(one.agents["a"].pid, signal.SIGCONT)
+        job = one.ended(name)
+        assert job.exit_code == 0
+        assert len(job.attempts) == 2
+        assert (tmp_path / "ran").read_text() == "2\n"
+        gone = job.attempts[0].leases[0].lease_id
+        assert not list(tmp_path.glob(f"a/**/leases/{gone}.*"))

@@ -215,3 +215,16 @@ def test_no_set_user_id_bit_comes_out(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(tar_of((info, b"x")))
     unpack(tmp_path / "archive", tmp_path / "b")
     assert (tmp_path / "b" / "a").stat().st_mode & 0o7022 == 0
+
+
+def test_unpacking_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.mkdir()
+    (large / "a").write_bytes(bytes(8 << 20))
+    (large / "b").touch()
+    (tmp_path / "x.tar").write_bytes(packed(large)[1])
+    answers = iter([True, True, True, False])
+    with pytest.raises(ArchiveFault, match=r"x\.tar is not wanted any more"):
+        unpack(tmp_path / "x.tar", tmp_path / "out", wanted=lambda: next(answers))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+    assert (tmp_path / "out" / "a").stat().st_size == 3 << 20

@@ -1,0 +1,54 @@
+"""Fetching a job's folder: what is cut off leaves nothing that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controlplane.kit.archive import pack
+from nodeagent.folders import Folders
+from nodeagent.staging import Stage
+from tests.support.launches import members, node
+
+FILES = 5_000
+
+
+async def never(_sha256: str) -> AsyncIterator[bytes]:
+    raise AssertionError("it is there already")
+    yield b""
+
+
+def stage(folder: Path) -> Stage:
+    return Stage(
+        base=node(members([1])),
+        folders=Folders(state=folder, runtime=folder / "run"),
+        log_cap_bytes=1 << 20,
+        download=never,
+    )
+
+
+def test_an_unpacking_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "work"
+    source.mkdir()
+    for number in range(FILES):
+        (source / str(number)).touch()
+    (tmp_path / "blobs").mkdir()
+    with (tmp_path / "blobs" / "sha").open("wb") as file:
+        pack(source, file)
+
+    async def cut_off() -> int:
+        fetching = asyncio.create_task(stage(tmp_path).fetch("sha", tmp_path))
+        # A thread's doing, which tells nobody.
+        while not (into.exists() and any(into.iterdir())):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        return len(list(into.iterdir()))
+
+    there = asyncio.run(cut_off())  # it waits for threads that still run
+    assert 0 < there < FILES
+    assert len(list(into.iterdir())) == there
