@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
+from controlplane.daemon import starting
 from controlplane.engine import schedule, upkeep
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
-from controlplane.model.errors import WrongState
 from controlplane.model.job import JobState
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
@@ -29,8 +27,6 @@ from controlplane.service.hub import Hub
 from controlplane.service.logstore import LogStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from controlplane.daemon.settings import Settings
     from controlplane.registry.draft import Draft
 
@@ -48,14 +44,20 @@ STOP_GRACE_S = 2.0
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. WrongState when it cannot start, with the reason."""
-    check(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with alone(settings):
-        revision = upgrade(settings.database)
+    os.umask(0o077)
+    starting.make_state_dir(settings.state_dir)
+    with starting.alone(settings.state_dir):
+        anybody = starting.check_tokens(settings.tokens)
+        starting.check_tls(settings.tls_certificate, settings.tls_key)
+        starting.check_listen(settings.listen)
         clock = SystemClock()
-        registry = Registry(SqlStore(settings.database), clock.now_us)
-        registry.start()
+        with starting.told_of_database(settings):
+            revision = upgrade(settings.database)
+            registry = Registry(SqlStore(settings.database), clock.now_us)
+            registry.start()
+        if not anybody:
+            log.warning("nobody has a token yet: `controlplane init` makes the first two")
         try:
             await _serve(settings, registry, clock, revision)
         finally:
@@ -151,36 +153,3 @@ def concerns_scheduler(draft: Draft) -> bool:
     ):
         return True
     return any(x is not None and x.removed_us is not None for x in draft.leases.changed.values())
-
-
-def check(settings: Settings) -> None:
-    """WrongState for settings that contradict each other."""
-    if settings.hold_s >= settings.node_lease_s:
-        raise WrongState(
-            f"hold_s: {settings.hold_s} must be below node_lease_s ({settings.node_lease_s}),"
-            " or every node would fall silent"
-        )
-    if settings.default_priority_class not in settings.priority_classes:
-        raise WrongState(
-            f"default_priority_class: {settings.default_priority_class!r}"
-            " is not in priority_classes"
-        )
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise WrongState("tls_certificate and tls_key: set both or neither")
-
-
-@contextmanager
-def alone(settings: Settings) -> Iterator[None]:
-    """Hold the state folder alone: a second daemon on it is refused."""
-    path = settings.state_dir / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WrongState(
-                f"another control plane already runs on {settings.state_dir}"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
