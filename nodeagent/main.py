@@ -44,13 +44,19 @@ def run(config: Path | None, flags: dict[str, Any]) -> None:
 
     Workers run on when the agent ends; the next agent on the same state folder adopts them.
     """
-    from nodeagent import agent
+    from nodeagent import agent, starting
     from nodeagent.devices import DevicesUnavailable
 
     loaded = _load(config, flags)
     configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
-        asyncio.run(agent.run(loaded.value))
+        with starting.alone(loaded.value.state_dir):
+            starting.check(loaded.value)
+            asyncio.run(agent.run(loaded.value))
+    except starting.CannotStart as error:
+        for fault in error.faults:
+            logging.getLogger(__name__).error("%s", fault)
+        sys.exit(1)
     except (agent.AgentError, DevicesUnavailable, ValueError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)
