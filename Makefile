@@ -41,6 +41,10 @@ horovod-tensorflow: ## make .venv-tensorflow with TensorFlow and Horovod (6 minu
 demo: horovod ## train a real model through a control plane and two agents on this machine
 	@$(BIN)/python tools/demo.py
 
+.PHONY: picture
+picture: horovod ## run the demonstration, and draw what it shows into docs/demo.svg
+	@$(BIN)/python tools/picture.py
+
 .PHONY: check
 check: lint ## the quick loop: lint, types, import rules, fast tests (under 2 minutes)
 	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow"
