@@ -158,12 +158,21 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
     try:
         with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(TokenFile(settings.tokens).add(principal, role) + "\n")
+        _give_to_the_daemon(settings.tokens)
     except FileExistsError:
         raise WrongState(f"{out}: is there already; remove it, or name another file") from None
     except OSError as error:
         with suppress(OSError):
             out.unlink()
         raise WrongState(f"{error.filename or out}: cannot be written: {error.strerror}") from error
+
+
+def _give_to_the_daemon(path: Path) -> None:
+    """A file that root has written belongs to whom its folder belongs to, or the daemon could not
+    read it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 @contextmanager

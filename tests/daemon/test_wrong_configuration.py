@@ -265,3 +265,18 @@ def test_what_the_control_plane_makes_is_its_owners_alone(folder: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_token_that_root_makes_can_be_read_by_the_daemons_own_user(folder: Path) -> None:
+    state = folder / "state"
+    state.mkdir()
+    os.chown(state, 12345, 12345)
+    out = folder / "ada.token"
+    command: list[str | Path] = [BIN / "controlplane", "token", "create", "ada", "--out", out]
+    command += ["--state-dir", state]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    status = (state / "tokens.json").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (12345, 0o600)
+    assert out.stat().st_uid == 0
