@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,10 @@ def test_every_answer_that_is_a_no(
     served.token, served.api_version = None, "v2"
     pages.append(told_error(ccctl, folder, "list"))
     pages.append(told_error(ccctl, folder, "watch", "1"))
+    tls = ("list", "--server", f"https://{os.environ['CCCTL_SERVER']}", "--timeout", "0.2")
+    said = told_error(ccctl, folder, *tls)
+    # gRPC's own lines, which ccctl as a program of its own turns off before gRPC is there.
+    pages.append(re.sub(r"^[IWE]\d{4} .*\n", "", said, flags=re.M))
     monkeypatch.delenv("CCCTL_SERVER")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
