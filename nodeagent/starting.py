@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -103,6 +102,8 @@ def _ca(settings: Settings) -> str | None:
     path = settings.ca_file
     if path is None:
         return None
+    import ssl  # only where TLS is: the agent itself speaks it by gRPC's own library
+
     try:
         path.read_bytes()
         ssl.create_default_context(cafile=path)

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import socket
-import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -84,6 +83,8 @@ def check_tls(certificate: Path | None, key: Path | None) -> None:
     """WrongState when the certificate or its key cannot be used."""
     if certificate is None or key is None:
         return
+    import ssl  # only where TLS is: the daemon itself speaks it by gRPC's own library
+
     for name, path, mark in (
         ("tls_certificate", certificate, b"-----BEGIN CERTIFICATE-----"),
         ("tls_key", key, b"PRIVATE KEY-----"),
