@@ -45,6 +45,10 @@ demo: horovod ## train a real model through a control plane and two agents on th
 picture: horovod ## run the demonstration, and draw what it shows into docs/demo.svg
 	@$(BIN)/python tools/picture.py
 
+.PHONY: serve
+serve: horovod ## serve what `make demo` made, until Ctrl-C; `source .demo/env` points ccctl at it
+	@$(BIN)/python tools/demo.py --serve
+
 .PHONY: check
 check: lint ## the quick loop: lint, types, import rules, fast tests (under 2 minutes)
 	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow"

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 import grpc
 
 from controlplane import __version__
+from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
-from nodeagent.devices import Devices, open_devices
+from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
+from nodeagent.folders import Folders
 from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
@@ -34,6 +36,7 @@ from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from controlplane.model.node import Device
@@ -58,10 +61,20 @@ async def run(settings: Settings) -> None:
     """Serve the node until SIGTERM or SIGINT; workers run on. AgentError when it cannot start."""
     # Workers start in folders below it, and not from ours.
     settings = replace(settings, state_dir=settings.state_dir.absolute())
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folders = Folders(
+        state=settings.state_dir,
+        runtime=(settings.runtime_dir or settings.state_dir / "run").absolute(),
+    )
+    folders.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with alone(folders.state, "agent"):
+        await _run(settings, folders)
+
+
+async def _run(settings: Settings, folders: Folders) -> None:
+    facts_of_host = host.read_host_facts()
+    folders.prepare(facts_of_host.boot_id)
     token = read_token(settings.token_file)
     identity = Identity(settings.state_dir)
-    facts_of_host = host.read_host_facts()
     address = settings.address or _address(settings.server)
     devices = open_devices(
         settings.devices,  # type: ignore[arg-type]  # the settings allow these words only
@@ -70,10 +83,10 @@ async def run(settings: Settings) -> None:
         simulated_memory_bytes=settings.simulated_memory_mib << 20,
         node_uuid=identity.uuid,
     )
-    found = await _discover(devices)
+    found = await _discover(devices, settings.offered_devices)
     facts = _facts(settings, facts_of_host, address, found)
     box = [facts]
-    nudges = _nudges(settings.state_dir / "agent.sock")
+    nudges = _nudges(folders.nudges)
     spawner = Spawner()
     spawner.start()
     stop = asyncio.Event()
@@ -85,19 +98,12 @@ async def run(settings: Settings) -> None:
     try:
         session: Session
         stage = Stage(
-            base=_context(settings, facts_of_host, facts),
-            cache_dir=settings.state_dir / "blobs",
-            jobs_dir=settings.state_dir / "jobs",
+            base=_context(settings, folders, facts_of_host, facts),
+            folders=folders,
             log_cap_bytes=settings.log_cap_mib << 20,
             download=lambda sha256: session.download(sha256),
         )
-        leases = Leases(
-            settings.state_dir / "leases",
-            facts_of_host.boot_id,
-            stage,
-            spawner,
-            lambda: session.changed.set(),
-        )
+        leases = Leases(folders, stage, spawner, lambda: session.changed.set())
         session = Session(
             channel=channel,
             token=token,
@@ -107,7 +113,7 @@ async def run(settings: Settings) -> None:
             facts=lambda: box[0],
             leases=leases,
             clock=SystemClock(),
-            deadline_file=settings.state_dir / "deadline",
+            deadline_file=folders.deadline,
             digest=hashlib.sha256,
             rng=random.Random(),  # jitter, no secret
         )
@@ -175,9 +181,10 @@ def _address(server: str) -> str:
         ) from error
 
 
-async def _discover(devices: Devices) -> tuple[Device, ...]:
-    found = asyncio.to_thread(devices.discover)
-    return await asyncio.wait_for(found, DISCOVER_DEADLINE_S)
+async def _discover(devices: Devices, offered: Sequence[str]) -> tuple[Device, ...]:
+    looking = asyncio.to_thread(devices.discover)
+    found = await asyncio.wait_for(looking, DISCOVER_DEADLINE_S)
+    return choose(found, offered)
 
 
 def _facts(
@@ -201,7 +208,9 @@ def _facts(
     )
 
 
-def _context(settings: Settings, facts: host.HostFacts, offered: NodeFacts) -> NodeContext:
+def _context(
+    settings: Settings, folders: Folders, facts: host.HostFacts, offered: NodeFacts
+) -> NodeContext:
     user = pwd.getpwuid(os.geteuid())
     # Where more cores are offered than there are, several share one.
     cores = {i: facts.cpu_ids[i % len(facts.cpu_ids)] for i in range(offered.cpus)}
@@ -222,8 +231,8 @@ def _context(settings: Settings, facts: host.HostFacts, offered: NodeFacts) -> N
         path=settings.path,
         job_dir="",
         work_dir="",
-        deadline_file=str((settings.state_dir / "deadline").absolute()),
-        notify_socket=str((settings.state_dir / "agent.sock").absolute()),
+        deadline_file=str(folders.deadline),
+        notify_socket=str(folders.nudges),
     )
 
 
@@ -276,9 +285,12 @@ async def _rediscover(
     while True:
         await asyncio.sleep(settings.discover_period_s)
         try:
-            found = await _discover(devices)
+            found = await _discover(devices, settings.offered_devices)
         except TimeoutError:
             log.error("the devices' driver does not answer")
+            continue
+        except DevicesUnavailable as error:
+            log.error("%s", error)
             continue
         if found != box[0].devices:
             log.warning("devices have changed", extra={"devices": len(found)})

@@ -1,13 +1,12 @@
-"""The leases of this node: a folder for each, from which a later agent adopts what runs.
+"""The leases of this node: a control folder for each, from which a later agent adopts what runs.
 
-`lease.json` names the lease, `plan.json` is what its supervisor was told, and the supervisor writes
-the rest.
+Its name tells the lease, `plan.json` is what its supervisor was told, and the supervisor writes the
+rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import shutil
 from dataclasses import dataclass, field, replace
@@ -15,16 +14,21 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from nodeagent import reconcile, status
+from nodeagent.folders import LeaseKey, leases_in
 from nodeagent.launchers import LaunchError, plan_step
+from nodeagent.plan import StepPlan
 from nodeagent.status import StatusReader
+from nodeagent.supervision import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from controlplane.model.launch import Launch
+    from nodeagent.folders import Folders
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
+    from nodeagent.streams import Stream
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +37,15 @@ log = logging.getLogger(__name__)
 class Held:
     """One lease that this node holds."""
 
-    folder: Path | None
-    """None for a lease that was stopped before it was seen."""
+    key: LeaseKey
+    """Names it, and its folders."""
     status: LeaseStatus
     """As last read."""
     reader: StatusReader | None = None
     """Reads its supervisor's word, once there is a supervisor."""
     staging: asyncio.Task[None] | None = None
     """Fetches what it needs."""
-    offsets: dict[tuple[int, str], int] = field(default_factory=dict)
+    offsets: dict[tuple[int, Stream], int] = field(default_factory=dict)
     """Up to where each stream has been handed over."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
@@ -52,44 +56,37 @@ class Leases:
 
     def __init__(
         self,
-        folder: Path,
-        boot_id: str,
+        folders: Folders,
         stage: Stage,
         spawner: Spawner,
         changed: Callable[[], None],
     ) -> None:
         """`changed`: called when something is to be reported."""
-        self._folder, self._boot_id = folder, boot_id
+        self._folders = folders
         self._stage, self._spawner, self._changed = stage, spawner, changed
         self._stopping: dict[int, int] = {}
         self._unheard: dict[int, int] = {}
         self.held: dict[int, Held] = {}
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def adopt(self) -> int:
         """Take over what an earlier agent has left; how many leases."""
-        for folder in sorted(self._folder.iterdir()):
-            try:
-                note = json.loads((folder / "lease.json").read_text())
-                lease_id, token, boot_id = (
-                    int(note["lease_id"]),
-                    int(note["token"]),
-                    note["boot_id"],
-                )
-            except (OSError, ValueError, KeyError, TypeError):
-                shutil.rmtree(folder, ignore_errors=True)  # died while it was made: never reported
-                continue
-            if boot_id != self._boot_id:
-                told = _ended(lease_id, token, LeaseEnd.SUPERVISOR_LOST, "the node was rebooted")
-                self.held[lease_id] = Held(folder=folder, status=told)
-            elif not (folder / "plan.json").exists():
-                words = "the agent was restarted before the start"
-                told = _ended(lease_id, token, LeaseEnd.LAUNCH_FAILED, words)
-                self.held[lease_id] = Held(folder=folder, status=told)
-            else:
-                reader = StatusReader(folder)
-                self.held[lease_id] = Held(folder=folder, status=reader.read(), reader=reader)
+        for key in leases_in(self._folders.control):
+            self.held[key.lease_id] = self._adopted(key)
+        for key in leases_in(self._folders.data):
+            if key.lease_id not in self.held:
+                told = _ended(key, LeaseEnd.SUPERVISOR_LOST, "the node was rebooted")
+                self.held[key.lease_id] = Held(key=key, status=told)
         return len(self.held)
+
+    def _adopted(self, key: LeaseKey) -> Held:
+        folder = self._control(key)
+        try:
+            plan = StepPlan.from_json((folder / record.PLAN).read_bytes())
+        except (OSError, ValueError, KeyError, TypeError):  # Its writer died before the end of it.
+            words = "the agent was restarted before the start"
+            return Held(key=key, status=_ended(key, LeaseEnd.LAUNCH_FAILED, words))
+        reader = StatusReader(folder, plan)
+        return Held(key=key, status=reader.read(), reader=reader)
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
@@ -120,8 +117,8 @@ class Leases:
             case reconcile.Stop():
                 self._stop(action)
             case reconcile.NeverStarted():
-                told = _ended(action.lease_id, action.token, LeaseEnd.ORDERED, "")
-                self.held[action.lease_id] = Held(folder=None, status=told)
+                key = LeaseKey(action.lease_id, action.token)
+                self.held[key.lease_id] = Held(key=key, status=_ended(key, LeaseEnd.ORDERED, ""))
                 self._changed()
             case reconcile.Forget():
                 self.held[action.lease_id].forgotten = True
@@ -137,51 +134,54 @@ class Leases:
 
     def drop(self, lease_id: int) -> None:
         """Remove a forgotten lease whose output has been handed over."""
-        folder = self.held.pop(lease_id).folder
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        key = self.held.pop(lease_id).key
+        # The control folder goes last: data without one is taken for what a reboot has left.
+        shutil.rmtree(self.data(key), ignore_errors=True)
+        shutil.rmtree(self._control(key), ignore_errors=True)
+
+    def data(self, key: LeaseKey) -> Path:
+        """The lease's folder for output, working and temporary files."""
+        return self._folders.data / str(key)
+
+    def _control(self, key: LeaseKey) -> Path:
+        return self._folders.control / str(key)
 
     def _start(self, action: reconcile.Start) -> None:
-        folder = self._folder / str(action.lease_id)
-        token = action.token
-        told = LeaseStatus(lease_id=action.lease_id, token=token, phase=LeasePhase.STAGING)
-        held = Held(folder=folder, status=told)
-        self.held[action.lease_id] = held
-        note = {"lease_id": action.lease_id, "token": token, "boot_id": self._boot_id}
+        key = LeaseKey(action.lease_id, action.token)
+        told = LeaseStatus(lease_id=action.lease_id, token=action.token, phase=LeasePhase.STAGING)
+        held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
-            folder.mkdir(mode=0o700)
-            (folder / "lease.json").write_text(json.dumps(note))
+            self._control(key).mkdir(mode=0o700)
+            self.data(key).mkdir(mode=0o700)
             if action.launch.working_dir_sha256:
                 held.staging = asyncio.create_task(self._fetch_then_spawn(held, action.launch))
                 self._changed()
-                return
-            self._spawn(held, action.launch)
+            else:
+                self._spawn(held, action.launch)
         except (OSError, LaunchError) as error:
             self._failed(held, str(error))
 
     async def _fetch_then_spawn(self, held: Held, launch: Launch) -> None:
-        assert held.folder is not None
         try:
-            await self._stage.fetch(launch.working_dir_sha256, held.folder / "work")
+            await self._stage.fetch(launch.working_dir_sha256, self.data(held.key))
             self._spawn(held, launch)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
         except Exception as error:
-            log.warning("a lease could not be staged", extra={"lease": held.status.lease_id})
+            log.warning("a lease could not be staged", extra={"lease": held.key.lease_id})
             self._failed(held, f"its working directory could not be fetched: {error}")
         finally:
             held.staging = None
             self._changed()
 
     def _spawn(self, held: Held, launch: Launch) -> None:
-        assert held.folder is not None
-        context = self._stage.context(launch, held.folder, held.status.lease_id, held.status.token)
-        plan = self._stage.finish(plan_step(launch, context))
-        (held.folder / "plan.json.new").write_text(plan.to_json())
-        (held.folder / "plan.json.new").replace(held.folder / "plan.json")
-        held.reader = StatusReader(held.folder)
+        folder, data = self._control(held.key), self.data(held.key)
+        context = self._stage.context(launch, held.key, data)
+        plan = self._stage.finish(plan_step(launch, context), data)
+        (folder / record.PLAN).write_text(plan.to_json())
+        held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
-        self._spawner.spawn(held.folder)
+        self._spawner.spawn(folder)
 
     def _failed(self, held: Held, words: str) -> None:
         held.status = replace(
@@ -197,14 +197,14 @@ class Leases:
         self._stopping[action.lease_id] = action.grace_period_us
         if held.staging is not None:
             held.staging.cancel()
-        elif held.folder is not None and not status.stop(
-            held.folder, action.grace_period_us // 1000, LeaseEnd.ORDERED
+        elif not status.stop(
+            self._control(held.key), action.grace_period_us // 1000, LeaseEnd.ORDERED
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
 
 
-def _ended(lease_id: int, token: int, end: LeaseEnd, message: str) -> LeaseStatus:
+def _ended(key: LeaseKey, end: LeaseEnd, message: str) -> LeaseStatus:
     return LeaseStatus(
-        lease_id=lease_id, token=token, phase=LeasePhase.ENDED, end=end, message=message
+        lease_id=key.lease_id, token=key.token, phase=LeasePhase.ENDED, end=end, message=message
     )

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from controlplane import __version__
+from controlplane.kit.alone import InUse
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
@@ -50,14 +51,13 @@ def run(config: Path | None, flags: dict[str, Any]) -> None:
     loaded = _load(config, flags)
     configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
-        with starting.alone(loaded.value.state_dir):
-            starting.check(loaded.value)
-            asyncio.run(agent.run(loaded.value))
+        starting.check(loaded.value)
+        asyncio.run(agent.run(loaded.value))
     except starting.CannotStart as error:
         for fault in error.faults:
             logging.getLogger(__name__).error("%s", fault)
         sys.exit(1)
-    except (agent.AgentError, DevicesUnavailable, ValueError, OSError) as error:
+    except (agent.AgentError, DevicesUnavailable, InUse, ValueError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)
 

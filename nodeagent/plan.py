@@ -73,6 +73,9 @@ class StepPlan:
     fences."""
     notify_socket: str = ""
     """Unix datagram socket to nudge after each change of the status; empty for none."""
+    output_dir: str = "."
+    """Folder in whose `logs/` the workers' output is kept; a relative one counts from the lease's
+    control folder."""
     log_segment_bytes: int = 4 << 20
     """Size of one segment of an output stream, in bytes."""
     log_cap_bytes: int = 64 << 20
@@ -87,7 +90,7 @@ class StepPlan:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @staticmethod
-    def from_json(text: str) -> StepPlan:
+    def from_json(text: str | bytes) -> StepPlan:
         """From `plan.json`. ValueError, KeyError or TypeError when it is not one."""
         raw = json.loads(text)
         raw["workers"] = tuple(

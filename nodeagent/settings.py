@@ -18,6 +18,12 @@ class Settings:
         Path("/var/lib/nodeagent"),
         help="folder for identity, leases and jobs' files; made if missing, for its owner alone",
     )
+    runtime_dir: Path | None = setting(
+        None,
+        help="folder for what holds until the next boot: the control files of leases; best on a"
+        " tmpfs. Not set: `run` in state_dir",
+        example="/run/nodeagent",
+    )
     server: str = setting(
         "127.0.0.1:7600", help="address of the control plane: host:port or unix:PATH"
     )
@@ -42,6 +48,9 @@ class Settings:
         "auto",
         choices=("auto", "nvml", "cpu", "simulated"),
         help="where devices come from; auto: NVML where its library is, else none",
+    )
+    offered_devices: tuple[str, ...] = setting(
+        (), help="which devices are offered to jobs, by id or index; empty: all that are found"
     )
     simulated_count: int = setting(
         0, minimum=0, maximum=64, help="with simulated: how many devices"

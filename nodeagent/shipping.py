@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from controlplane.model.lease import LeasePhase
+from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerState
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from nodeagent import streams
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nodeagent.leases import Held, Leases
 
 CHUNK_BYTES = 256 << 10
 CALL_BYTES = 2 << 20
 _WIRE = {"out": jobs_pb.LOG_STREAM_STDOUT, "err": jobs_pb.LOG_STREAM_STDERR}
 
+Place = tuple[int, streams.Stream]
+"""A stream of one worker of a lease: its rank, and which."""
 Ship = Callable[[pb.ShipLogsRequest], Awaitable[pb.ShipLogsResponse]]
 
 
@@ -26,40 +30,56 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
     Drops leases that are forgotten and have nothing left to hand over.
     """
     request = pb.ShipLogsRequest(node_uuid=node_uuid)
-    places: list[tuple[Held, tuple[int, streams.Stream]]] = []
+    places: list[tuple[Held, Place]] = []
     room = CALL_BYTES
-    for lease_id, held in list(leases.held.items()):
+    for held in list(leases.held.values()):
         pending = False
-        if held.folder is not None and room > 0:
-            for key, (_, end) in streams.list_streams(held.folder).items():
-                rank, stream = key
-                at = held.offsets.get(key, 0)
-                while at < end and room > 0:
-                    begin, data = streams.read(
-                        held.folder, rank, stream, at, min(CHUNK_BYTES, room)
-                    )
-                    if not data:
-                        break
-                    request.chunks.append(
-                        pb.LogChunk(
-                            lease_id=lease_id,
-                            token=held.status.token,
-                            rank=rank,
-                            stream=_WIRE[stream],
-                            offset=begin,
-                            data=data,
-                        )
-                    )
-                    places.append((held, key))
-                    room -= len(data)
-                    at = begin + len(data)
-                    pending = True
+        for place, chunk in _new_output(leases.data(held.key), held, room):
+            places.append((held, place))
+            request.chunks.append(chunk)
+            room -= len(chunk.data)
+            pending = True
         if held.forgotten and not pending and room > 0 and held.status.phase is LeasePhase.ENDED:
-            leases.drop(lease_id)
+            leases.drop(held.key.lease_id)
+        if room <= 0:
+            break
     if not request.chunks:
         return False
     answer = await ship(request)
-    for (held, key), end in zip(places, answer.next_offsets, strict=True):
+    for (held, place), end in zip(places, answer.next_offsets, strict=True):
         # -1: the lease is unknown there, and nobody will ask for its output.
-        held.offsets[key] = end if end >= 0 else 1 << 62
+        held.offsets[place] = end if end >= 0 else 1 << 62
     return room <= 0
+
+
+def _new_output(folder: Path, held: Held, room: int) -> Iterator[tuple[Place, pb.LogChunk]]:
+    """What a lease's workers have written and was not handed over, `room` bytes at most."""
+    if _was_silent(held.status):
+        return
+    for (rank, stream), (_, end) in streams.list_streams(folder).items():
+        at = held.offsets.get((rank, stream), 0)
+        while at < end and room > 0:
+            begin, data = streams.read(folder, rank, stream, at, min(CHUNK_BYTES, room))
+            if not data:
+                break
+            chunk = pb.LogChunk(
+                lease_id=held.key.lease_id,
+                token=held.key.token,
+                rank=rank,
+                stream=_WIRE[stream],
+                offset=begin,
+                data=data,
+            )
+            yield (rank, stream), chunk
+            room -= len(data)
+            at = begin + len(data)
+
+
+def _was_silent(status: LeaseStatus) -> bool:
+    """Whether all of it ended in order without a byte of output: there is nothing to look for."""
+    return (
+        status.phase is LeasePhase.ENDED
+        and status.end is not LeaseEnd.SUPERVISOR_LOST
+        and all(w.state is WorkerState.ENDED for w in status.workers)
+        and not any(w.stdout_bytes or w.stderr_bytes for w in status.workers)
+    )

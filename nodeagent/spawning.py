@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 5.0
+CLOSE_S = 0.5
+"""A spawner without supervisors is gone by then; another one stays as long as it has some."""
 
 
 class Spawner:
@@ -59,14 +60,11 @@ class Spawner:
         os.write(self._process.stdin.fileno(), line)
 
     def close(self) -> None:
-        """End the spawner; supervisors live on."""
+        """Ask for no more supervisors; those there are live on, and the spawner with them."""
         if self._process is not None:
             self._close_pipe(self._process)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
             self._process = None
 
     @staticmethod

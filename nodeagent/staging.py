@@ -4,7 +4,7 @@ of this node."""
 from __future__ import annotations
 
 import asyncio
-import os
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,13 @@ from nodeagent.launchers import LaunchError, NodeContext
 
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
+    from nodeagent.folders import Folders, LeaseKey
     from nodeagent.plan import StepPlan
 
 Download = Callable[[str], AsyncIterator[bytes]]
 """Yields a blob's parts, by its SHA-256."""
+WORK = "work"
+"""The working directory in a lease's folder, where the job names no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,32 +31,36 @@ class Stage:
 
     base: NodeContext
     """What a launcher may know of this node; the lease's own fields are filled in for each."""
-    cache_dir: Path
-    """Blobs that were fetched."""
-    jobs_dir: Path
-    """Folders of jobs, the same for all attempts."""
+    folders: Folders
+    """Where it keeps things."""
     log_cap_bytes: int
     """Kept on the node of each output stream."""
     download: Download
     """Fetches a blob from the control plane."""
 
-    async def fetch(self, sha256: str, into: Path) -> None:
-        """Bring a working directory. Raises what the download or the archive raises."""
-        archive = self.cache_dir / sha256
+    async def fetch(self, sha256: str, data: Path) -> None:
+        """Bring a lease's working directory. Raises what the download or the archive raises."""
+        archive = self.folders.blobs / sha256
         if not archive.exists():
-            self.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part = self.cache_dir / f".{sha256}.{into.parent.name}"
+            part = self.folders.blobs / f".{sha256}.{data.name}"
+            seen = hashlib.sha256()
             try:
                 with part.open("wb") as file:
-                    async for data in self.download(sha256):
-                        file.write(data)
+                    async for piece in self.download(sha256):
+                        seen.update(piece)
+                        file.write(piece)
+                if seen.hexdigest() != sha256:
+                    raise LaunchError(f"what came has another SHA-256: {seen.hexdigest()}")
                 part.replace(archive)
             finally:
                 part.unlink(missing_ok=True)
-        await asyncio.to_thread(unpack, archive, into)
+        await asyncio.to_thread(unpack, archive, data / WORK)
 
-    def context(self, launch: Launch, folder: Path, lease_id: int, token: int) -> NodeContext:
-        """What a launcher may know. LaunchError when a folder cannot be made or a port is taken."""
+    def context(self, launch: Launch, key: LeaseKey, data: Path) -> NodeContext:
+        """What a launcher may know. LaunchError when a folder is missing or a port is taken.
+
+        `data`: the lease's folder for what may be large.
+        """
         here = launch.here
         for port in here.ports:
             if launch.member_index == 0 and not host.free_port(self.base.address, port):
@@ -65,21 +72,23 @@ class Stage:
             if not work.is_dir():
                 raise LaunchError(f"working_dir: {work} is no folder on {here.node_display_name}")
         else:
-            work = folder / "work"
-            work.mkdir(exist_ok=True, mode=0o700)
-        job_dir = self.jobs_dir / str(launch.job_id)
-        job_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / "tmp").mkdir(exist_ok=True, mode=0o700)
+            work = data / WORK
+            if not launch.working_dir_sha256:
+                work.mkdir(mode=0o700)
+        job_dir = self.folders.jobs / str(launch.job_id)
+        job_dir.mkdir(exist_ok=True, mode=0o700)
+        tmp = data / "tmp"
+        tmp.mkdir(mode=0o700)
         return replace(
             self.base,
-            lease_id=lease_id,
-            token=token,
+            lease_id=key.lease_id,
+            token=key.token,
             display_name=here.node_display_name,
             job_dir=str(job_dir),
-            work_dir=os.fspath(work),
-            tmp_dir=os.fspath(folder / "tmp"),
+            work_dir=str(work),
+            tmp_dir=str(tmp),
         )
 
-    def finish(self, plan: StepPlan) -> StepPlan:
-        """A launcher's plan with this node's limits."""
-        return replace(plan, log_cap_bytes=self.log_cap_bytes)
+    def finish(self, plan: StepPlan, data: Path) -> StepPlan:
+        """A launcher's plan with this node's limits, and its output under `data`."""
+        return replace(plan, log_cap_bytes=self.log_cap_bytes, output_dir=str(data))

@@ -3,19 +3,15 @@ with the setting that mends it."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import ipaddress
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from controlplane.kit.address import parse_address
 from nodeagent import host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from nodeagent.settings import Settings
 
 
@@ -28,41 +24,28 @@ class CannotStart(Exception):
         super().__init__("\n".join(faults))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make the state folder and hold it alone, since two agents on it would pass for one node.
-
-    CannotStart when that cannot be done. Supervisors do not inherit the hold.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise CannotStart(f"state_dir: {folder} is no folder; name another") from None
-    except OSError as error:
-        raise CannotStart(
-            f"state_dir: {folder} cannot be used: {error.strerror};"
-            " name a folder that this user may write to"
-        ) from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(
-                f"state_dir: another agent already runs on {folder};"
-                " stop it, or give this one a folder of its own"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
-
-
 def check(settings: Settings) -> None:
     """CannotStart when a file, an address or a program that the settings name cannot be used."""
-    looks = (_token, _server, _ca, _address, _mpirun)
+    looks = (_state_dir, _token, _server, _ca, _address, _mpirun)
     faults = [fault for look in looks if (fault := look(settings)) is not None]
     if faults:
         raise CannotStart(*faults)
+
+
+def _state_dir(settings: Settings) -> str | None:
+    folder = settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileExistsError:
+        return f"state_dir: {folder} is no folder; name another"
+    except OSError as error:
+        return (
+            f"state_dir: {folder} cannot be used: {error.strerror};"
+            " name a folder that this user may write to"
+        )
+    return None
 
 
 def _token(settings: Settings) -> str | None:

@@ -17,11 +17,12 @@ from controlplane.model.lease import (
     WorkerState,
     WorkerStatus,
 )
-from nodeagent.plan import StepPlan
 from nodeagent.supervision import processes, record, sockets
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nodeagent.plan import StepPlan
 
 APPEAR_S = 10.0
 """A supervisor that has not shown itself for so long was never started."""
@@ -92,10 +93,9 @@ def expanded(status: LeaseStatus, ranks_per_worker: int) -> LeaseStatus:
 class StatusReader:
     """Reads one lease's facts, each once."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: the lease's; its `plan.json` is there. OSError or ValueError when it is not."""
+    def __init__(self, folder: Path, plan: StepPlan) -> None:
+        """`folder`: the lease's, with its supervisor's word; `plan`: what that was told."""
         self._folder = folder
-        plan = StepPlan.from_json((folder / record.PLAN).read_text())
         self._status = LeaseStatus(
             lease_id=plan.lease_id,
             token=plan.token,
@@ -145,7 +145,7 @@ class StatusReader:
             return status
         if not self._supervised and time.monotonic() - self._since < APPEAR_S:
             return status
-        fd = os.open(self._folder / record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._folder / record.PLAN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -153,7 +153,7 @@ class StatusReader:
         else:
             status = self.read()  # it may have said its last word meanwhile
             if status.phase is not LeasePhase.ENDED:
-                self._end_orphans(status)
+                self._end_orphans()
                 words = "its supervisor was lost, and the workers that it had started were ended"
                 recorder = record.Recorder(str(self._folder / record.STATUS), status.lease_id)
                 recorder.tell("ended", end=LeaseEnd.SUPERVISOR_LOST.value, message=words)
@@ -163,13 +163,16 @@ class StatusReader:
         finally:
             os.close(fd)
 
-    def _end_orphans(self, status: LeaseStatus) -> None:
-        groups = {w.pid for w in status.workers if w.pid}
-        for process in processes.everything():
+    def _end_orphans(self) -> None:
+        groups = set()
+        for pid, ticks in self._ticks.items():
             # A group's number is taken while the group has members, so it cannot be another's,
             # unless its first process is: then the time of its start tells.
-            known = self._ticks.get(process.pid)
-            if process.group in groups and known in (None, process.ticks):
+            first = processes.look(pid)
+            if first is None or first.ticks == ticks:
+                groups.add(pid)
+        for process in processes.everything():
+            if process.group in groups:
                 below = processes.descendants(process.pid)
                 processes.signal_all([*below, process.pid], signal.SIGKILL)
 

@@ -98,7 +98,7 @@ class StreamWriter:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(self._starts[0]))
             del self._starts[0]
-        if not self.end_offset:
+        if not self._starts:
             os.makedirs(os.path.dirname(self._prefix), mode=0o700, exist_ok=True)
         self._fd = os.open(
             self._path(self.end_offset),

@@ -43,27 +43,28 @@ def supervise(folder: str, boot_id: str) -> NoReturn:
     try:
         os.chdir(folder)
         os.umask(0o077)
-        if _take_lock() and not _was_supervised():
-            _held(folder, boot_id)
+        plan = _take_lock()
+        if plan is not None and not _was_supervised():
+            _held(folder, plan, boot_id)
         code = 0
     except BaseException:
-        with open("supervisor.log", "a") as log:
+        with open(os.path.join(folder, "supervisor.log"), "a") as log:
             traceback.print_exc(file=log)
     finally:
         os._exit(code)
 
 
-def _take_lock() -> bool:
-    """Hold the lease's lock until this process ends; False when another supervisor holds it."""
-    fd = os.open(record.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _take_lock() -> int | None:
+    """The lease's plan, locked until this process ends; None when another supervisor holds it."""
+    fd = os.open(record.PLAN, os.O_RDONLY | os.O_CLOEXEC)
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # An agent that only looks holds it for a moment.
             time.sleep(_LOCK_PAUSE_S)
         else:
-            return True
-    return False
+            return fd
+    return None
 
 
 def _was_supervised() -> bool:
@@ -74,11 +75,10 @@ def _was_supervised() -> bool:
         return False
 
 
-def _held(folder: str, boot_id: str) -> None:
+def _held(folder: str, plan_file: int, boot_id: str) -> None:
     control = sockets.bind_to(record.CONTROL)
     try:
-        with open(record.PLAN, encoding="utf-8") as file:
-            plan = StepPlan.from_json(file.read())
+        plan = StepPlan.from_json(os.read(plan_file, os.fstat(plan_file).st_size))
     except (OSError, ValueError, KeyError, TypeError) as error:
         recorder = record.Recorder(record.STATUS, 0)
         words = f"{folder}/{record.PLAN} is no plan: {type(error).__name__}: {error}"
@@ -206,8 +206,10 @@ class Supervisor:
         self._unlisten(helper.pipe)
         if said:
             self._happens(core.Failed(said.decode(errors="replace")))
-        elif self._plan.rendezvous is not None and helper.pid == min(self._helpers):
+        elif helper.serves:
             self._happens(core.Failed(f"{helper.name} ended"))
+        elif self._state.phase is core.Phase.PREPARING:  # It was killed before it could say why.
+            self._happens(core.Failed(f"the wait for {helper.name} ended"))
 
     # Workers
 
@@ -234,7 +236,7 @@ class Supervisor:
                 ends.append(into)
                 os.set_blocking(out, False)
                 pipes[out] = streams.StreamWriter(
-                    ".",
+                    self._plan.output_dir,
                     plan.rank,
                     stream,
                     segment_bytes=self._plan.log_segment_bytes,
@@ -307,7 +309,9 @@ class Supervisor:
         tail = {}
         if code != 0 and err:
             rank = of.plan.rank
-            tail = {"stderr_tail": streams.tail(".", rank, "err", _STDERR_TAIL_BYTES)}
+            tail = {
+                "stderr_tail": streams.tail(self._plan.output_dir, rank, "err", _STDERR_TAIL_BYTES)
+            }
         self._record.tell(
             "exited", rank=of.plan.rank, **how, stdout_bytes=out, stderr_bytes=err, **tail
         )

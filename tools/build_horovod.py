@@ -2,8 +2,9 @@
 
 Horovod is published as source alone, and a build is good for one framework in one version on one
 Python. The wheel is kept in `$XDG_CACHE_HOME/controlplane/wheels/<key>/` (default `~/.cache`), so
-that only the first build on a machine takes minutes. Any `HOROVOD_*` variable of the environment
-reaches the build and becomes part of the key: `HOROVOD_GPU_OPERATIONS=NCCL` for a GPU machine.
+that only the first build on a machine takes minutes. It is built with NCCL where the CUDA toolkit
+and NCCL's header are installed, and with Gloo alone elsewhere. Any `HOROVOD_*` variable of the
+environment reaches the build and becomes part of the key.
 
 Uses the standard library alone: it runs before anything is installed.
 """
@@ -107,7 +108,18 @@ def switches(framework: Framework, environ: Mapping[str, str]) -> dict[str, str]
     flags = found.group(1).split() if found else []
     theirs = {name: value for name, value in environ.items() if name.startswith("HOROVOD_")}
     ours = {"HOROVOD_BUILD_ARCH_FLAGS": arch_flags(platform.machine(), flags)}
+    if has_nccl(environ):
+        ours["HOROVOD_GPU_OPERATIONS"] = "NCCL"
     return ours | COMMON_SWITCHES | dict(framework.switches) | theirs
+
+
+def has_nccl(environ: Mapping[str, str]) -> bool:
+    """Whether what Horovod needs for GPUs is installed: the CUDA compiler, and NCCL's header."""
+    cuda = Path(environ.get("HOROVOD_CUDA_HOME") or environ.get("CUDA_HOME") or "/usr/local/cuda")
+    nccl = environ.get("HOROVOD_NCCL_HOME")
+    places = [Path(nccl) / "include"] if nccl else [Path("/usr/include"), cuda / "include"]
+    compiler = shutil.which("nvcc") or (cuda / "bin" / "nvcc").exists()
+    return bool(compiler) and any((place / "nccl.h").exists() for place in places)
 
 
 def key_of(abi: str, framework: str, version: str, settings: Mapping[str, str]) -> str:

@@ -1,21 +1,23 @@
 """`make demo`: trains a real model through a control plane and two agents on this machine.
 
 Everything lies in .demo. The daemons are stopped at the end; their state stays, so that a second
-run takes seconds.
+run takes seconds. With --serve it trains nothing, and serves until Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import itertools
 import json
 import os
-import shutil
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -24,77 +26,127 @@ from rich.table import Table
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
 from controlplane.v1 import job_pb2, node_pb2
+from nodeagent.devices import open_devices
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
+CONTROL = DEMO / "controlplane"
 BIN = Path(sys.executable).parent
+HOSTS = ("host-a", "host-b")
 START_S = 30.0
 JOB_S = 300.0
 console = Console(highlight=False)
+_numbers = itertools.count(1)
 
 
 def main() -> int:
     """Run the demonstration; the exit code is the job's."""
-    step(1, "setting up .demo: tokens for an administrator and for two agents (1 second)")
-    control = DEMO / "controlplane"
-    tokens = Path(control)
-    quiet([BIN / "controlplane", "init", "--state-dir", control])
-    port = free_port()
-    server = f"127.0.0.1:{port}"
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--serve", action="store_true", help="no training: serve until Ctrl-C")
+    asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        step(2, f"starting the control plane on {server}, with SQLite in .demo (2 seconds)")
-        stack.enter_context(
-            daemon(
-                "controlplane",
-                [BIN / "controlplane", "serve", "--state-dir", control, "--listen", server],
-            )
-        )
-        client = stack.enter_context(
-            Client(server, token=(tokens / "admin.token").read_text().strip())
-        )
-        until("the control plane to answer", lambda: bool(client.server_info().epoch))
-        step(3, "starting two agents that stand for two hosts (2 seconds)")
-        for index, name in enumerate(("host-a", "host-b")):
-            stack.enter_context(daemon(name, agent(name, index, server, tokens / "agent.token")))
-        until("both agents to join", lambda: len(ready(client)) == 2)
-        console.print(nodes(ready(client)))
-        step(4, "training: examples/digits/job.json, two hosts × one rank (15 seconds)")
-        began = time.monotonic()
-        follow = subprocess.run(
-            [
-                BIN / "ccctl",
-                "--server",
-                server,
-                "--token-file",
-                tokens / "admin.token",
-                "submit",
-                ROOT / "examples/digits/job.json",
-                "--follow",
-            ],
-            timeout=JOB_S,
-            check=False,
-        )
-        job = client.get(next(iter(client.list())).name)
-        step(5, f"what came of it ({time.monotonic() - began:.1f} s)")
-        summary(job)
-        step(6, "stopping the agents and the control plane; .demo keeps their state")
-    told_next(port)
+        server = f"127.0.0.1:{free_port()}"
+        client = start(stack, server)
+        pointer = point_at(server)
+        if asked.serve:
+            serve()
+            return 0
+        code = train(client, pointer)
+        step("stopping the agents and the control plane; .demo keeps their state")
+    told_next()
+    return code
+
+
+def start(stack: contextlib.ExitStack, server: str) -> Client:
+    """Start a control plane and two agents, which end with the stack."""
+    step("setting up .demo: tokens for an administrator and for the agents (1 second)")
+    quiet([BIN / "controlplane", "init", "--state-dir", CONTROL])
+    step(f"starting the control plane on {server}, with SQLite in .demo (2 seconds)")
+    command: list[str | Path]
+    command = [BIN / "controlplane", "serve", "--state-dir", CONTROL, "--listen", server]
+    stack.enter_context(daemon("controlplane", command))
+    token = (CONTROL / "admin.token").read_text().strip()
+    client = stack.enter_context(Client(server, token=token))
+    until("the control plane to answer", lambda: bool(client.server_info().epoch))
+    step("starting two agents that stand for two hosts (2 seconds)")
+    gpus = gpus_to_share()
+    for index, name in enumerate(HOSTS):
+        command = agent(name, index, server, CONTROL / "agent.token", gpus[index :: len(HOSTS)])
+        stack.enter_context(daemon(name, command))
+    until("both agents to join", lambda: len(ready(client)) == len(HOSTS))
+    console.print(nodes(ready(client)))
+    return client
+
+
+def train(client: Client, pointer: Mapping[str, str]) -> int:
+    """Submit the example, follow it, and sum up; the job's exit code."""
+    step("training: examples/digits/job.json, two hosts × one rank (15 seconds)")
+    began = time.monotonic()
+    follow = subprocess.run(
+        [BIN / "ccctl", "submit", ROOT / "examples/digits/job.json", "--follow"],
+        env={**os.environ, **pointer},
+        timeout=JOB_S,
+        check=False,
+    )
+    job = client.get(next(iter(client.list())).name)
+    step(f"what came of it ({time.monotonic() - began:.1f} s)")
+    summary(job)
     return follow.returncode
 
 
-def agent(name: str, index: int, server: str, token: Path) -> list[str | Path]:
-    """The command of one agent. Without a GPU it offers a simulated one, labelled so."""
+def serve() -> None:
+    """Wait until somebody ends us."""
+    console.print("\nServing until Ctrl-C. In another terminal:")
+    console.print("  source .demo/env", "  ccctl node list", sep="\n")
+    ends = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    signal.sigwait(ends)
+
+
+def point_at(server: str) -> dict[str, str]:
+    """The environment that points ccctl at a server; kept for a shell to source, too."""
+    pointer = {"CCCTL_SERVER": server, "CCCTL_TOKEN_FILE": str(CONTROL / "admin.token")}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in pointer.items()]
+    lines.append(f"export PATH={shlex.quote(str(BIN))}:$PATH")
+    (DEMO / "env").write_text("\n".join(lines) + "\n")
+    return pointer
+
+
+def agent(name: str, index: int, server: str, token: Path, gpus: Sequence[str]) -> list[str | Path]:
+    """The command of one agent. Without GPUs it offers a simulated one, labelled so."""
     first = 21000 + 500 * index
-    gpu = shutil.which("nvidia-smi") is not None
+    offered = [word for gpu in gpus for word in ("--offered-devices", gpu)]
     return [
         BIN / "nodeagent",
         "run",
         *("--state-dir", DEMO / name, "--server", server, "--token-file", token, "--name", name),
         *("--address", "127.0.0.1", "--cpus", "2"),
         *("--port-first", str(first), "--port-last", str(first + 499)),
-        *("--devices", "auto" if gpu else "simulated", "--simulated-count", "1"),
         *("--path", f"{BIN}:{os.environ.get('PATH', '/usr/bin:/bin')}"),
+        *(offered or ("--devices", "simulated", "--simulated-count", "1")),
     ]
+
+
+def gpus_to_share() -> list[str]:
+    """Ids of this machine's GPUs where both agents can have some and Horovod can use them."""
+    devices = open_devices(
+        "auto", simulated_count=0, simulated_model="", simulated_memory_bytes=1, node_uuid=""
+    )
+    found = [device.device_id for device in devices.discover() if not device.fault]
+    devices.close()
+    if not found:
+        return []
+    asked = "import horovod.torch as hvd, sys; sys.exit(not hvd.nccl_built())"
+    if subprocess.run([sys.executable, "-c", asked], timeout=60, check=False).returncode:
+        console.print("   this machine has GPUs, and Horovod was built for CPUs: these are used;")
+        console.print(
+            "   with the CUDA toolkit and NCCL installed, `make clean demo` uses the GPUs"
+        )
+        return []
+    if len(found) < 2:
+        console.print("   one GPU cannot stand for two hosts: the CPUs are used")
+        return []
+    return found
 
 
 @contextlib.contextmanager
@@ -170,24 +222,20 @@ def summary(job: job_pb2.Job) -> None:
         console.print(f"  model                {told['model']}", soft_wrap=True)
 
 
-def told_next(port: int) -> None:
+def told_next() -> None:
     """Three commands to go on with."""
-    control = DEMO / "controlplane"
-    node = agent("host-a", 0, f"127.0.0.1:{port}", control / "agent.token")
-    shown = " ".join(str(word) for word in node[: node.index("--devices")])
-    console.print("\nTo go on, each in a terminal of its own:")
-    for command in (
-        f"{BIN}/controlplane serve --state-dir {control} --listen 127.0.0.1:{port}",
-        shown,
-        f"{BIN}/ccctl --server 127.0.0.1:{port} --token-file {control}/admin.token"
-        f" submit {ROOT}/examples/hello/job.json --follow",
+    console.print("\nTo go on, from this folder:")
+    for command, words in (
+        ("make serve", "the same control plane and agents, until Ctrl-C"),
+        ("source .demo/env", "in another terminal: points ccctl at them"),
+        ("ccctl submit examples/torchrun/job.json --follow", "or examples/hello, examples/mpi"),
     ):
-        console.print(f"  {command}", soft_wrap=True)
+        console.print(f"  {command:<50} # {words}", soft_wrap=True)
 
 
-def step(number: int, words: str) -> None:
+def step(words: str) -> None:
     """Say what comes, and how long it may take."""
-    console.print(f"\n[bold]{number}.[/bold] {words}")
+    console.print(f"\n[bold]{next(_numbers)}.[/bold] {words}", soft_wrap=True)
 
 
 def quiet(command: list[str | Path]) -> None:

@@ -16,6 +16,7 @@ import click
 from controlplane import __version__
 from controlplane.daemon import starting
 from controlplane.daemon.settings import ENV_PREFIX, Settings
+from controlplane.kit.alone import InUse
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
@@ -63,7 +64,7 @@ def serve(config: Path | None, flags: dict[str, Any]) -> None:
     configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
         asyncio.run(daemon.serve(loaded.value))
-    except ControlPlaneError as error:
+    except (ControlPlaneError, InUse) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)
 

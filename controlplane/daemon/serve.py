@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from controlplane import __version__
 from controlplane.daemon import starting
 from controlplane.engine import schedule, upkeep
+from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
@@ -47,7 +48,7 @@ async def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)
     starting.make_state_dir(settings.state_dir)
-    with starting.alone(settings.state_dir):
+    with alone(settings.state_dir, "control plane"):
         anybody = starting.check_tokens(settings.tokens)
         starting.check_tls(settings.tls_certificate, settings.tls_key)
         starting.check_listen(settings.listen)

@@ -4,7 +4,6 @@ the setting that mends it."""
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from contextlib import contextmanager
@@ -27,40 +26,18 @@ LONGEST_SOCKET_PATH = 107
 
 
 def make_state_dir(folder: Path) -> None:
-    """Make the state folder. WrongState when that cannot be done."""
+    """Make the state folder. WrongState when we cannot make it or write there."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileExistsError:
         raise WrongState(f"state_dir: {folder} is no folder; name another") from None
     except OSError as error:
-        raise _state_dir(folder, error) from error
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the state folder alone: a second daemon on it is refused."""
-    try:
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _state_dir(folder, error) from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WrongState(
-                f"state_dir: another control plane already runs on {folder};"
-                " stop it, or give this one a folder of its own"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
-
-
-def _state_dir(folder: Path, error: OSError) -> WrongState:
-    return WrongState(
-        f"state_dir: {folder} cannot be used: {error.strerror};"
-        " name a folder that this user may write to"
-    )
+        raise WrongState(
+            f"state_dir: {folder} cannot be used: {error.strerror};"
+            " name a folder that this user may write to"
+        ) from error
 
 
 def check_tokens(path: Path) -> bool:

@@ -41,6 +41,10 @@ class Overlay(Generic[K, V]):
             return self.changed[key]
         return self._base.get(key)
 
+    def before(self, key: K) -> V | None:
+        """The entry as it is without this draft."""
+        return self._base.get(key)
+
     def __getitem__(self, key: K) -> V:
         """The entry; KeyError when there is none."""
         value = self.get(key)

@@ -72,6 +72,15 @@ def job_row(job: Job) -> Row:
     }
 
 
+JOB_CHANGES = ("state", "reason", "cancelled_by", "exit_code", "started_us", "ended_us", "revision")
+"""Columns of a job that may change; all others stay as they were written first."""
+
+
+def job_changes(job: Job) -> Row:
+    """What may change of a job's row, and its key as `of`: the spec is never written again."""
+    return {"of": job.job_id, **{name: getattr(job, name) for name in JOB_CHANGES}}
+
+
 def job_value(row: Readable) -> Job:
     """The job of a row."""
     return Job(
@@ -209,8 +218,9 @@ def lease_value(row: Readable) -> Lease:
     )
 
 
-def worker_rows(attempt: Attempt) -> list[Row]:
-    """Rows of an attempt's workers."""
+def worker_rows(attempt: Attempt, before: Attempt | None) -> list[Row]:
+    """Rows of those of an attempt's workers that are not as they were."""
+    known = before.workers if before is not None else ()
     return [
         {
             "job_id": attempt.job_id,
@@ -228,7 +238,8 @@ def worker_rows(attempt: Attempt) -> list[Row]:
             "stdout_bytes": w.stdout_bytes,
             "stderr_bytes": w.stderr_bytes,
         }
-        for w in attempt.workers
+        for i, w in enumerate(attempt.workers)
+        if i >= len(known) or w != known[i]
     ]
 
 

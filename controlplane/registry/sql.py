@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
 
 _FINAL = [state.value for state in FINAL_JOB_STATES]
+_MOVE_JOB = (
+    tables.job.update()
+    .where(tables.job.c.job_id == sa.bindparam("of"))
+    .values({name: sa.bindparam(name) for name in rows.JOB_CHANGES})
+)
 _CHUNK = 500
 """Numbers in one IN list; SQLite allows 32,766 parameters."""
 
@@ -60,7 +65,6 @@ class SqlStore:
         self._upserts = {
             table: _upsert(insert, table)
             for table in (
-                tables.job,
                 tables.task,
                 tables.attempt,
                 tables.lease,
@@ -120,12 +124,20 @@ class SqlStore:
                     tables.device.delete().where(tables.device.c.node_uuid == node.uuid)
                 )
                 self._put(connection, tables.device, rows.device_rows(node))
-            self._put(connection, tables.job, [rows.job_row(j) for j in _new(draft.jobs)])
+            jobs = _new(draft.jobs)
+            fresh = [rows.job_row(j) for j in jobs if draft.jobs.before(j.job_id) is None]
+            moved = [rows.job_changes(j) for j in jobs if draft.jobs.before(j.job_id) is not None]
+            if fresh:
+                connection.execute(tables.job.insert(), fresh)
+            if moved:
+                connection.execute(_MOVE_JOB, moved)
             self._put(connection, tables.task, [rows.task_row(t) for t in _new(draft.tasks)])
             attempts = _new(draft.attempts)
             self._put(connection, tables.attempt, [rows.attempt_row(a) for a in attempts])
             self._put(connection, tables.lease, [rows.lease_row(x) for x in _new(draft.leases)])
-            workers = [row for a in attempts for row in rows.worker_rows(a)]
+            workers = [
+                row for a in attempts for row in rows.worker_rows(a, draft.attempts.before(a.key))
+            ]
             self._put(connection, tables.worker, workers)
             if draft.events:
                 events = [rows.event_row(e) for e in draft.events]

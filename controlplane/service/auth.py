@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,10 @@ class Principal:
     role: Role
     """What it is."""
 
+
+CALLER: ContextVar[Principal] = ContextVar("caller")
+"""Who makes the call that is being handled, as the guard found; set for every call that it let
+through but the public ones."""
 
 _PEOPLE = frozenset({Role.USER, Role.ADMIN})
 _ADMIN = frozenset({Role.ADMIN})

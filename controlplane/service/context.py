@@ -11,7 +11,7 @@ from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.event import Actor
 from controlplane.registry.registry import Once
 from controlplane.registry.store import RequestKey
-from controlplane.service.auth import Principal, authenticate
+from controlplane.service.auth import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,13 +69,9 @@ class House:
     rules: Rules
     """What the site allows."""
 
-    def caller(self, context: Any) -> Principal:
-        """Who calls."""
-        return authenticate(self.tokens, context.invocation_metadata())
-
     def actor(self, context: Any) -> Actor:
         """Who calls, and from where, for the events."""
-        return Actor(principal=self.caller(context).name, peer=context.peer())
+        return Actor(principal=CALLER.get().name, peer=context.peer())
 
     async def write(
         self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None

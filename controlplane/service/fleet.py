@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.registry import nodes as commands
+from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
 from controlplane.service.jobs import DEFAULT_PAGE, LARGEST_PAGE
@@ -77,7 +78,7 @@ class FleetService(FleetServiceServicer):
     @answers
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.ServerInfo:
         """Tell which control plane this is."""
-        caller = self._house.caller(context)
+        caller = CALLER.get()
         return pb.ServerInfo(
             version=__version__,
             cluster_uuid=self._house.registry.cluster_uuid,

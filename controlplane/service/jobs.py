@@ -10,6 +10,7 @@ from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
 from controlplane.registry import jobs as commands
 from controlplane.registry.store import JobFilter, JobRecord
+from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
 from controlplane.service.hub import wait
@@ -41,7 +42,7 @@ class JobService(JobServiceServicer):
     @answers
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> job_pb2.Job:
         """Accept a job."""
-        house, caller = self._house, self._house.caller(context)
+        house, caller = self._house, CALLER.get()
         spec = parse_spec(document(request.spec))
         priority = self._check(spec)
         sha256 = spec_sha256(spec)
@@ -106,7 +107,7 @@ class JobService(JobServiceServicer):
         self, request: pb.CancelJobsRequest, context: Any
     ) -> pb.CancelJobsResponse:
         """End jobs by name or by filter."""
-        house, caller = self._house, self._house.caller(context)
+        house, caller = self._house, CALLER.get()
         if bool(request.names) == request.HasField("filter"):
             words = "name jobs, or give a filter with at least one field set, but not both"
             raise InvalidRequest(FieldFault(field="names", description=words))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PERIOD_S = 1.0
 """Looks again at least so often, for what no wake-up tells of."""
 PATIENCE = 5
-"""So many periods without news are waited for the last output of an attempt that has ended; its
-node may be gone."""
+"""So many periods without news are waited for the last output of an attempt that has ended, and one
+by who does not follow; its node may be gone."""
 
 _STREAMS: dict[int, tuple[Stream, ...]] = {
     pb.LOG_STREAM_UNSPECIFIED: ("out", "err"),
@@ -86,16 +86,16 @@ async def _read_attempt(
             async for piece in _pieces(logs, which, at):
                 sent = True
                 yield piece
-        if not request.follow:
-            return
         record = await asyncio.to_thread(house.registry.job, attempt.job_id)
         fresh = _attempt(record, attempt.number)
         if fresh is not None and fresh.state.final:
-            if _complete(logs, fresh, request) and not sent:
+            if not sent and _complete(logs, fresh, request):
                 return
             quiet = 0 if sent else quiet + 1
-            if quiet > PATIENCE:
+            if quiet > (PATIENCE if request.follow else 1):
                 return
+        elif not request.follow:
+            return
         if not sent:
             await wait(changed, PERIOD_S)
 
@@ -144,6 +144,8 @@ def _complete(logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest) -> 
             continue
         for stream in _STREAMS.get(request.stream, ()):
             written = worker.stdout_bytes if stream == "out" else worker.stderr_bytes
+            if not written:
+                continue
             which = StreamId(
                 job_id=attempt.job_id,
                 task_index=attempt.task_index,

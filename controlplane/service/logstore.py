@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 Stream = Literal["out", "err"]
 SEGMENT_BYTES = 2 << 20
 READ_BYTES = 64 << 10
-REMEMBERED_ENDS = 10_000
-"""Ends of so many streams are kept in memory; others are read from the disk again."""
+REMEMBERED_TAILS = 10_000
+"""Of so many streams the newest segment is remembered; others are looked up on the disk again."""
+
+
+class _Tail(NamedTuple):
+    """The newest segment of a stream."""
+
+    start: int
+    """Offset of its first byte."""
+    size: int
+    """Bytes in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +54,7 @@ class LogStore:
         """`cap_bytes`: so much of each stream is kept, the newest."""
         self._folder = folder
         self._cap = cap_bytes
-        self._ends: dict[StreamId, int] = {}
+        self._tails: dict[StreamId, _Tail] = {}
 
     def _attempt_folder(self, job_id: int, task_index: int, attempt: int) -> Path:
         return self._folder / f"{job_id // 1000:06d}" / str(job_id) / f"{task_index}.{attempt}"
@@ -65,43 +74,50 @@ class LogStore:
             return []
         return sorted(found)
 
-    def end(self, which: StreamId) -> int:
-        """Offset after the last byte that is kept; 0 for a stream without output."""
-        known = self._ends.get(which)
+    def _tail(self, which: StreamId) -> _Tail | None:
+        """The newest segment; None for a stream without output. Looked up once, then remembered."""
+        known = self._tails.get(which)
         if known is None:
             segments = self._segments(which)
-            known = segments[-1][0] + segments[-1][2] if segments else 0
-            if known:
-                self._ends[which] = known
+            if segments:
+                start, _, size = segments[-1]
+                known = self._tails[which] = _Tail(start, size)
         return known
+
+    def end(self, which: StreamId) -> int:
+        """Offset after the last byte that is kept; 0 for a stream without output."""
+        tail = self._tail(which)
+        return tail.start + tail.size if tail is not None else 0
 
     def append(self, which: StreamId, offset: int, data: bytes) -> int:
         """Keep bytes from an offset on, passing over those that are there; answers the new end."""
-        end = self.end(which)
+        tail = self._tail(which)
+        end = tail.start + tail.size if tail is not None else 0
         if offset + len(data) <= end:
             return end
         data = data[max(end - offset, 0) :]
         offset = max(offset, end)
-        segments = self._segments(which)
-        joins = segments and offset == segments[-1][0] + segments[-1][2]
-        if joins and segments[-1][2] < SEGMENT_BYTES:
-            path = segments[-1][1]
-        else:
-            folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = folder / f"{which.rank}.{which.stream}.{offset:020d}"
-            kept = sum(size for _, _, size in segments)
-            for _, old, size in segments:
-                if kept + len(data) <= self._cap:
-                    break
-                old.unlink()
-                kept -= size
-        with path.open("ab") as file:
+        if tail is None or offset != end or tail.size >= SEGMENT_BYTES:
+            self._make_room(which, len(data))
+            tail = _Tail(offset, 0)
+        folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / f"{which.rank}.{which.stream}.{tail.start:020d}").open("ab") as file:
             file.write(data)
-        if len(self._ends) > REMEMBERED_ENDS:
-            self._ends.clear()
-        self._ends[which] = offset + len(data)
+        if len(self._tails) > REMEMBERED_TAILS:
+            self._tails.clear()
+        self._tails[which] = _Tail(tail.start, tail.size + len(data))
         return offset + len(data)
+
+    def _make_room(self, which: StreamId, coming: int) -> None:
+        """Drop the oldest segments, so that the cap holds after so many bytes more."""
+        segments = self._segments(which)
+        kept = sum(size for _, _, size in segments) + coming
+        for _, path, size in segments:
+            if kept <= self._cap:
+                break
+            path.unlink()
+            kept -= size
 
     def read(self, which: StreamId, offset: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
         """Bytes from an offset on, or from the first kept one after it, and where they begin."""

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from controlplane.model.errors import NotAllowed, WrongState
 from controlplane.service.agents import AgentService
-from controlplane.service.auth import PUBLIC, TokenFile, authenticate, authorise
+from controlplane.service.auth import CALLER, PUBLIC, TokenFile, authenticate, authorise
 from controlplane.service.blobs import BlobService
 from controlplane.service.errors import refuse
 from controlplane.service.fleet import FleetService
@@ -67,9 +67,11 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None or method in PUBLIC:
             return handler
         try:
-            authorise(authenticate(self._tokens, details.invocation_metadata), method)
+            principal = authenticate(self._tokens, details.invocation_metadata)
+            authorise(principal, method)
         except (NotAllowed, WrongState) as error:
             return _refusing(handler, error)
+        CALLER.set(principal)  # the handler runs in this very task
         return handler
 
 

@@ -31,7 +31,7 @@ torch.manual_seed(0)
 
 # 2. One device for each rank. A worker sees all devices that its job holds on this node, so its
 #    own is the one with the number of its local rank.
-if torch.cuda.is_available():
+if torch.cuda.is_available() and hvd.nccl_built():
     device = torch.device("cuda", hvd.local_rank())
     torch.cuda.set_device(device)
 else:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from controlplane.model.node import Device
 
 DevicesSource = Literal["auto", "nvml", "cpu", "simulated"]
@@ -38,6 +40,21 @@ class Devices(Protocol):
     def close(self) -> None:
         """Let go of the driver. A later `discover` takes it up again; closing twice is harmless."""
         ...
+
+
+def choose(found: tuple[Device, ...], wanted: Sequence[str]) -> tuple[Device, ...]:
+    """Those devices that an operator named by id or index; all of them where nothing is named.
+
+    `DevicesUnavailable` for a name that no device has.
+    """
+    names = {name for device in found for name in (device.device_id, str(device.index))}
+    for name in wanted:
+        if name not in names:
+            there = ", ".join(f"{d.index} ({d.device_id})" for d in found) or "none"
+            raise DevicesUnavailable(
+                f"offered_devices: {name!r}: this host has no such device; there are: {there}"
+            )
+    return tuple(d for d in found if not wanted or d.device_id in wanted or str(d.index) in wanted)
 
 
 class CpuOnly:

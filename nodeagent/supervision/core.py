@@ -170,7 +170,7 @@ def decide(rules: Rules, state: State, event: Event, now_us: int) -> Decision:
             return _reaped(rules, state, event, now_us)
         case Ready() if state.phase is Phase.PREPARING:
             return state, (Do.START,)
-        case Started(ranks):
+        case Started(ranks) if state.phase is Phase.PREPARING:
             limit = None if rules.time_limit_us is None else now_us + rules.time_limit_us
             return replace(state, phase=Phase.RUNNING, alive=ranks, limit_us=limit), ()
         case Failed(message, ranks) if state.phase < Phase.STOPPING:

@@ -35,9 +35,11 @@ class Helper(NamedTuple):
     """Its process id."""
     pipe: int
     """Where it says READY or what is wrong; non-blocking."""
+    serves: bool
+    """Whether it is needed as long as the workers run, and not only before their start."""
 
 
-def fork_helper(name: str, work: Callable[[Callable[[], None]], None]) -> Helper:
+def fork_helper(name: str, work: Callable[[Callable[[], None]], None], *, serves: bool) -> Helper:
     """Run ``work(ready)`` in a child that lives no longer than this process."""
     parent = os.getpid()
     pipe, said = os.pipe()
@@ -61,7 +63,7 @@ def fork_helper(name: str, work: Callable[[Callable[[], None]], None]) -> Helper
         finally:
             os._exit(0)
     os.close(said)
-    return Helper(name, pid, pipe)
+    return Helper(name, pid, pipe, serves)
 
 
 def serve_rendezvous(plan: RendezvousPlan) -> Helper:
@@ -72,7 +74,7 @@ def serve_rendezvous(plan: RendezvousPlan) -> Helper:
 
         rendezvous.serve(plan.host, plan.port, plan.scopes, plan.secret, ready)
 
-    return fork_helper(f"the rendezvous store at {plan.host}:{plan.port}", work)
+    return fork_helper(f"the rendezvous store at {plan.host}:{plan.port}", work, serves=True)
 
 
 def wait_for(host: str, port: int, wait_ms: int) -> Helper:
@@ -90,7 +92,7 @@ def wait_for(host: str, port: int, wait_ms: int) -> Helper:
                 return
         raise TimeoutError(f"did not answer within {wait_ms / 1000:g} s")
 
-    return fork_helper(f"rank 0's rendezvous at {host}:{port}", work)
+    return fork_helper(f"rank 0's rendezvous at {host}:{port}", work, serves=False)
 
 
 def _say(pipe: int, words: bytes) -> None:

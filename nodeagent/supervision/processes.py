@@ -51,7 +51,7 @@ def descendants(pid: int) -> list[int]:
     seen = {pid}
     todo = [pid]
     while todo:
-        for child in _children(todo.pop()):
+        for child in children(todo.pop()):
             if child not in seen:
                 seen.add(child)
                 found.append(child)
@@ -78,7 +78,8 @@ def signal_groups(groups: Iterable[int], number: int) -> None:
     signal_all((-group for group in groups), number)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The children of `pid`, zombies included; a moment's picture."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:

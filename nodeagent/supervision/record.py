@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 STATUS = "status.jsonl"
 """The file of facts in a lease's folder."""
 PLAN = "plan.json"
-"""The plan in a lease's folder."""
-LOCK = "lock"
-"""Held by whoever may write facts."""
+"""The plan in a lease's folder. Its flock is held by whoever may write facts."""
 CONTROL = "control.sock"
 """Where a supervisor listens for orders."""
 

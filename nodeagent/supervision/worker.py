@@ -1,4 +1,4 @@
-"""From a plan's worker to a process: fork, dress, exec."""
+"""From a plan's worker to a process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 from nodeagent.supervision import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nodeagent.plan import WorkerPlan
 
 NOT_FOUND = 127
@@ -31,21 +33,65 @@ _TOUCHED = (
 
 
 def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
-    """Fork the worker and return its pid. OSError when the host has no room for a process.
+    """Start the worker and return its pid. OSError when the host has no room for a process.
 
-    What goes wrong after the fork shows as the worker's end: words on its stderr and exit code 126
-    or 127 when the
-    program is to blame, words on `faults` and 125 when the host is. It writes to the ends of pipes
-    `stdout` and `stderr`.
+    It writes to the ends of pipes `stdout` and `stderr`. What goes wrong shows as its end: words on
+    its stderr and exit code 126 or 127 when the program is to blame, words on `faults` and 125 when
+    the host is.
     """
-    parent = os.getpid()
+    pid = None if worker.hostname else _spawn(worker, stdout, stderr)
+    # The long way also tells in words why the short one failed.
+    return _fork(worker, stdout, stderr, faults) if pid is None else pid
+
+
+def _spawn(worker: WorkerPlan, stdout: int, stderr: int) -> int | None:
+    """Start it without a copy of this process, which costs a third of a fork; None if it fails.
+
+    What `posix_spawn` cannot change is changed here and inherited. The cores stay changed: a
+    supervisor keeps to those of its own lease.
+    """
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    before = os.umask(0o022)
+    try:
+        os.chdir(worker.cwd)
+        if worker.cpu_ids:
+            os.sched_setaffinity(0, worker.cpu_ids)
+        return os.posix_spawn(
+            _find(worker.argv[0], worker.env),
+            worker.argv,
+            worker.env,
+            file_actions=((os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)),
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=_TOUCHED,
+        )
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.umask(before)
+        os.fchdir(here)
+        os.close(here)
+
+
+def _find(program: str, env: Mapping[str, str]) -> str:
+    """The file that `execvp` would run under this PATH; the bare name when there is none."""
+    if "/" in program:
+        return program
+    for folder in env.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return program
+
+
+def _fork(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
     # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish
     # in ours.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOUCHED)
     try:
         pid = os.fork()
         if pid == 0:
-            _become(worker, parent, stdout, stderr, faults)
+            _become(worker, stdout, stderr, faults)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Here too: whoever comes first, the group is there when we return.
@@ -62,11 +108,10 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _become(worker: WorkerPlan, parent: int, stdout: int, stderr: int, faults: int) -> NoReturn:
+def _become(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> NoReturn:
     code = NOT_PREPARED
     try:
         os.setpgid(0, 0)
-        kernel.die_with(parent)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         try:

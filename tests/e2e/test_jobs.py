@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -53,6 +54,7 @@ def test_torchrun_trains_across_two_nodes(two: Cluster) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="needs Open MPI: apt install openmpi-bin")
 def test_mpi_starts_several_ranks_on_each_node_without_ssh(two: Cluster) -> None:
     document = {"launcher": "mpi", "command": ["sh", "-c", "echo rank $OMPI_COMM_WORLD_RANK"]}
     name = two.submit({**document, "workers": 4, "workers_per_node": 2})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controlplane.model.node import Device, DeviceKind
-from nodeagent.devices import Devices, open_devices
+from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
 from nodeagent.devices.nvml import kernel_pci_address, single_node
 from tests.support.nvml import (
     DRIVER_NOT_LOADED,
@@ -45,6 +45,17 @@ def simulated(*, node_uuid: str = NODE, count: int = COUNT, memory_bytes: int = 
         simulated_memory_bytes=memory_bytes,
         node_uuid=node_uuid,
     )
+
+
+def test_an_operator_offers_some_of_the_devices_by_id_or_index() -> None:
+    found = simulated().discover()
+
+    assert choose(found, ()) == found
+    assert choose(found, (found[2].device_id, "0")) == (found[0], found[2])
+    with pytest.raises(DevicesUnavailable, match=r"offered_devices: '4': .* there are: 0 \(SIM-"):
+        choose(found, ("4",))
+    with pytest.raises(DevicesUnavailable, match="there are: none"):
+        choose((), ("0",))
 
 
 def cannot_load() -> dict[str, str]:

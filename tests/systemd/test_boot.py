@@ -207,8 +207,8 @@ def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: s
     until("the node is ready", lambda: nodes(centre) == ["ready"], within_s=20)
     assert pids(centre, "sleep") == [pid]
     until(
-        "agent, spawner, supervisor and worker are there, and nothing of the old agent",
-        lambda: len(members(centre)) == 4,
+        "agent and spawner are there, and the old spawner with its supervisor and the worker",
+        lambda: len(members(centre)) == 5,
         within_s=10,
     )
     assert job(centre, number)["state"] == "active"

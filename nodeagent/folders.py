@@ -1,0 +1,98 @@
+"""Where a node keeps what belongs to its leases.
+
+Each lease has two folders, both named `<lease id>.<token>`:
+
+* in the **runtime folder**, its control files: the plan, what its supervisor wrote down, the socket
+  for orders. They mean nothing after a reboot, and are made and removed for each lease, so the
+  runtime folder belongs on a tmpfs;
+* in the **state folder**, what may be large and should outlive a reboot: the workers' output, their
+  working directory and their temporary files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class LeaseKey(NamedTuple):
+    """What a lease's folders are named after."""
+
+    lease_id: int
+    """Which lease."""
+    token: int
+    """Its fencing token."""
+
+    def __str__(self) -> str:
+        """The folders' name."""
+        return f"{self.lease_id}.{self.token}"
+
+    @staticmethod
+    def parse(name: str) -> LeaseKey | None:
+        """The lease of a folder's name; None when it is none."""
+        lease_id, _, token = name.partition(".")
+        if lease_id.isdecimal() and token.isdecimal():
+            return LeaseKey(int(lease_id), int(token))
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """The folders of one node."""
+
+    state: Path
+    """Outlives a reboot."""
+    runtime: Path
+    """Holds until the next boot."""
+
+    def prepare(self, boot_id: str) -> None:
+        """Make what is missing, and remove what held until the last boot only."""
+        for folder in (self.state, self.runtime, self.data, self.jobs, self.blobs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note = self.runtime / "boot_id"
+        if not note.exists() or note.read_text() != boot_id:
+            self.deadline.unlink(missing_ok=True)
+            shutil.rmtree(self.control, ignore_errors=True)
+        self.control.mkdir(exist_ok=True, mode=0o700)
+        note.write_text(boot_id)
+
+    @property
+    def control(self) -> Path:
+        """Control files, a folder for each lease."""
+        return self.runtime / "leases"
+
+    @property
+    def data(self) -> Path:
+        """Output, working and temporary files, a folder for each lease."""
+        return self.state / "leases"
+
+    @property
+    def jobs(self) -> Path:
+        """Folders of jobs, the same for all their attempts."""
+        return self.state / "jobs"
+
+    @property
+    def blobs(self) -> Path:
+        """Archives of working directories that were fetched."""
+        return self.state / "blobs"
+
+    @property
+    def deadline(self) -> Path:
+        """The moment, on this boot's clock, at which the node's lease ends."""
+        return self.runtime / "deadline"
+
+    @property
+    def nudges(self) -> Path:
+        """The socket by which supervisors say that there is news."""
+        return self.runtime / "agent.sock"
+
+
+def leases_in(folder: Path) -> Iterator[LeaseKey]:
+    """The leases that have a folder here, by number."""
+    found = (LeaseKey.parse(path.name) for path in folder.iterdir())
+    yield from sorted(key for key in found if key is not None)

@@ -1,0 +1,152 @@
+"""What an agent finds of the leases that an earlier one held: after a crash, after a reboot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
+from controlplane.v1 import agent_service_pb2 as pb
+from nodeagent import streams
+from nodeagent.folders import Folders, LeaseKey, leases_in
+from nodeagent.leases import Held, Leases
+from nodeagent.plan import StepPlan, WorkerPlan
+from nodeagent.reconcile import Forget
+from nodeagent.shipping import ship_once
+from nodeagent.supervision import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOOT, NEXT_BOOT = "the first boot", "the second boot"
+KEY = LeaseKey(7, 9)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    made = Folders(state=tmp_path / "state", runtime=tmp_path / "run")
+    made.prepare(BOOT)
+    return made
+
+
+def leases(folders: Folders) -> Leases:
+    """The leases of an agent that starts nothing."""
+    return Leases(folders, cast("Any", None), cast("Any", None), lambda: None)
+
+
+def leave(folders: Folders, *, plan: str | None = None, output: bytes = b"") -> None:
+    """What an agent that held a lease leaves behind."""
+    (folders.control / str(KEY)).mkdir()
+    data = folders.data / str(KEY)
+    data.mkdir()
+    if plan is not None:
+        (folders.control / str(KEY) / record.PLAN).write_text(plan)
+    if output:
+        writer = streams.StreamWriter(data, 0, "out", segment_bytes=1 << 20, cap_bytes=4 << 20)
+        writer.write(output)
+        writer.close()
+
+
+def a_plan() -> str:
+    worker = WorkerPlan(rank=0, local_rank=0, argv=("true",), env={}, cwd="/")
+    return StepPlan(lease_id=KEY.lease_id, token=KEY.token, workers=(worker,)).to_json()
+
+
+def adopted(folders: Folders) -> Held:
+    found = leases(folders)
+    assert found.adopt() == 1
+    return found.held[KEY.lease_id]
+
+
+def test_folders_are_named_after_their_leases(folders: Folders) -> None:
+    for name in ("12.40", "2.3", "x.1", "7", "1.2.3", ".1"):
+        (folders.data / name).mkdir()
+
+    assert list(leases_in(folders.data)) == [LeaseKey(2, 3), LeaseKey(12, 40)]
+
+
+def test_a_lease_with_a_supervisor_is_adopted_with_its_token(folders: Folders) -> None:
+    leave(folders, plan=a_plan())
+    facts = [{"fact": "started", "time": 5, "rank": 0, "pid": 4_000_000, "ticks": 1}]
+    status = folders.control / str(KEY) / record.STATUS
+    status.write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+
+    held = adopted(folders)
+
+    assert held.key == KEY
+    assert held.status.phase is LeasePhase.RUNNING
+    assert held.status.token == KEY.token
+    assert held.status.workers[0].pid == 4_000_000
+
+
+@pytest.mark.parametrize("length", [None, 0, 1, 40])
+def test_a_plan_that_was_not_written_to_its_end_was_never_started(
+    folders: Folders, length: int | None
+) -> None:
+    leave(folders, plan=None if length is None else a_plan()[:length])
+
+    status = adopted(folders).status
+
+    assert (status.phase, status.end) == (LeasePhase.ENDED, LeaseEnd.LAUNCH_FAILED)
+    assert status.message == "the agent was restarted before the start"
+
+
+def test_what_ran_before_a_reboot_is_told_as_that_though_the_runtime_folder_is_on_disk(
+    folders: Folders,
+) -> None:
+    leave(folders, plan=a_plan(), output=b"some words")
+    folders.deadline.write_text("123456789")
+
+    folders.prepare(NEXT_BOOT)
+
+    assert not folders.deadline.exists()
+    assert not list(folders.control.iterdir())
+    status = adopted(folders).status
+    assert (status.phase, status.end) == (LeasePhase.ENDED, LeaseEnd.SUPERVISOR_LOST)
+    assert (status.token, status.message) == (KEY.token, "the node was rebooted")
+
+
+def test_the_deadline_and_the_leases_outlive_a_restart_of_the_agent(folders: Folders) -> None:
+    leave(folders, plan=a_plan())
+    folders.deadline.write_text("123456789")
+
+    folders.prepare(BOOT)
+
+    assert folders.deadline.read_text() == "123456789"
+    assert adopted(folders).status.phase is LeasePhase.STARTING
+
+
+def test_output_from_before_a_reboot_is_handed_over_and_then_removed(
+    folders: Folders,
+) -> None:
+    leave(folders, plan=a_plan(), output=b"the last words")
+    folders.prepare(NEXT_BOOT)
+    found = leases(folders)
+    found.adopt()
+    sent: list[pb.LogChunk] = []
+
+    async def ship(request: pb.ShipLogsRequest) -> pb.ShipLogsResponse:
+        sent.extend(request.chunks)
+        ends = [chunk.offset + len(chunk.data) for chunk in request.chunks]
+        return pb.ShipLogsResponse(next_offsets=ends)
+
+    asyncio.run(ship_once(found, "node", ship))
+    found.perform(Forget(lease_id=KEY.lease_id))
+    asyncio.run(ship_once(found, "node", ship))
+
+    assert [(c.lease_id, c.token, c.data) for c in sent] == [(7, 9, b"the last words")]
+    assert found.held == {}
+    assert not list(folders.data.iterdir())
+
+
+def test_a_lease_that_was_stopped_before_it_was_seen_leaves_nothing(folders: Folders) -> None:
+    found = leases(folders)
+    told = LeaseStatus(lease_id=7, token=9, phase=LeasePhase.ENDED)
+    found.held[7] = Held(key=KEY, status=told)
+
+    found.drop(7)
+
+    assert found.held == {}
