@@ -41,6 +41,10 @@ horovod-tensorflow: ## make .venv-tensorflow with TensorFlow and Horovod (6 minu
 demo: horovod ## train a real model through a control plane and two agents on this machine
 	@$(BIN)/python tools/demo.py
 
+.PHONY: picture
+picture: horovod ## run the demonstration, and draw what it shows into docs/demo.svg
+	@$(BIN)/python tools/picture.py
+
 .PHONY: serve
 serve: horovod ## serve what `make demo` made, until Ctrl-C; `source .demo/env` points ccctl at it
 	@$(BIN)/python tools/demo.py --serve

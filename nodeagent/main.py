@@ -45,13 +45,18 @@ def run(config: Path | None, flags: dict[str, Any]) -> None:
 
     Workers run on when the agent ends; the next agent on the same state folder adopts them.
     """
-    from nodeagent import agent
+    from nodeagent import agent, starting
     from nodeagent.devices import DevicesUnavailable
 
     loaded = _load(config, flags)
     configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
+        starting.check(loaded.value)
         asyncio.run(agent.run(loaded.value))
+    except starting.CannotStart as error:
+        for fault in error.faults:
+            logging.getLogger(__name__).error("%s", fault)
+        sys.exit(1)
     except (agent.AgentError, DevicesUnavailable, InUse, ValueError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)

@@ -84,3 +84,10 @@ class Settings:
         "info", choices=("debug", "info", "warning", "error"), help="least level that is logged"
     )
     log_format: str = setting("text", choices=("text", "json"), help="form of the agent's own log")
+
+    def __post_init__(self) -> None:
+        """ValueError for settings that contradict each other."""
+        if self.port_last < self.port_first:
+            raise ValueError(
+                f"port_last: {self.port_last}: must be at least port_first ({self.port_first})"
+            )

@@ -28,6 +28,9 @@ _HINTS: Final = {
     "DeadlinePassed": "Try again, or give it longer with --timeout.",
 }
 
+_IS_THERE: Final = ("certificate", "gRPC", "TLS", "resolved")
+"""In the words on a server that cannot be reached: starting it would not help."""
+
 
 class Failure(click.ClickException):
     """A command can't do what it should; the text says why, and what to do."""
@@ -43,6 +46,8 @@ def tell(message: str) -> None:
 def tell_client_error(error: ClientError, *, has_token: bool) -> int:
     """Write a failed call, and give the exit code."""
     hint = _HINTS.get(type(error).__name__, "")
+    if type(error).__name__ == "Unreachable" and any(word in error.message for word in _IS_THERE):
+        hint = "`ccctl config show` tells where --server and --ca-file come from."
     if type(error).__name__ == "Denied" and not has_token and "--token-file" not in error.message:
         hint = "No token was given: name its file with --token-file or CCCTL_TOKEN_FILE."
     if error.faults:

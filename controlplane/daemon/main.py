@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from controlplane import __version__
+from controlplane.daemon import starting
 from controlplane.daemon.settings import ENV_PREFIX, Settings
 from controlplane.kit.alone import InUse
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
-from controlplane.model.errors import ControlPlaneError
-from controlplane.service.auth import Role, TokenFile, write_private
+from controlplane.model.errors import ControlPlaneError, WrongState
+from controlplane.model.event import CONTROL_PLANE
+from controlplane.service.auth import Role, TokenFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}")
+"""What a principal may be called."""
 
 config_option = click.option(
     "--config",
@@ -68,14 +78,15 @@ def init(config: Path | None, flags: dict[str, Any]) -> None:
     Writes admin.token and agent.token there, readable by you alone. A repeat keeps what is there.
     """
     settings = _load(config, flags).value
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, role in (("admin", Role.ADMIN), ("agent", Role.AGENT)):
-        path = settings.state_dir / f"{name}.token"
-        if path.exists():
-            click.echo(f"{path}: kept")
-            continue
-        write_private(path, TokenFile(settings.tokens).add(name, role) + "\n")
-        click.echo(f"{path}: made for {name}")
+    with _told():
+        starting.make_state_dir(settings.state_dir)
+        for name, role in (("admin", Role.ADMIN), ("agent", Role.AGENT)):
+            path = settings.state_dir / f"{name}.token"
+            if path.exists():
+                click.echo(f"{path}: kept")
+                continue
+            _make_token(settings, name, role, path)
+            click.echo(f"{path}: made for {name}")
 
 
 @main.group()
@@ -105,7 +116,8 @@ def token_create(
 ) -> None:
     """Make a token for PRINCIPAL. A running daemon knows it at once."""
     settings = _load(config, flags).value
-    write_private(out, TokenFile(settings.tokens).add(principal, Role(role)) + "\n")
+    with _told():
+        _make_token(settings, principal, Role(role), out)
     click.echo(f"{out}: a token for {principal}, with the role {role}")
 
 
@@ -126,6 +138,51 @@ def config_show(config: Path | None, flags: dict[str, Any]) -> None:
 def config_example() -> None:
     """Print a commented configuration file with every setting."""
     click.echo(document(Settings), nl=False)
+
+
+def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> None:
+    """Put a token into a file of its own, which must be new: an old one may be open to others.
+
+    WrongState when that cannot be done; then no token was made.
+    """
+    if not NAME.fullmatch(principal) or principal == CONTROL_PLANE.principal:
+        raise WrongState(
+            f"PRINCIPAL: {principal!r}: must be 1 to 100 of A-Z, a-z, 0-9 and . _ @ -,"
+            f" and not {CONTROL_PLANE.principal!r}"
+        )
+    starting.check_tokens(settings.tokens)
+    if not settings.tokens.parent.is_dir():
+        raise WrongState(
+            f"tokens_file: there is no folder {settings.tokens.parent};"
+            " run `controlplane init` first, or name its state folder with --state-dir"
+        )
+    try:
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(TokenFile(settings.tokens).add(principal, role) + "\n")
+        _give_to_the_daemon(settings.tokens)
+    except FileExistsError:
+        raise WrongState(f"{out}: is there already; remove it, or name another file") from None
+    except OSError as error:
+        with suppress(OSError):
+            out.unlink()
+        raise WrongState(f"{error.filename or out}: cannot be written: {error.strerror}") from error
+
+
+def _give_to_the_daemon(path: Path) -> None:
+    """A file that root has written belongs to whom its folder belongs to, or the daemon could not
+    read it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ControlPlaneError as error:
+        click.echo(f"controlplane: {error}", err=True)
+        sys.exit(1)
 
 
 def _load(config: Path | None, flags: dict[str, Any]) -> Loaded[Settings]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
+from controlplane.daemon import starting
 from controlplane.engine import schedule, upkeep
 from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
-from controlplane.model.errors import WrongState
 from controlplane.model.job import JobState
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
@@ -44,14 +45,20 @@ STOP_GRACE_S = 2.0
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. WrongState when it cannot start, with the reason."""
-    check(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.umask(0o077)
+    starting.make_state_dir(settings.state_dir)
     with alone(settings.state_dir, "control plane"):
-        revision = upgrade(settings.database)
+        anybody = starting.check_tokens(settings.tokens)
+        starting.check_tls(settings.tls_certificate, settings.tls_key)
+        starting.check_listen(settings.listen)
         clock = SystemClock()
-        registry = Registry(SqlStore(settings.database), clock.now_us)
-        registry.start()
+        with starting.told_of_database(settings):
+            revision = upgrade(settings.database)
+            registry = Registry(SqlStore(settings.database), clock.now_us)
+            registry.start()
+        if not anybody:
+            log.warning("nobody has a token yet: `controlplane init` makes the first two")
         try:
             await _serve(settings, registry, clock, revision)
         finally:
@@ -147,19 +154,3 @@ def concerns_scheduler(draft: Draft) -> bool:
     ):
         return True
     return any(x is not None and x.removed_us is not None for x in draft.leases.changed.values())
-
-
-def check(settings: Settings) -> None:
-    """WrongState for settings that contradict each other."""
-    if settings.hold_s >= settings.node_lease_s:
-        raise WrongState(
-            f"hold_s: {settings.hold_s} must be below node_lease_s ({settings.node_lease_s}),"
-            " or every node would fall silent"
-        )
-    if settings.default_priority_class not in settings.priority_classes:
-        raise WrongState(
-            f"default_priority_class: {settings.default_priority_class!r}"
-            " is not in priority_classes"
-        )
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise WrongState("tls_certificate and tls_key: set both or neither")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Settings:
         None, help="PEM file with the certificate's key", example="/etc/controlplane/tls.key"
     )
     tokens_file: Path | None = setting(
-        None, help="file with hashed tokens; default: tokens.json in state_dir"
+        None,
+        help="file with hashed tokens; not set: tokens.json in state_dir",
+        example="/etc/controlplane/tokens.json",
     )
     node_lease_s: float = setting(
         20.0,
@@ -52,6 +55,7 @@ class Settings:
         5.0,
         unit="s",
         minimum=0.1,
+        maximum=30,
         help="the longest that an agent's call is held; below node_lease_s",
     )
     schedule_period_s: float = setting(
@@ -75,6 +79,28 @@ class Settings:
         "info", choices=("debug", "info", "warning", "error"), help="least level that is logged"
     )
     log_format: str = setting("text", choices=("text", "json"), help="form of the daemon's own log")
+
+    def __post_init__(self) -> None:
+        """ValueError, a line each, for settings that contradict each other."""
+        faults = []
+        if self.hold_s >= self.node_lease_s:
+            faults.append(
+                f"hold_s: {self.hold_s}: must be below node_lease_s ({self.node_lease_s}),"
+                " or every node would fall silent"
+            )
+        if self.default_priority_class not in self.priority_classes:
+            known = ", ".join(self.priority_classes) or "none"
+            faults.append(
+                f"default_priority_class: {json.dumps(self.default_priority_class)}:"
+                f" must be one of priority_classes ({known})"
+            )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_certificate" if self.tls_certificate is None else "tls_key"
+            faults.append(f"{missing}: is required, since the other of the two is set")
+        if not self.queues:
+            faults.append("queues: []: must name at least one queue")
+        if faults:
+            raise ValueError("\n".join(faults))
 
     @property
     def database(self) -> str:

@@ -27,7 +27,10 @@ def alone(folder: Path, program: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUse(f"another {program} already runs on {folder}") from None
+            raise InUse(
+                f"state_dir: another {program} already runs on {folder};"
+                " stop it, or give this one a folder of its own"
+            ) from None
         yield
     finally:
         os.close(fd)

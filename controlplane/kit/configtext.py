@@ -26,7 +26,7 @@ def document(cls: type) -> str:
     """Write an example file: for each setting help, what is allowed, and the default, commented."""
     parts = [_comment(inspect.cleandoc(cls.__doc__ or ""))]
     for one in settings_of(cls):
-        text = f"{one.help} Allowed: {one.allowed}."
+        text = f"{one.help.rstrip('.')}. Allowed: {one.allowed}."
         default = one.default
         if default is dataclasses.MISSING:
             text += " Required."

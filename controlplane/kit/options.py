@@ -72,7 +72,7 @@ def _help(one: Setting) -> str:
 
 
 def _default(one: Setting) -> str:
-    if one.default is None or one.default in ((), {}):
+    if one.default in (None, "", (), {}):
         return "none"
     if isinstance(one.default, bool):
         return "on" if one.default else "off"

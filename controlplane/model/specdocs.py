@@ -33,7 +33,8 @@ Only `command` must be given. Every fault of a file is told at once, with its pa
 and what is allowed; a field that nobody knows is a fault. `ccctl schema` prints a JSON Schema with
 which an editor completes and checks the file.
 
-This page is made from the table that the check itself uses.
+The tables are made from the one that the check itself uses. Below them stand the
+[launchers](#launchers) and [recipes](#recipes).
 """
 
 
@@ -48,7 +49,7 @@ def json_schema() -> dict[str, object]:
 
 
 def reference_markdown() -> str:
-    """Give the page docs/job.md: one table for each object, one row for each field."""
+    """Give the first part of docs/job.md: a table for each object, with a row for each field."""
     return "\n".join([_INTRODUCTION, *_sections(JOB)])
 
 

@@ -227,7 +227,9 @@ JOB: Final = Table(
                 values=kinds.matching(
                     f"^({_LABEL_NAME})?$",
                     words="string",
-                    complaint="must have at most 63 of A-Z, a-z, 0-9 and, between them, - _ .",
+                    complaint=(
+                        "must be a string of at most 63 of A-Z, a-z, 0-9 and, between them, - _ ."
+                    ),
                 ),
                 words="map of keys to strings, at most 64",
                 entries=64,

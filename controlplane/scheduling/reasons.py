@@ -67,8 +67,8 @@ def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
     whole = [_capacity(node, need) for node in nodes]
     widest = max(whole)
     if widest < each:
-        what = f"{count(each, 'worker')} on one node" if each > 1 else "a worker"
-        return f"{what} needs {_on_one(need, each)}, and no node has so much: {_largest(nodes)}"
+        what = f"{each} workers on one node need" if each > 1 else "a worker needs"
+        return f"{what} {_on_one(need, each)}, and no node has so much: {_largest(nodes)}"
     if gang.workers_per_node:
         wide, wanted = sum(fit >= each for fit in whole), gang.workers // each
         if wide < wanted:

@@ -36,7 +36,7 @@ class Event(_message.Message):
     kind: _builtins.str
     """What happened: `job.submitted`, `attempt.placed`, `node.drained` …"""
     principal: _builtins.str
-    """Who asked for it: a principal, or `scheduler`."""
+    """Who asked for it: a principal, or `control-plane` for its own doing."""
     peer: _builtins.str
     """From which address it was asked; empty for the control plane's own doing."""
     resource: _builtins.str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,11 @@ TEXTS = {
     "a-field-twice": '{"command": ["a"], "command": ["b"]}',
     "nan": '{"command": ["a"], "workers": NaN}',
     "nested-too-deeply": "[" * 100_000,
-    "wrong-type-at-depth-three": job(resources={"gpus": {"count": 2}}, labels={"a": {"b": 1}}),
+    "wrong-type-at-depth-three": job(
+        resources={"gpus": {"count": 2}},
+        labels={"a": {"b": 1}},
+        working_dir={"ship": ".", "exclude": ["*.pt", 5]},
+    ),
     "unknown-launcher": job(launcher="horovid"),
     "unknown-field": job(worker=3),
     "no-workers": job(workers=0),
@@ -118,6 +123,8 @@ TEXTS = {
     "nul-in-an-argument": job(command=["echo", "a\0b"]),
     "equals-in-an-env-name": job(env={"A=B": "1"}),
     "several-faults": job(workers=0, launcher="x", resources={"memory": "8GBB"}, colour="red"),
+    "working-dir-relative": job(working_dir="src"),
+    "working-dir-path-climbs": job(working_dir="/data/../etc"),
     "working-dir-nowhere": job(working_dir={"ship": "nowhere"}),
     "working-dir-a-file": job(working_dir={"ship": "not-json.json"}),
     "working-dir-climbs": job(working_dir={"ship": ".."}),
@@ -204,6 +211,10 @@ def test_every_answer_that_is_a_no(
     served.token, served.api_version = None, "v2"
     pages.append(told_error(ccctl, folder, "list"))
     pages.append(told_error(ccctl, folder, "watch", "1"))
+    tls = ("list", "--server", f"https://{os.environ['CCCTL_SERVER']}", "--timeout", "0.2")
+    said = told_error(ccctl, folder, *tls).replace(os.environ["CCCTL_SERVER"], "SERVER")
+    # gRPC's own lines, which ccctl as a program of its own turns off before gRPC is there.
+    pages.append(re.sub(r"^[IWE]\d{4} .*\n", "", said, flags=re.M))
     monkeypatch.delenv("CCCTL_SERVER")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 from hypothesis import given
@@ -9,9 +11,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from controlplane.model.spec import InvalidSpec, json_schema, parse_spec, reference_markdown
 from controlplane.model.specfields import JOB
 from controlplane.model.specshapes import REQUIRED, Table
+from controlplane.model.specvalues import Launcher
 from tests.model.spec_documents import BAD, EVERYTHING, GOOD, good_documents
 
 PAGE = Path(__file__).parents[2] / "docs" / "job.md"
+MARK = "\n<!-- made by UPDATE_GOLDEN=1 pytest tests/model/test_spec_docs.py as far as here -->\n"
 SCHEMA = Draft202012Validator(json_schema())
 
 
@@ -20,9 +24,26 @@ def tables(table: Table) -> list[Table]:
 
 
 def test_the_page_is_fresh() -> None:
+    made, mark, by_hand = PAGE.read_text(encoding="utf-8").partition(MARK)
     if os.environ.get("UPDATE_GOLDEN"):
-        PAGE.write_text(reference_markdown(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == reference_markdown()
+        made = reference_markdown()
+        PAGE.write_text(made + MARK + by_hand, encoding="utf-8")
+    assert mark
+    assert made == reference_markdown()
+
+
+def test_every_job_json_on_the_page_is_one() -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), flags=re.M | re.S)
+    assert len(blocks) >= 5
+    for block in blocks:
+        document = json.loads(block)
+        parse_spec(document, allow_ship=True)
+        SCHEMA.validate(document)
+
+
+def test_every_launcher_has_its_section() -> None:
+    told = re.findall(r"^### `(\w+)`$", PAGE.read_text(), flags=re.M)
+    assert sorted(told) == sorted(Launcher)
 
 
 def test_every_field_has_a_row_on_the_page_and_a_place_in_the_schema() -> None:

@@ -1,0 +1,123 @@
+"""What may keep the agent from starting: looked for before the start, all of it at once, and told
+with the setting that mends it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+from controlplane.kit.address import parse_address
+from nodeagent import host
+
+if TYPE_CHECKING:
+    from nodeagent.settings import Settings
+
+
+class CannotStart(Exception):
+    """The agent cannot start; `faults` has a line for each reason, with what to change."""
+
+    def __init__(self, *faults: str) -> None:
+        """Hold the reasons."""
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+def check(settings: Settings) -> None:
+    """CannotStart when a file, an address or a program that the settings name cannot be used."""
+    looks = (_state_dir, _token, _server, _ca, _address, _mpirun)
+    faults = [fault for look in looks if (fault := look(settings)) is not None]
+    if faults:
+        raise CannotStart(*faults)
+
+
+def _state_dir(settings: Settings) -> str | None:
+    folder = settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileExistsError:
+        return f"state_dir: {folder} is no folder; name another"
+    except OSError as error:
+        return (
+            f"state_dir: {folder} cannot be used: {error.strerror};"
+            " name a folder that this user may write to"
+        )
+    return None
+
+
+def _token(settings: Settings) -> str | None:
+    path = settings.token_file
+    try:
+        mode, data = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        return (
+            f"token_file: {path} cannot be read: {error.strerror};"
+            " put agent.token there, which `controlplane init` makes"
+        )
+    if mode & 0o077:
+        return f"token_file: {path}: others can read it; run: chmod 600 {path}"
+    token = data.strip()
+    if not token:
+        return f"token_file: {path} is empty; it must hold the agent's token"
+    if not all(0x20 < byte < 0x7F for byte in token):
+        return f"token_file: {path} holds no token: it must be one word of printable ASCII"
+    return None
+
+
+def _server(settings: Settings) -> str | None:
+    text = settings.server
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        return f"server: {text!r} {error}"
+    if not address.local and settings.ca_file is None:
+        return (
+            f"ca_file: is required to reach {text!r}, or the token could be read on the way; name"
+            " the PEM file of the CA that signed the control plane's certificate"
+        )
+    return None
+
+
+def _ca(settings: Settings) -> str | None:
+    path = settings.ca_file
+    if path is None:
+        return None
+    import ssl  # only where TLS is: the agent itself speaks it by gRPC's own library
+
+    try:
+        path.read_bytes()
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        return f"ca_file: {path} holds no certificate in PEM form"
+    except OSError as error:
+        return f"ca_file: {path} cannot be read: {error.strerror}"
+    return None
+
+
+def _address(settings: Settings) -> str | None:
+    text = settings.address
+    if not text:
+        return None
+    try:
+        wanted = ipaddress.ip_address(text)
+    except ValueError:
+        return (
+            f"address: {text!r} is no IP address; write it in numbers, or nothing to have it found"
+        )
+    if host.interface_of(text) is None:
+        ours = {held.address.ip for held in host.held_addresses()}
+        there = ", ".join(str(ip) for ip in sorted(ours, key=str) if ip.version == wanted.version)
+        return (
+            f"address: {text} is no address of this host, which has {there or 'none of its kind'}"
+        )
+    return None
+
+
+def _mpirun(settings: Settings) -> str | None:
+    path = settings.mpirun
+    if path and not (os.path.isfile(path) and os.access(path, os.X_OK)):
+        return f"mpirun: {path} is no program; name Open MPI's mpirun, or nothing to look on PATH"
+    return None

@@ -1,0 +1,282 @@
+"""What the daemons say to an operator who has configured them wrongly, word for word."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cli.golden import check
+from tests.support.cluster import BIN, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+Line = tuple[str, ...]
+
+
+def told(folder: Path, line: Line) -> str:
+    """What a command that cannot do what it should says, and its exit code."""
+    environ = {"PATH": os.environ["PATH"], "NODEAGENT_DEVICES": "cpu", "LANG": "C.UTF-8"}
+    if pythonpath := os.environ.get("PYTHONPATH"):
+        environ["PYTHONPATH"] = pythonpath
+    done = subprocess.run(
+        [BIN / line[0], *line[1:]],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = re.sub(r"^\d\d:\d\d:\d\d\.\d{3}", "TIME", f"{done.stdout}{done.stderr}", flags=re.M)
+    assert "Traceback (most" not in said
+    assert done.returncode in (1, 2), said
+    said = said.replace(str(folder), "FOLDER")
+    return f"$ {' '.join(line)}\n{said}[exit code {done.returncode}]\n"
+
+
+def page(folder: Path, lines: Iterable[Line]) -> str:
+    with ThreadPoolExecutor(8) as pool:
+        return "\n".join(pool.map(lambda line: told(folder, line), lines))
+
+
+def private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the commands run, with the files that they name."""
+    (tmp_path / "unknown.toml").write_text('lisen = "127.0.0.1:7600"\nsever = "127.0.0.1:7600"\n')
+    (tmp_path / "types.toml").write_text(
+        'hold_s = "long"\nqueues = "default"\nlog_cap_mib = 1.5\npriority_classes = { low = "1" }\n'
+    )
+    (tmp_path / "agent-types.toml").write_text(
+        'cpus = "two"\nport_first = 80\nlabels = { rack = 7 }\ndevices = "gpu"\n'
+    )
+    (tmp_path / "broken.toml").write_text("listen = \n")
+    (tmp_path / "empty").touch()
+    private(tmp_path / "token", b"cc_something\n")
+    private(tmp_path / "open-token", b"cc_something\n", 0o644)
+    private(tmp_path / "empty-token", b"\n")
+    private(tmp_path / "two-words", b"one two\n")
+    private(tmp_path / "binary", b"\x00\xff\n")
+    private(tmp_path / "open.json", b'{"tokens": []}\n', 0o644)
+    private(tmp_path / "broken.json", b"tokens\n")
+    private(tmp_path / "strange.json", b'{"tokens": [{"principal": "a", "role": "boss"}]}\n')
+    private(tmp_path / "rubbish.pem", b"rubbish\n")
+    (tmp_path / "rubbish.db").write_bytes(b"this is no database" * 100)
+    return tmp_path
+
+
+def serve(*words: str, state: str = "state") -> Line:
+    return ("controlplane", "serve", "--state-dir", state, *words)
+
+
+def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
+    lines = [
+        serve("--config", "none.toml"),
+        serve("--config", "broken.toml"),
+        serve("--config", "unknown.toml"),
+        serve("--config", "types.toml"),
+        serve("--hold-s", "20"),
+        serve("--hold-s", "31", "--node-lease-s", "60"),
+        serve("--default-priority-class", "urgent", "--tls-key", "key.pem"),
+        serve("--listen", "0.0.0.0:7600", state="a"),
+        serve("--listen", "nonsense", state="b"),
+        serve("--listen", "127.0.0.1", state="c"),
+        serve("--listen", "127.0.0.1:99999", state="d"),
+        serve("--listen", "::1:7600", state="e"),
+        serve("--listen", "http://127.0.0.1:7600", state="f"),
+        serve("--listen", "192.0.2.77:7600", *tls("rubbish.pem", "rubbish.pem"), state="g"),
+        serve("--listen", "unix:none/socket", state="h"),
+        serve("--listen", "unix:" + "x" * 108, state="i"),
+        serve(*tls("none.pem", "rubbish.pem"), state="j"),
+        serve(*tls("rubbish.pem", "none.pem"), state="k"),
+        serve(state="empty"),
+        serve(state="/proc/none"),
+        serve("--tokens-file", "open.json", state="l"),
+        serve("--tokens-file", "broken.json", state="m"),
+        serve("--tokens-file", "strange.json", state="n"),
+        serve("--tokens-file", ".", state="o"),
+        serve("--listen", "127.0.0.1:0", "--database-url", "nonsense", state="p"),
+        serve("--listen", "127.0.0.1:0", "--database-url", "mongodb://host/name", state="q"),
+        serve("--listen", "127.0.0.1:0", "--database-url", "sqlite:///rubbish.db", state="r"),
+        serve("--listen", "127.0.0.1:0", "--database-url", "sqlite:///none/x.db", state="s"),
+    ]
+    check("controlplane-serve.txt", page(folder, lines), room="daemons")
+
+
+def tls(certificate: str, key: str) -> Line:
+    return ("--tls-certificate", certificate, "--tls-key", key)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def test_a_port_in_use_is_told_with_the_command_that_finds_who_uses_it(folder: Path) -> None:
+    with listening() as port:
+        lines = [
+            serve("--listen", f"{host}:{port}", state=host) for host in ("127.0.0.1", "localhost")
+        ]
+        said = page(folder, lines).replace(str(port), "PORT")
+    check("controlplane-port.txt", said, room="daemons")
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_key_that_is_not_the_certificates_own_is_told(folder: Path) -> None:
+    for name in ("one", "two"):
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-subj", f"/CN={name}"),
+                *("-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
+            ],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+    said = told(folder, serve("--listen", "127.0.0.1:0", *tls("one.pem", "two.key")))
+    check("controlplane-key.txt", said, room="daemons")
+
+
+def test_every_token_that_cannot_be_made(folder: Path) -> None:
+    def create(principal: str, out: str, *words: str, state: str = "state") -> Line:
+        where = ("--out", out, "--state-dir", state)
+        return ("controlplane", "token", "create", principal, *where, *words)
+
+    (folder / "state").mkdir()
+    lines = [
+        ("controlplane", "init", "--state-dir", "empty"),
+        ("controlplane", "init", "--state-dir", "other", "--tokens-file", "broken.json"),
+        create("", "a.token"),
+        create("two words", "b.token"),
+        create("control-plane", "c.token"),
+        create("ada", "d.token", "--role", "boss"),
+        create("ada", "token"),
+        create("ada", "none/e.token"),
+        create("ada", "f.token", "--tokens-file", "open.json"),
+        create("ada", "g.token", state="none"),
+    ]
+    check("controlplane-token.txt", page(folder, lines), room="daemons")
+    assert (folder / "token").read_bytes() == b"cc_something\n"
+    assert not list(folder.glob("?.token"))
+    assert not (folder / "state" / "tokens.json").exists()
+
+
+def run(*words: str, state: str = "node", token: str = "token") -> Line:
+    return ("nodeagent", "run", "--state-dir", state, "--token-file", token, *words)
+
+
+def test_every_wrong_setting_of_the_agent(folder: Path) -> None:
+    lines = [
+        run("--config", "none.toml"),
+        run("--config", "unknown.toml"),
+        run("--config", "agent-types.toml"),
+        run("--port-first", "3000", "--port-last", "2000"),
+        run(state="b", token="none"),
+        run(state="c", token="."),
+        run(state="d", token="open-token"),
+        run(state="e", token="empty-token"),
+        run(state="f", token="two-words"),
+        run(state="g", token="binary"),
+        run("--server", "nonsense", state="h"),
+        run("--server", "127.0.0.1", state="i"),
+        run("--server", "127.0.0.1:99999", state="j"),
+        run("--server", "https://127.0.0.1:7600", state="k"),
+        run("--server", "192.0.2.77:7600", state="l"),
+        run("--server", "nowhere.invalid:7600", "--ca-file", "none.pem", state="m"),
+        run("--ca-file", "rubbish.pem", "--address", "gpu-07", "--mpirun", "/none", state="n"),
+        run(state="empty"),
+        run(state="/proc/none"),
+    ]
+    check("nodeagent-run.txt", page(folder, lines), room="daemons")
+
+
+def test_a_state_folder_in_use_is_refused_by_both_daemons(folder: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [BIN / name, *words, "--state-dir", name],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name, words in {
+            "controlplane": ("serve", "--listen", "127.0.0.1:0"),
+            "nodeagent": ("run", "--token-file", "token", "--devices", "cpu"),
+        }.items()
+    ]
+    try:
+        said = "\n".join(
+            until_it_holds(folder / name / "lock", lambda line=line: told(folder, line))  # type: ignore[misc]
+            for name, line in {
+                "controlplane": serve("--listen", "127.0.0.1:0", state="controlplane"),
+                "nodeagent": run(state="nodeagent"),
+            }.items()
+        )
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(30)
+    check("state-in-use.txt", said, room="daemons")
+
+
+def until_it_holds(lock: Path, then: Callable[[], str]) -> str:
+    def held() -> bool:
+        inode = lock.stat().st_ino if lock.exists() else 0
+        return bool(inode) and f":{inode} " in Path("/proc/locks").read_text()
+
+    until(held, f"{lock} to be held")
+    return then()
+
+
+def test_what_the_control_plane_makes_is_its_owners_alone(folder: Path) -> None:
+    state = folder / "wide"
+    state.mkdir(mode=0o755)
+    process = subprocess.Popen(
+        [BIN / "controlplane", "serve", "--state-dir", state, "--listen", "127.0.0.1:0"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "serving" not in said:
+            said = process.stderr.readline()
+            assert said, "it ended before it served"
+        made = [path for path in state.rglob("*") if path.exists()]
+        assert state / "controlplane.db" in made
+        assert [path for path in made if path.stat().st_mode & 0o077] == []
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_token_that_root_makes_can_be_read_by_the_daemons_own_user(folder: Path) -> None:
+    state = folder / "state"
+    state.mkdir()
+    os.chown(state, 12345, 12345)
+    out = folder / "ada.token"
+    command: list[str | Path] = [BIN / "controlplane", "token", "create", "ada", "--out", out]
+    command += ["--state-dir", state]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    status = (state / "tokens.json").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (12345, 0o600)
+    assert out.stat().st_uid == 0
