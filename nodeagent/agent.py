@@ -73,7 +73,7 @@ async def run(settings: Settings) -> None:
 async def _run(settings: Settings, folders: Folders) -> None:
     facts_of_host = host.read_host_facts()
     folders.prepare(facts_of_host.boot_id)
-    token = read_token(settings.token_file)
+    token = settings.token_file.read_text().strip()
     identity = Identity(settings.state_dir)
     address = settings.address or _address(settings.server)
     devices = open_devices(
@@ -152,22 +152,6 @@ async def _run(settings: Settings, folders: Folders) -> None:
     log.info("agent stopped; workers run on")
 
 
-def read_token(path: Path) -> str:
-    """The agent's token. AgentError when the file is missing, or readable by others."""
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text().strip()
-    except OSError as error:
-        raise AgentError(
-            f"token_file: {path}: {error.strerror}; `controlplane init` makes agent.token"
-        ) from error
-    if mode & 0o077:
-        raise AgentError(f"token_file: {path}: others can read it; run: chmod 600 {path}")
-    if not text:
-        raise AgentError(f"token_file: {path}: is empty")
-    return text
-
-
 def _address(server: str) -> str:
     if server.startswith("unix:"):
         return "127.0.0.1"
@@ -190,8 +174,6 @@ async def _discover(devices: Devices, offered: Sequence[str]) -> tuple[Device, .
 def _facts(
     settings: Settings, facts: host.HostFacts, address: str, devices: tuple[Device, ...]
 ) -> NodeFacts:
-    if settings.port_last < settings.port_first:
-        raise AgentError(f"port_last: {settings.port_last} is below port_first")
     return NodeFacts(
         display_name=settings.name or facts.hostname,
         address=address,

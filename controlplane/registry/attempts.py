@@ -73,8 +73,9 @@ def first_fault(
             )
             return AttemptState.NODE_LOST, _infrastructure(message, node)
         if lease.end is LeaseEnd.SUPERVISOR_LOST:
-            message = lease.message or f"the supervisor on {node} was lost"
-            return AttemptState.NODE_LOST, _infrastructure(message, node)
+            message = lease.message or "its supervisor was lost"
+            told = message if node in message else f"{node}: {message}"
+            return AttemptState.NODE_LOST, _infrastructure(told, node)
     failed = [w for w in workers if w.state is WorkerState.ENDED and w.failed]
     if failed:
         first = min(failed, key=lambda w: (w.ended_us or 0, w.rank))
