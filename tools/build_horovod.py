@@ -48,7 +48,7 @@ class Framework:
     requirements: tuple[str, ...]
     """What pip installs before the build; the example programs' needs are among them."""
     module: str
-    """Horovod's module for it, which must import and start once all is done."""
+    """Horovod's module for it, which must import and have Gloo once all is done."""
     newest_python: tuple[int, int]
     """The last minor version of Python that the framework is published for."""
     expected: str
@@ -301,7 +301,7 @@ def install(name: str, environment: Environment, cache: Path) -> None:
     pip = [str(environment.python), "-m", "pip", "install", "--no-deps", "--force-reinstall"]
     run("installing the wheel", [*pip, str(wheel)], log=log, deadline_s=120, env=os.environ)
     try:
-        environment.ask(f"import {framework.module} as hvd; hvd.init(); assert hvd.size() == 1")
+        environment.ask(f"import {framework.module} as hvd; assert hvd.gloo_built()")
     except subprocess.CalledProcessError as error:
         raise BuildError(
             f"Horovod was installed but does not start:\n{error.stderr[-2000:]}\n"
