@@ -202,7 +202,7 @@ def _context(
         display_name=offered.display_name,
         address=offered.address,
         interface=host.interface_of(offered.address) or "",
-        hostname_ok=host.hostname_resolves_to(offered.address),
+        hostname_address=host.hostname_address(),
         cpu_map=cores,
         python=sys.executable,
         mpirun=settings.mpirun or shutil.which("mpirun", path=settings.path) or "",

@@ -299,26 +299,24 @@ def _system_lookup(name: str) -> list[str]:
     return [str(where[0]) for *_, where in found]
 
 
-def hostname_resolves_to(
-    address: str,
+def hostname_address(
     *,
     hostname: str | None = None,
     timeout_ms: int = RESOLVE_TIMEOUT_MS,
     lookup: Callable[[str], list[str]] | None = None,
-) -> bool:
-    """Whether a program that binds to what its hostname resolves to gets `address`.
+) -> str:
+    """The address that a program gets which binds to what its hostname resolves to; empty for none.
 
     Some libraries (Gloo inside Horovod) do so whatever interface they are told to use, and take the
-    first address that can be bound. Where this is False (Debian's 127.0.1.1, a name that does not
-    resolve in time) other hosts may not reach such a program, and it needs a hostname of its own.
-    `hostname` defaults to this process's.
+    first address that can be bound. Debian's 127.0.1.1 is one that no other host can reach; and
+    where the name does not resolve in time, such a program does not even start. `hostname` defaults
+    to this process's.
     """
     try:
         found = resolve(hostname or socket.gethostname(), timeout_ms=timeout_ms, lookup=lookup)
     except OSError:
-        return False
-    first = next((candidate for candidate in found if _can_bind(candidate)), None)
-    return first is not None and first == ip_address(address)
+        return ""
+    return next((str(candidate) for candidate in found if _can_bind(candidate)), "")
 
 
 def _can_bind(address: Address) -> bool:

@@ -30,8 +30,9 @@ class NodeContext:
     """Address at which the other nodes reach this one, as a literal IP."""
     interface: str = ""
     """Network interface that holds `address`; empty when it is not known: libraries then choose."""
-    hostname_ok: bool = True
-    """Whether this host's own name resolves to `address`, which some libraries silently rely on."""
+    hostname_address: str
+    """Where programs listen that bind to what this host's own name resolves to, as some libraries
+    do in silence; empty when that is nowhere."""
     cpu_map: Mapping[int, int] = field(default_factory=dict)
     """From the node's core numbers (those of the lease) to this host's; others stay as they are."""
     python: str

@@ -177,7 +177,9 @@ def own_hostname(launch: Launch, node: NodeContext) -> str:
     """The hostname to run workers under, or empty to keep the host's.
 
     Libraries that bind to what `gethostname()` resolves to would listen where no other node can
-    reach them when that is a loopback address, as on many installations. A hostname that is the
-    node's literal address always resolves to it.
+    reach them when that is a loopback address, as on many installations, and would not start when
+    it resolves to nothing. A hostname that is the node's literal address always resolves to it.
     """
-    return node.address if spans_hosts(launch) and not node.hostname_ok else ""
+    found = node.hostname_address
+    good = found == node.address or (found and not spans_hosts(launch))
+    return "" if good else node.address

@@ -234,19 +234,21 @@ def test_without_a_port_it_says_which_node_lacks_one(launcher: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hostname_ok", "addresses", "hostname"),
+    ("found", "addresses", "hostname"),
     [
-        (True, ["10.0.0.1", "10.0.0.2"], ""),
-        (False, ["10.0.0.1", "10.0.0.2"], "10.0.0.2"),
-        (False, ["127.0.0.1", "127.0.0.1"], ""),
+        ("10.0.0.2", ["10.0.0.1", "10.0.0.2"], ""),
+        ("127.0.1.1", ["10.0.0.1", "10.0.0.2"], "10.0.0.2"),
+        ("", ["10.0.0.1", "10.0.0.2"], "10.0.0.2"),
+        ("127.0.1.1", ["127.0.0.1", "127.0.0.1"], ""),
+        ("", ["127.0.0.1", "127.0.0.1"], "127.0.0.1"),
     ],
 )
 @pytest.mark.parametrize("launcher", ["horovod", "mpi"])
-def test_a_hostname_that_others_cannot_reach_is_replaced_by_the_address(
-    launcher: str, hostname_ok: bool, addresses: list[str], hostname: str
+def test_a_hostname_that_cannot_be_reached_is_replaced_by_the_address(
+    launcher: str, found: str, addresses: list[str], hostname: str
 ) -> None:
     gang = members([1, 1], addresses)
-    plan = plan_step(launch(launcher, gang, 1), node(gang, 1, hostname_ok=hostname_ok))
+    plan = plan_step(launch(launcher, gang, 1), node(gang, 1, hostname_address=found))
 
     assert plan.workers[0].hostname == hostname
 
@@ -435,8 +437,8 @@ def test_what_follows_the_daemon_is_not_taken() -> None:
 def test_a_node_context_need_not_know_everything() -> None:
     gang = members([1])
     bare = NodeContext(
-        lease_id=1, token=1, display_name="n", address="10.0.0.1", python="python", uid=1,
-        user="u", home="/", job_dir="/j", work_dir="/w",
+        lease_id=1, token=1, display_name="n", address="10.0.0.1", hostname_address="", python="python",
+        uid=1, user="u", home="/", job_dir="/j", work_dir="/w",
     )  # fmt: skip
 
     env = plan_step(launch("horovod", gang), bare).workers[0].env

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nodeagent import host
 from nodeagent.launchers import plan_step
 from tests.support import gangs, netns
 from tests.support.gangs import Outcome
@@ -57,11 +58,12 @@ def run(tmp_path: Path) -> Run:
         prefixes: Sequence[Sequence[str]] = (),
         work_dir: Path | None = None,
         interface: str = "lo",
-        hostname_ok: bool = True,
+        hostname_address: str | None = None,
         **fields: Any,
     ) -> list[Outcome]:
         where = addresses or ["127.0.0.1"] * len(workers)
         gang = members(workers, where, port=gangs.free_port())
+        resolved = host.hostname_address()
         plans = [
             plan_step(
                 launch(launcher, gang, index, command=tuple(command), **fields),
@@ -72,7 +74,7 @@ def run(tmp_path: Path) -> Run:
                     work_dir,
                     mpirun=shutil.which("mpirun") or "",
                     interface=interface,
-                    hostname_ok=hostname_ok,
+                    hostname_address=resolved if hostname_address is None else hostname_address,
                 ),
             )
             for index in range(len(workers))
@@ -204,7 +206,7 @@ class TestBetweenHosts:
                 addresses=[a.address, b.address],
                 prefixes=[a.prefix, b.prefix],
                 interface="eth0",
-                hostname_ok=False,
+                hostname_address="",
                 **more,
             )
 

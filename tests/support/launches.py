@@ -48,6 +48,7 @@ def node(gang: tuple[GangMember, ...], index: int = 0, **fields: Any) -> NodeCon
     """The node of one member of a gang."""
     values: dict[str, Any] = {
         "interface": "eth0",
+        "hostname_address": gang[index].address,
         "python": "/opt/agent/bin/python",
         "mpirun": "/usr/bin/mpirun",
         "uid": 1000,
