@@ -161,9 +161,17 @@ def test_mpirun_knows_every_node_and_its_ranks() -> None:
     (worker,) = two_by_two("mpi", 0).workers
 
     assert worker.argv == (
-        "/usr/bin/mpirun", "-n", "4", "-H", "localhost:2,10.0.0.2:2",
-        "-wdir", "/", "env", "python", "train.py",
-    )  # fmt: skip
+        "/usr/bin/mpirun",
+        "-n",
+        "4",
+        "-H",
+        "localhost:2,10.0.0.2:2",
+        "-wdir",
+        "/",
+        "env",
+        "python",
+        "train.py",
+    )
 
 
 def test_on_one_node_there_is_mpirun_alone() -> None:
@@ -437,9 +445,18 @@ def test_what_follows_the_daemon_is_not_taken() -> None:
 def test_a_node_context_need_not_know_everything() -> None:
     gang = members([1])
     bare = NodeContext(
-        lease_id=1, token=1, display_name="n", address="10.0.0.1", hostname_address="", python="python",
-        uid=1, user="u", home="/", job_dir="/j", work_dir="/w",
-    )  # fmt: skip
+        lease_id=1,
+        token=1,
+        display_name="n",
+        address="10.0.0.1",
+        hostname_address="",
+        python="python",
+        uid=1,
+        user="u",
+        home="/",
+        job_dir="/j",
+        work_dir="/w",
+    )
 
     env = plan_step(launch("horovod", gang), bare).workers[0].env
 
