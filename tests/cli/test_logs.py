@@ -166,6 +166,7 @@ def test_interrupting_a_follow_leaves_the_job_alone(tmp_path: Any) -> None:
     with FakeServer(world) as server:
         process = subprocess.Popen(
             [
+                *("env", "--default-signal=INT"),  # whoever runs the tests may ignore it
                 sys.executable,
                 "-c",
                 "from controlplane.cli.main import main; main()",
@@ -179,12 +180,15 @@ def test_interrupting_a_follow_leaves_the_job_alone(tmp_path: Any) -> None:
             text=True,
         )
         with process:
-            assert process.stderr is not None
-            assert process.stderr.readline() == "Submitted jobs/1.\n"
-            assert "jobs/1  pending" in process.stderr.readline()
-            process.send_signal(signal.SIGINT)
-            rest = process.stderr.read()
-            code = process.wait(20)
+            try:
+                assert process.stderr is not None
+                assert process.stderr.readline() == "Submitted jobs/1.\n"
+                assert "jobs/1  pending" in process.stderr.readline()
+                process.send_signal(signal.SIGINT)
+                rest = process.stderr.read()
+                code = process.wait(20)
+            finally:
+                process.kill()
     assert code == 130
     assert "jobs/1 runs on. Go on watching: ccctl watch 1" in rest
     assert "Traceback" not in rest
