@@ -30,6 +30,10 @@ _TOUCHED = (
     signal.SIGPIPE,
     signal.SIGXFSZ,
 )
+"""What we or Python catch or ignore."""
+_ALL = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+"""Whoever started the agent may have had more of them ignored, as shells do for what they put into
+the background."""
 
 
 def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
@@ -63,7 +67,7 @@ def _spawn(worker: WorkerPlan, stdout: int, stderr: int) -> int | None:
             file_actions=((os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)),
             setpgroup=0,
             setsigmask=(),
-            setsigdef=_TOUCHED,
+            setsigdef=_ALL,
         )
     except (OSError, ValueError):
         return None
@@ -102,7 +106,7 @@ def _fork(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
 
 def reset_signals() -> None:
     """Give back to a child what its parent caught, ignored or blocked."""
-    for number in _TOUCHED:
+    for number in _ALL:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -195,6 +195,20 @@ def test_a_worker_has_its_own_group_folder_and_streams_and_no_other_files(
     assert int(ignored.removeprefix("SigIgn:"), 16) & ~(0b11 << 31) == 0
 
 
+@pytest.mark.parametrize("hostname", ["", pytest.param("node7", marks=pytest.mark.root)])
+def test_a_worker_ignores_no_signal_that_its_agent_was_started_to_ignore(
+    make: Make, hostname: str
+) -> None:
+    grep = worker("grep", "SigIgn", "/proc/self/status", hostname=hostname)
+    lease = make(step(grep))
+    ignoring = ("import signal", "signal.signal(signal.SIGQUIT, signal.SIG_IGN)")
+
+    assert lease.supervise(before="\n".join(ignoring)) == 0
+
+    quit_bit = 1 << (signal.SIGQUIT - 1)
+    assert int(lease.printed().decode().split()[1], 16) & quit_bit == 0
+
+
 @pytest.mark.parametrize("core", sorted(os.sched_getaffinity(0))[:2])
 def test_a_worker_runs_on_its_own_cores(start: Start, core: int) -> None:
     grep = worker("grep", "Cpus_allowed_list", "/proc/self/status", cpu_ids=(core,))
