@@ -22,7 +22,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from nodeagent.launchers.context import LaunchError
-from nodeagent.launchers.environment import environment, head_endpoint, own_hostname, step
+from nodeagent.launchers.environment import (
+    environment,
+    head_endpoint,
+    own_hostname,
+    spans_hosts,
+    step,
+)
 from nodeagent.launchers.slots import core_slices, slots
 from nodeagent.plan import WorkerPlan
 
@@ -61,7 +67,8 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
         ),
         cwd=node.work_dir,
         cpu_ids=cores,
-        hostname=own_hostname(launch, node),
+        # Two daemons under the same literal address would be one host to mpirun.
+        hostname=own_hostname(launch, node) if spans_hosts(launch) else "",
     )
     plan = step(launch, node, (worker,), scopes={} if several else None)
     return replace(plan, ranks_per_worker=launch.here.workers)

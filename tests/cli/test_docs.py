@@ -29,7 +29,9 @@ def commands(group: click.Group, path: str = "ccctl") -> list[str]:
         if isinstance(command, click.Group):
             sections += commands(command, f"{path} {name}")
             continue
-        context = click.Context(command, info_name=f"{path} {name}")
+        # With the settings of the whole: click keeps what it first finds for a command.
+        settings = root.context_settings
+        context = click.Context(command, info_name=f"{path} {name}", **settings)
         lines = [f"### `{path} {name}`", "", "```", *usage(command, context), "```", ""]
         lines += [inspect.cleandoc(command.help or ""), ""]
         options = [

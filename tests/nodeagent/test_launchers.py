@@ -258,6 +258,8 @@ def test_a_hostname_that_cannot_be_reached_is_replaced_by_the_address(
     gang = members([1, 1], addresses)
     plan = plan_step(launch(launcher, gang, 1), node(gang, 1, hostname_address=found))
 
+    if launcher == "mpi" and len(set(addresses)) == 1:
+        hostname = ""  # mpirun would take two daemons of one name for one host
     assert plan.workers[0].hostname == hostname
 
 
