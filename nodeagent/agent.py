@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import pwd
 import random
 import shutil
 import signal
@@ -25,6 +24,7 @@ from controlplane.kit.clock import SystemClock
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
+from nodeagent.accounts import Account, only_owner, own_account
 from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
 from nodeagent.folders import Folders
 from nodeagent.identity import Identity
@@ -64,6 +64,7 @@ async def run(settings: Settings) -> None:
     folders = Folders(
         state=settings.state_dir,
         runtime=(settings.runtime_dir or settings.state_dir / "run").absolute(),
+        shared=settings.run_as == "owner" and os.geteuid() == 0,
     )
     folders.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with alone(folders.state, "agent"):
@@ -74,6 +75,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
     facts_of_host = host.read_host_facts()
     folders.prepare(facts_of_host.boot_id)
     token = settings.token_file.read_text().strip()
+    own = own_account()
     identity = Identity(settings.state_dir)
     address = settings.address or _address(settings.server)
     devices = open_devices(
@@ -98,10 +100,13 @@ async def _run(settings: Settings, folders: Folders) -> None:
     try:
         session: Session
         stage = Stage(
-            base=_context(settings, folders, facts_of_host, facts),
+            base=_context(settings, folders, own, facts_of_host, facts),
             folders=folders,
             log_cap_bytes=settings.log_cap_mib << 20,
             download=lambda sha256: session.download(sha256),
+            own=own,
+            run_as=settings.run_as,  # type: ignore[arg-type]  # the settings allow these words only
+            allow_root=settings.allow_root,
         )
         leases = Leases(folders, stage, spawner, lambda: session.changed.set())
         session = Session(
@@ -187,13 +192,13 @@ def _facts(
         port_last=settings.port_last,
         labels=tuple(sorted(settings.labels.items())),
         cpu_model=facts.cpu_model,
+        only_owner=only_owner(settings.run_as),  # type: ignore[arg-type]  # as above
     )
 
 
 def _context(
-    settings: Settings, folders: Folders, facts: host.HostFacts, offered: NodeFacts
+    settings: Settings, folders: Folders, own: Account, facts: host.HostFacts, offered: NodeFacts
 ) -> NodeContext:
-    user = pwd.getpwuid(os.geteuid())
     # Where more cores are offered than there are, several share one.
     cores = {i: facts.cpu_ids[i % len(facts.cpu_ids)] for i in range(offered.cpus)}
     return NodeContext(
@@ -206,10 +211,10 @@ def _context(
         cpu_map=cores,
         python=sys.executable,
         mpirun=settings.mpirun or shutil.which("mpirun", path=settings.path) or "",
-        uid=os.geteuid(),
-        user=user.pw_name,
-        home=user.pw_dir,
-        shell=user.pw_shell or "/bin/sh",
+        uid=own.uid,
+        user=own.name,
+        home=own.home,
+        shell=own.shell,
         path=settings.path,
         job_dir="",
         work_dir="",

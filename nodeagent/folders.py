@@ -49,17 +49,33 @@ class Folders:
     """Outlives a reboot."""
     runtime: Path
     """Holds until the next boot."""
+    shared: bool = False
+    """Whether workers run as other users, who must get through to what is theirs."""
 
     def prepare(self, boot_id: str) -> None:
         """Make what is missing, and remove what held until the last boot only."""
         for folder in (self.state, self.runtime, self.data, self.jobs, self.blobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.state, self.data, self.jobs):
+            folder.chmod(self._mode)
         note = self.runtime / "boot_id"
         if not note.exists() or note.read_text() != boot_id:
             self.deadline.unlink(missing_ok=True)
             shutil.rmtree(self.control, ignore_errors=True)
         self.control.mkdir(exist_ok=True, mode=0o700)
         note.write_text(boot_id)
+
+    @property
+    def _mode(self) -> int:
+        """Of folders on the way to a worker's own: others may pass through, and list nothing."""
+        return 0o711 if self.shared else 0o700
+
+    def make(self, key: LeaseKey) -> None:
+        """Make a lease's two folders. OSError when that cannot be done, or was done already."""
+        (self.control / str(key)).mkdir(mode=0o700)
+        data = self.data / str(key)
+        data.mkdir()
+        data.chmod(self._mode)
 
     @property
     def control(self) -> Path:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from controlplane.model.launch import Launch
+    from nodeagent.accounts import Account
     from nodeagent.folders import Folders
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
@@ -151,20 +152,22 @@ class Leases:
         told = LeaseStatus(lease_id=action.lease_id, token=action.token, phase=LeasePhase.STAGING)
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
-            self._control(key).mkdir(mode=0o700)
-            self.data(key).mkdir(mode=0o700)
-            if action.launch.working_dir_sha256:
-                held.staging = asyncio.create_task(self._fetch_then_spawn(held, action.launch))
+            self._folders.make(key)
+            account = self._stage.known_account()
+            if account is None or action.launch.working_dir_sha256:
+                held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
                 self._changed()
             else:
-                self._spawn(held, action.launch)
+                self._spawn(held, action.launch, account)
         except (OSError, LaunchError) as error:
             self._failed(held, str(error))
 
-    async def _fetch_then_spawn(self, held: Held, launch: Launch) -> None:
+    async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
         try:
-            await self._stage.fetch(launch.working_dir_sha256, self.data(held.key))
-            self._spawn(held, launch)
+            account = await self._stage.account(launch.owner)
+            if launch.working_dir_sha256:
+                await self._stage.fetch(launch.working_dir_sha256, self.data(held.key), account)
+            self._spawn(held, launch, account)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
         except LaunchError as error:
@@ -176,10 +179,10 @@ class Leases:
             held.staging = None
             self._changed()
 
-    def _spawn(self, held: Held, launch: Launch) -> None:
+    def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
         folder, data = self._control(held.key), self.data(held.key)
-        context = self._stage.context(launch, held.key, data)
-        plan = self._stage.finish(plan_step(launch, context), data)
+        context = self._stage.context(launch, held.key, data, account)
+        plan = self._stage.finish(plan_step(launch, context), data, account)
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)

@@ -13,6 +13,18 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom a process becomes before it runs anything of a job's."""
+
+    uid: int
+    """User id."""
+    gid: int
+    """Primary group."""
+    groups: tuple[int, ...]
+    """All groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
     """One process to start."""
 
@@ -80,6 +92,8 @@ class StepPlan:
     """Size of one segment of an output stream, in bytes."""
     log_cap_bytes: int = 64 << 20
     """Bytes of each output stream kept on the node; the oldest segments go first."""
+    identity: Identity | None = None
+    """Whom the workers run as; None: as the supervisor itself."""
     ranks_per_worker: int = 1
     """Ranks that each worker stands for: more than one where a launcher starts its own (MPI)."""
     job: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +111,9 @@ class StepPlan:
             WorkerPlan(**{**w, "argv": tuple(w["argv"]), "cpu_ids": tuple(w["cpu_ids"])})
             for w in raw["workers"]
         )
+        if raw["identity"] is not None:
+            whom = raw["identity"]
+            raw["identity"] = Identity(**{**whom, "groups": tuple(whom["groups"])})
         if raw["rendezvous"] is not None:
             raw["rendezvous"] = RendezvousPlan(**raw["rendezvous"])
         if raw["wait_for"] is not None:

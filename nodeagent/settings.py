@@ -66,6 +66,15 @@ class Settings:
         20999, minimum=1024, maximum=65535, help="last TCP port that jobs may lease"
     )
     labels: dict[str, str] = setting({}, help="labels of the node")
+    run_as: str = setting(
+        "owner",
+        choices=("owner", "agent"),
+        help="as whom workers run: owner: the account of the job's owner on this host, which takes"
+        " an agent with root for any user but its own; agent: all as the agent's own user",
+    )
+    allow_root: bool = setting(
+        False, help="with run_as owner: whether jobs whose owner is root may run, as root"
+    )
     path: str = setting(
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         help="PATH of workers, unless their job sets another",

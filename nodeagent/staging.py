@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -13,15 +14,20 @@ from typing import TYPE_CHECKING
 
 from controlplane.kit.archive import unpack
 from nodeagent import host
+from nodeagent.accounts import account_for
 from nodeagent.launchers import LaunchError, NodeContext
+from nodeagent.plan import Identity
 
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
+    from nodeagent.accounts import Account, RunAs
     from nodeagent.folders import Folders, LeaseKey
     from nodeagent.plan import StepPlan
 
 Download = Callable[[str], AsyncIterator[bytes]]
 """Yields a blob's parts, by its SHA-256."""
+ACCOUNT_S = 10.0
+"""An account is looked up for so long: a directory service may hang."""
 WORK = "work"
 """The working directory in a lease's folder, where the job names no other."""
 
@@ -38,8 +44,27 @@ class Stage:
     """Kept on the node of each output stream."""
     download: Download
     """Fetches a blob from the control plane."""
+    own: Account
+    """The agent's own account."""
+    run_as: RunAs
+    """As whom workers run."""
+    allow_root: bool
+    """Whether jobs of root's may run as root."""
 
-    async def fetch(self, sha256: str, data: Path) -> None:
+    def known_account(self) -> Account | None:
+        """As whom all jobs run; None where that depends on their owners, and must be looked up."""
+        return self.own if self.run_as == "agent" else None
+
+    async def account(self, owner: str) -> Account:
+        """As whom a job of `owner` runs. LaunchError when it cannot run here."""
+        looking = asyncio.to_thread(account_for, owner, self.run_as, allow_root=self.allow_root)
+        try:
+            return await asyncio.wait_for(looking, ACCOUNT_S)
+        except TimeoutError:
+            words = f"the account {owner!r} could not be looked up within {ACCOUNT_S:g} s"
+            raise LaunchError(words) from None
+
+    async def fetch(self, sha256: str, data: Path, account: Account) -> None:
         """Bring a lease's working directory. Raises what the download or the archive raises."""
         archive = self.folders.blobs / sha256
         if not archive.exists():
@@ -59,8 +84,13 @@ class Stage:
             finally:
                 part.unlink(missing_ok=True)
         await _unpack(archive, data / WORK)
+        if self._is_other(account):
+            await asyncio.to_thread(_give_all, data / WORK, account)
 
-    def context(self, launch: Launch, key: LeaseKey, data: Path) -> NodeContext:
+    def _is_other(self, account: Account) -> bool:
+        return account.uid != self.own.uid
+
+    def context(self, launch: Launch, key: LeaseKey, data: Path, account: Account) -> NodeContext:
         """What a launcher may know. LaunchError when a folder is missing or a port is taken.
 
         `data`: the lease's folder for what may be large.
@@ -78,11 +108,14 @@ class Stage:
         else:
             work = data / WORK
             if not launch.working_dir_sha256:
-                work.mkdir(mode=0o700)
+                self._make(work, account)
         job_dir = self.folders.jobs / str(launch.job_id)
-        job_dir.mkdir(exist_ok=True, mode=0o700)
+        if not job_dir.exists():
+            self._make(job_dir, account)
+        elif job_dir.stat().st_uid != account.uid:
+            raise LaunchError(f"{job_dir} is not {account.name}'s: remove it, or give it to them")
         tmp = data / "tmp"
-        tmp.mkdir(mode=0o700)
+        self._make(tmp, account)
         return replace(
             self.base,
             lease_id=key.lease_id,
@@ -91,11 +124,31 @@ class Stage:
             job_dir=str(job_dir),
             work_dir=str(work),
             tmp_dir=str(tmp),
+            uid=account.uid,
+            user=account.name,
+            home=account.home,
+            shell=account.shell,
         )
 
-    def finish(self, plan: StepPlan, data: Path) -> StepPlan:
-        """A launcher's plan with this node's limits, and its output under `data`."""
-        return replace(plan, log_cap_bytes=self.log_cap_bytes, output_dir=str(data))
+    def _make(self, folder: Path, account: Account) -> None:
+        folder.mkdir(mode=0o700)
+        if self._is_other(account):
+            os.chown(folder, account.uid, account.gid)
+
+    def finish(self, plan: StepPlan, data: Path, account: Account) -> StepPlan:
+        """A launcher's plan with whom it runs as, this node's limits, and its output's place."""
+        whom = None
+        if self._is_other(account):
+            whom = Identity(uid=account.uid, gid=account.gid, groups=account.groups)
+        return replace(plan, identity=whom, log_cap_bytes=self.log_cap_bytes, output_dir=str(data))
+
+
+def _give_all(folder: Path, account: Account) -> None:
+    """Make a folder and all in it somebody's. Itself last: until then nobody else gets into it."""
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.lchown(os.path.join(path, name), account.uid, account.gid)
+    os.chown(folder, account.uid, account.gid)
 
 
 async def _unpack(archive: Path, into: Path) -> None:

@@ -242,7 +242,7 @@ class Supervisor:
                     segment_bytes=self._plan.log_segment_bytes,
                     cap_bytes=self._plan.log_cap_bytes,
                 )
-            pid = worker.start(plan, ends[0], ends[1], faults)
+            pid = worker.start(plan, self._plan.identity, ends[0], ends[1], faults)
         except OSError:
             for out in pipes:
                 os.close(out)

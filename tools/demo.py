@@ -120,7 +120,7 @@ def agent(name: str, index: int, server: str, token: Path, gpus: Sequence[str]) 
         BIN / "nodeagent",
         "run",
         *("--state-dir", DEMO / name, "--server", server, "--token-file", token, "--name", name),
-        *("--address", "127.0.0.1", "--cpus", "2"),
+        *("--address", "127.0.0.1", "--cpus", "2", "--run-as", "agent"),
         *("--port-first", str(first), "--port-last", str(first + 499)),
         *("--path", f"{BIN}:{os.environ.get('PATH', '/usr/bin:/bin')}"),
         *(offered or ("--devices", "simulated", "--simulated-count", "1")),

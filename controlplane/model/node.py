@@ -67,6 +67,8 @@ class NodeFacts:
     """Labels given by the site, sorted."""
     cpu_model: str = ""
     """CPU model name."""
+    only_owner: str = ""
+    """The one user whose jobs can run there, where the agent has no root; empty for everybody's."""
 
 
 class NodeState(StrEnum):

@@ -41,6 +41,8 @@ class NodeView:
     """Cores that no lease holds for itself, in their order."""
     free_ports: tuple[int, ...]
     """Ports that no lease holds: the first few of them."""
+    only_owner: str = ""
+    """The one owner whose jobs can run there; empty for everybody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Waiting:
     """The job."""
     task_index: int
     """Index of the task."""
+    owner: str = ""
+    """Whose job it is."""
     priority: int
     """The higher goes first."""
     created_us: int

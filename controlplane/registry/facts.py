@@ -135,6 +135,7 @@ def waiting_task(job: Job, task: Task | None) -> Waiting:
     return Waiting(
         job_id=job.job_id,
         task_index=0,
+        owner=job.owner,
         priority=job.priority,
         created_us=job.created_us,
         not_before_us=task.not_before_us if task is not None else 0,
@@ -166,4 +167,5 @@ def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
         free_devices=tuple(d for d in facts.devices if not d.fault and d.device_id not in devices),
         free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
         free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
+        only_owner=facts.only_owner,
     )

@@ -45,18 +45,20 @@ def _objection(draft: Draft, place: Place) -> str | None:
     if sum(part.workers for part in place.parts) != job.spec.workers:
         return "the plan does not place the whole gang"
     for part in place.parts:
-        reason = _node_objection(draft, part)
+        reason = _node_objection(draft, part, job.owner)
         if reason is not None:
             return reason
     return None
 
 
-def _node_objection(draft: Draft, part: Part) -> str | None:
+def _node_objection(draft: Draft, part: Part, owner: str) -> str | None:
     node = draft.nodes.get(part.node_uuid)
     if node is None or not node.takes_work:
         return f"node {part.node_uuid} takes no work any more"
     held = [draft.leases[i] for i in draft.node_leases.get(part.node_uuid) or ()]
     facts, name = node.facts, node.facts.display_name
+    if facts.only_owner not in ("", owner):
+        return f"{name} runs only jobs of {facts.only_owner} now"
     if sum(lease.cpu_millicores for lease in held) + part.cpu_millicores > facts.cpus * 1000:
         return f"{name} has not enough free cores any more"
     if sum(lease.memory_bytes for lease in held) + part.memory_bytes > facts.memory_bytes:

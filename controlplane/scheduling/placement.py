@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def place(gang: Waiting, nodes: Iterable[ScratchNode]) -> tuple[Part, ...] | None:
     """Claim a place for the whole gang; None, and nothing claimed, when there is none now."""
     need = gang.resources
-    room = [(node, fit) for node in nodes if (fit := node.fits(need))]
+    room = [(n, fit) for n in nodes if n.serves(gang.owner) and (fit := n.fits(need))]
     chosen = _even(gang, room) if gang.workers_per_node else _packed(gang, room)
     if chosen is None:
         return None

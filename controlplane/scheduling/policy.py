@@ -22,6 +22,7 @@ def plan(view: View) -> Plan:
     held for the same reason without another look. So a long line of like jobs costs little.
     """
     nodes = sorted((ScratchNode(node) for node in view.nodes), key=lambda n: n.view.uuid)
+    choosy = {node.only_owner for node in view.nodes}
     places: list[Place] = []
     holds: list[Hold] = []
     refused: dict[tuple[object, ...], str] = {}
@@ -31,7 +32,8 @@ def plan(view: View) -> Plan:
             wait_s = -(-(gang.not_before_us - view.now_us) // 1_000_000)
             reason = f"backs off after a fault: the next attempt may start in {wait_s} s"
         else:
-            shape = (gang.workers, gang.workers_per_node, gang.resources, gang.ports)
+            whose = gang.owner if gang.owner in choosy else ""
+            shape = (whose, gang.workers, gang.workers_per_node, gang.resources, gang.ports)
             known = refused.get(shape)
             if known is None:
                 parts = place(gang, nodes)

@@ -32,19 +32,21 @@ def explain(gang: Waiting, nodes: Iterable[ScratchNode]) -> str:
     refusals: Counter[str] = Counter()
     room = 0
     for node in nodes:
-        fit = node.fits(need)
+        fit = node.fits(need) if node.serves(gang.owner) else 0
         if fit >= each:
             room += each if gang.workers_per_node else fit
         else:
-            refusals[_refusal(node, need, each)] += 1
+            refusals[_refusal(node, gang.owner, need, each)] += 1
     told = "; ".join(f"{count(n, 'node')} {why}" for why, n in refusals.most_common())
     short = f"room for {room} of {count(gang.workers, 'worker')} ({describe(need)} each)"
     return f"waits for resources: {short}{'; ' if told else ''}{told}"
 
 
-def _refusal(node: ScratchNode, need: Resources, workers: int) -> str:
+def _refusal(node: ScratchNode, owner: str, need: Resources, workers: int) -> str:
     if not node.view.takes_work:
         return "take no work (draining or silent)"
+    if not node.serves(owner):
+        return f"can run only jobs of {node.view.only_owner}"
     free = sum(1 for d in node.devices if model_matches(need.gpu_model, d))
     if need.gpus and free < need.gpus * workers:
         kind = f"{need.gpu_model} GPUs" if need.gpu_model else "GPUs"
@@ -59,6 +61,13 @@ def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
     would."""
     need = gang.resources
     each = gang.workers_per_node or 1
+    serving = [node for node in nodes if node.only_owner in ("", gang.owner)]
+    if not serving:
+        told = ", ".join(sorted({node.only_owner for node in nodes})[:5])
+        return (
+            f"no node runs jobs of {gang.owner}: their agents have no root, and run only {told}'s"
+        )
+    nodes = serving
     if need.gpus and need.gpu_model is not None:
         models = sorted({d.model for node in nodes for d in node.devices})
         if not any(model_matches(need.gpu_model, d) for node in nodes for d in node.devices):

@@ -35,10 +35,12 @@ class ScratchNode:
         self.cores = view.free_cpu_ids
         self.ports = view.free_ports
 
+    def serves(self, owner: str) -> bool:
+        """Whether it takes work, and this owner's."""
+        return self.view.takes_work and self.view.only_owner in ("", owner)
+
     def fits(self, need: Resources) -> int:
         """How many workers with this need would fit now."""
-        if not self.view.takes_work:
-            return 0
         most = self.millicores // need.cpu_millicores
         if need.cpu_millicores % MILLI == 0:
             most = min(most, len(self.cores) // (need.cpu_millicores // MILLI))

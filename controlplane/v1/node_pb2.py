@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/v1/node.proto\x12\x0f\x63ontrolplane.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x01\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.controlplane.v1.DeviceKind\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x12\n\npci_bus_id\x18\x06 \x01(\t\x12\x16\n\tnuma_node\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07nvlinks\x18\x08 \x01(\x05\x12\r\n\x05\x66\x61ult\x18\t \x01(\tB\x0c\n\n_numa_node\"\xd4\x02\n\tNodeFacts\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\n\n\x02os\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x0c\n\x04\x63pus\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12(\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x17.controlplane.v1.Device\x12\x12\n\nport_first\x18\t \x01(\x05\x12\x11\n\tport_last\x18\n \x01(\x05\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.controlplane.v1.NodeFacts.LabelsEntry\x12\x11\n\tcpu_model\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.NodeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11leased_millicores\x18\x08 \x01(\x03\x12\x1b\n\x13leased_memory_bytes\x18\t \x01(\x03\x12\x19\n\x11leased_device_ids\x18\n \x03(\t\x12\x10\n\x08\x61ttempts\x18\x0b \x03(\t*Y\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_GPU\x10\x01\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x02*\x86\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x16\n\x12NODE_STATE_UNKNOWN\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DRAINED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/v1/node.proto\x12\x0f\x63ontrolplane.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x01\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.controlplane.v1.DeviceKind\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x12\n\npci_bus_id\x18\x06 \x01(\t\x12\x16\n\tnuma_node\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07nvlinks\x18\x08 \x01(\x05\x12\r\n\x05\x66\x61ult\x18\t \x01(\tB\x0c\n\n_numa_node\"\xe8\x02\n\tNodeFacts\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\n\n\x02os\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x0c\n\x04\x63pus\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12(\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x17.controlplane.v1.Device\x12\x12\n\nport_first\x18\t \x01(\x05\x12\x11\n\tport_last\x18\n \x01(\x05\x12\x36\n\x06labels\x18\x0b \x03(\x0b\x32&.controlplane.v1.NodeFacts.LabelsEntry\x12\x11\n\tcpu_model\x18\x0c \x01(\t\x12\x12\n\nonly_owner\x18\r \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.NodeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11leased_millicores\x18\x08 \x01(\x03\x12\x1b\n\x13leased_memory_bytes\x18\t \x01(\x03\x12\x19\n\x11leased_device_ids\x18\n \x03(\t\x12\x10\n\x08\x61ttempts\x18\x0b \x03(\t*Y\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_GPU\x10\x01\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x02*\x86\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x16\n\x12NODE_STATE_UNKNOWN\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DRAINED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODEFACTS_LABELSENTRY']._loaded_options = None
   _globals['_NODEFACTS_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DEVICEKIND']._serialized_start=982
-  _globals['_DEVICEKIND']._serialized_end=1071
-  _globals['_NODESTATE']._serialized_start=1074
-  _globals['_NODESTATE']._serialized_end=1208
+  _globals['_DEVICEKIND']._serialized_start=1002
+  _globals['_DEVICEKIND']._serialized_end=1091
+  _globals['_NODESTATE']._serialized_start=1094
+  _globals['_NODESTATE']._serialized_end=1228
   _globals['_DEVICE']._serialized_start=81
   _globals['_DEVICE']._serialized_end=293
   _globals['_NODEFACTS']._serialized_start=296
-  _globals['_NODEFACTS']._serialized_end=636
-  _globals['_NODEFACTS_LABELSENTRY']._serialized_start=591
-  _globals['_NODEFACTS_LABELSENTRY']._serialized_end=636
-  _globals['_NODE']._serialized_start=639
-  _globals['_NODE']._serialized_end=980
+  _globals['_NODEFACTS']._serialized_end=656
+  _globals['_NODEFACTS_LABELSENTRY']._serialized_start=611
+  _globals['_NODEFACTS_LABELSENTRY']._serialized_end=656
+  _globals['_NODE']._serialized_start=659
+  _globals['_NODE']._serialized_end=1000
 # @@protoc_insertion_point(module_scope)

@@ -170,6 +170,7 @@ class NodeFacts(_message.Message):
     PORT_LAST_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CPU_MODEL_FIELD_NUMBER: _builtins.int
+    ONLY_OWNER_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """Hostname: a label, not an identity."""
     address: _builtins.str
@@ -190,6 +191,8 @@ class NodeFacts(_message.Message):
     """Last TCP port that jobs may lease."""
     cpu_model: _builtins.str
     """CPU model name."""
+    only_owner: _builtins.str
+    """The one user whose jobs can run there, where the agent has no root; empty for everybody's."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
         """Devices offered to jobs."""
@@ -213,10 +216,11 @@ class NodeFacts(_message.Message):
         port_last: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cpu_model: _builtins.str = ...,
+        only_owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_model", b"cpu_model", "cpus", b"cpus", "devices", b"devices", "display_name", b"display_name", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "os", b"os", "port_first", b"port_first", "port_last", b"port_last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_model", b"cpu_model", "cpus", b"cpus", "devices", b"devices", "display_name", b"display_name", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "only_owner", b"only_owner", "os", b"os", "port_first", b"port_first", "port_last", b"port_last"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

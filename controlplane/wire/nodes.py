@@ -30,6 +30,7 @@ def facts_message(facts: NodeFacts) -> node_pb2.NodeFacts:
         port_last=facts.port_last,
         labels=dict(facts.labels),
         cpu_model=facts.cpu_model,
+        only_owner=facts.only_owner,
     )
 
 
@@ -48,6 +49,7 @@ def facts_value(message: node_pb2.NodeFacts) -> NodeFacts:
         port_last=message.port_last,
         labels=tuple(sorted(message.labels.items())),
         cpu_model=message.cpu_model,
+        only_owner=message.only_owner,
     )
 
 

@@ -13,7 +13,7 @@ from nodeagent.supervision import kernel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nodeagent.plan import WorkerPlan
+    from nodeagent.plan import Identity, WorkerPlan
 
 NOT_FOUND = 127
 """Exit code when the program is not there, as a shell gives it."""
@@ -36,16 +36,19 @@ _ALL = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 the background."""
 
 
-def start(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
+def start(
+    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+) -> int:
     """Start the worker and return its pid. OSError when the host has no room for a process.
 
     It writes to the ends of pipes `stdout` and `stderr`. What goes wrong shows as its end: words on
     its stderr and exit code 126 or 127 when the program is to blame, words on `faults` and 125 when
     the host is.
     """
-    pid = None if worker.hostname else _spawn(worker, stdout, stderr)
+    changes = worker.hostname or identity is not None
+    pid = None if changes else _spawn(worker, stdout, stderr)
     # The long way also tells in words why the short one failed.
-    return _fork(worker, stdout, stderr, faults) if pid is None else pid
+    return _fork(worker, identity, stdout, stderr, faults) if pid is None else pid
 
 
 def _spawn(worker: WorkerPlan, stdout: int, stderr: int) -> int | None:
@@ -88,14 +91,16 @@ def _find(program: str, env: Mapping[str, str]) -> str:
     return program
 
 
-def _fork(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> int:
+def _fork(
+    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+) -> int:
     # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish
     # in ours.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOUCHED)
     try:
         pid = os.fork()
         if pid == 0:
-            _become(worker, stdout, stderr, faults)
+            _become(worker, identity, stdout, stderr, faults)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Here too: whoever comes first, the group is there when we return.
@@ -112,7 +117,9 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _become(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> NoReturn:
+def _become(
+    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+) -> NoReturn:
     code = NOT_PREPARED
     try:
         os.setpgid(0, 0)
@@ -123,6 +130,8 @@ def _become(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> NoRetu
                 kernel.take_hostname(worker.hostname)
             if worker.cpu_ids:
                 os.sched_setaffinity(0, worker.cpu_ids)
+            if identity is not None:
+                _drop_to(identity)
         except OSError as error:
             os.write(faults, f"rank {worker.rank}: {_wish(worker)}: {error.strerror}\n".encode())
             os._exit(NOT_PREPARED)
@@ -132,6 +141,13 @@ def _become(worker: WorkerPlan, stdout: int, stderr: int, faults: int) -> NoRetu
         os.write(2, f"{words}\n".encode(errors="replace"))
     finally:
         os._exit(code)
+
+
+def _drop_to(identity: Identity) -> None:
+    """Become somebody, for good: groups first, while we may still change them."""
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
 
 
 def _wish(worker: WorkerPlan) -> str:

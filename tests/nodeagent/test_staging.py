@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.kit.archive import pack
+from nodeagent.accounts import own_account
 from nodeagent.folders import Folders
 from nodeagent.staging import Stage
 from tests.support.launches import members, node
@@ -27,6 +28,9 @@ def stage(folder: Path) -> Stage:
         folders=Folders(state=folder, runtime=folder / "run"),
         log_cap_bytes=1 << 20,
         download=never,
+        own=own_account(),
+        run_as="agent",
+        allow_root=False,
     )
 
 
@@ -40,7 +44,7 @@ def test_an_unpacking_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
         pack(source, file)
 
     async def cut_off() -> int:
-        fetching = asyncio.create_task(stage(tmp_path).fetch("sha", tmp_path))
+        fetching = asyncio.create_task(stage(tmp_path).fetch("sha", tmp_path, own_account()))
         # A thread's doing, which tells nobody.
         while not (into.exists() and any(into.iterdir())):  # noqa: ASYNC110
             await asyncio.sleep(0)

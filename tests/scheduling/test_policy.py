@@ -176,3 +176,34 @@ def test_invariants_of_every_plan(
     shuffled = nodes[:]
     rng.shuffle(shuffled)
     assert decide(shuffled, *waiting) == decided, "the order of nodes decides nothing"
+
+
+def test_a_node_whose_agent_has_no_root_takes_only_its_own_users_jobs() -> None:
+    alices = replace(node("a", cpus=4), only_owner="alice")
+    decided = decide([alices, node("b", cpus=1)], gang(1, owner="bob"), gang(2, owner="bob"))
+
+    assert where(decided) == {1: [("b", 1)]}
+    assert decided.holds[0].reason == (
+        "waits for resources: room for 0 of 1 worker (1 core, 1 GiB of memory each);"
+        " 1 node can run only jobs of alice; 1 node without enough free cores"
+    )
+    assert where(decide([alices], gang(1, owner="alice"))) == {1: [("a", 1)]}
+
+
+def test_who_has_no_node_at_all_can_never_run() -> None:
+    alices = replace(node("a", cpus=4), only_owner="alice")
+
+    (hold,) = decide([alices], gang(1, owner="bob")).holds
+
+    assert hold.reason == (
+        "can never run because no node runs jobs of bob: their agents have no root,"
+        " and run only alice's"
+    )
+
+
+def test_what_was_refused_to_one_owner_is_not_refused_to_another() -> None:
+    alices = replace(node("a", cpus=4), only_owner="alice")
+
+    decided = decide([alices], gang(1, owner="bob"), gang(2, owner="alice"))
+
+    assert where(decided) == {2: [("a", 1)]}

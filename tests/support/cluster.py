@@ -111,6 +111,7 @@ class Cluster:
             "cpus": str(cpus),
             "port-first": str(first),
             "port-last": str(first + 99),
+            "run-as": "agent",
             "devices": "simulated" if gpus else "cpu",
             "simulated-count": str(gpus),
             "path": f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin",

@@ -71,6 +71,7 @@ class House:
             "cpus": 4,
             "devices": "simulated",
             "simulated-count": 1,
+            "run-as": "agent",
             "path": PATH,
         }
         room = ["unshare", "--uts", "--mount", "sh", "-c", AS_HOST, "sh", str(names), name]
