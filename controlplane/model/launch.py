@@ -43,6 +43,10 @@ class Launch:
     """The program and its arguments; never passed through a shell."""
     env: tuple[tuple[str, str], ...] = ()
     """The job's own environment."""
+    setup: tuple[str, ...] = ()
+    """Lines that bash runs before each worker's command; empty for none."""
+    own_devices_only: bool = False
+    """Whether a worker sees its own devices alone, and not all of the lease's."""
     working_dir_path: str = ""
     """A folder on the node to run in; empty for none."""
     working_dir_sha256: str = ""

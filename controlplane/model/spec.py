@@ -16,13 +16,22 @@ from controlplane.model.specdocs import json_schema, reference_markdown
 from controlplane.model.specedit import apply_overrides
 from controlplane.model.specfaults import Faults, InvalidSpec, SpecFault
 from controlplane.model.specfields import JOB
-from controlplane.model.specvalues import Archive, JobSpec, Launcher, NodePath, Resources, Ship
+from controlplane.model.specvalues import (
+    Archive,
+    DeviceVisibility,
+    JobSpec,
+    Launcher,
+    NodePath,
+    Resources,
+    Ship,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
     "Archive",
+    "DeviceVisibility",
     "InvalidSpec",
     "JobSpec",
     "Launcher",

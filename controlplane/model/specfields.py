@@ -14,9 +14,10 @@ from controlplane.model.specshapes import (
     argv,
     nested,
     secret_text,
+    text_list,
     text_map,
 )
-from controlplane.model.specvalues import Launcher, Resources
+from controlplane.model.specvalues import DeviceVisibility, Launcher, Resources
 from controlplane.model.specworkdir import working_dir
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ RESOURCES: Final = Table(
 JOB: Final = Table(
     title="Fields",
     rules=(_workers_fill_nodes,),
+    reserved={
+        "container": "is reserved for a later release: jobs run on the host itself; leave it out"
+    },
     fields=(
         Field(
             name="command",
@@ -155,6 +159,26 @@ JOB: Final = Table(
             default={},
             meaning="What each worker needs.",
             example={"gpus": 1, "cpus": 4, "memory": "8GiB"},
+        ),
+        Field(
+            name="device_visibility",
+            kind=kinds.choice(DeviceVisibility),
+            default="job",
+            meaning=(
+                "Which devices a worker sees: all that the attempt holds on its node (`job`), so "
+                "that `gpus[local_rank]` is its own; or its own alone (`rank`), as number 0."
+            ),
+            example="rank",
+        ),
+        Field(
+            name="setup",
+            kind=text_list(maximum=100, size=64 << 10, example='["module load cuda/12"]'),
+            default=[],
+            meaning=(
+                "Lines that bash runs before each worker's command, in the same process; each must "
+                "be whole. The first that fails ends the worker with its exit code."
+            ),
+            example=["source ~/venv/bin/activate"],
         ),
         Field(
             name="env",

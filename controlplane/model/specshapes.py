@@ -9,6 +9,7 @@ from typing import Any, Final
 from controlplane.model.specfaults import Faults, join, shown
 from controlplane.model.speckinds import ARGUMENTS_LIMIT, Kind, read_text, unusable
 
+_TEXT_LIST: Final = '["*.pt", "data/"]'
 REQUIRED: Final = ...
 """In place of a default: the field must be there."""
 
@@ -60,6 +61,8 @@ class Table:
     """Its fields, in the order in which the reference shows them."""
     rules: tuple[Rule, ...] = ()
     """What must hold between fields."""
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    """Names that are kept for later, each with what is said to who uses it."""
     by_name: Mapping[str, Field] = field(init=False, repr=False)
     """The fields by their names."""
 
@@ -73,7 +76,9 @@ class Table:
             faults.add(path, value, 'must be an object: {"field": value, …}')
             return None
         for key in value:
-            if key not in self.by_name:
+            if key in self.reserved:
+                faults.add(join(path, key), value[key], self.reserved[key])
+            elif key not in self.by_name:
                 faults.unknown(path, key, self.by_name)
         prefix = f"{path}." if path else ""
         found: dict[str, Any] = {}
@@ -127,12 +132,13 @@ def nested(table: Table, make: Callable[..., object]) -> Kind:
     )
 
 
-def text_list(*, maximum: int) -> Kind:
-    """A list of so many non-empty strings at most."""
+def text_list(*, maximum: int, size: int | None = None, example: str = "") -> Kind:
+    """A list of so many non-empty strings at most, and of so many bytes in all."""
+    wanted = f"must be a list of strings, e.g. {example or _TEXT_LIST}"
 
     def read(value: object, path: str, faults: Faults) -> tuple[str, ...] | None:
         if not isinstance(value, list | tuple):
-            faults.add(path, value, 'must be a list of strings, e.g. ["*.pt", "data/"]')
+            faults.add(path, value, wanted)
             return None
         if len(value) > maximum:
             faults.add(path, value, f"must have at most {maximum} items, not {len(value)}")
@@ -144,10 +150,16 @@ def text_list(*, maximum: int) -> Kind:
             if found == "":
                 faults.add(f"{path}[{index}]", item, "must not be empty")
             items.append(found or "")
+        used = sum(len(item.encode()) for item in items)
+        if faults.count == before and size is not None and used > size:
+            faults.add(path, value, f"must have at most {size} bytes in all, not {used}")
         return tuple(items) if faults.count == before else None
 
     schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": maximum}
-    return Kind(words=f"list of at most {maximum} strings", schema=schema, read=read, write=list)
+    words = f"list of at most {maximum} strings"
+    if size is not None:
+        words += f", {size >> 10} KiB in all"
+    return Kind(words=words, schema=schema, read=read, write=list)
 
 
 def argv() -> Kind:

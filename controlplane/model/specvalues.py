@@ -19,6 +19,15 @@ class Launcher(StrEnum):
     """The workers are the ranks of a torch.distributed job, started by torchrun."""
 
 
+class DeviceVisibility(StrEnum):
+    """Which devices a worker sees."""
+
+    JOB = "job"
+    """All devices that its attempt holds on its node."""
+    RANK = "rank"
+    """Its own alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What each worker needs."""
@@ -77,6 +86,10 @@ class JobSpec:
     """Exactly so many workers on each node; None leaves it to the scheduler."""
     resources: Resources
     """What each worker needs."""
+    device_visibility: DeviceVisibility
+    """Which devices each worker sees."""
+    setup: tuple[str, ...]
+    """Lines that a shell runs before each worker's command; empty for no shell."""
     env: tuple[tuple[str, str], ...]
     """The workers' environment as pairs sorted by name; `dict(spec.env)` makes a map of it."""
     working_dir: NodePath | Archive | Ship | None

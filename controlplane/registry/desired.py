@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState, CauseKind
 from controlplane.model.launch import GangMember, Launch, LeaseOrder
-from controlplane.model.spec import Archive, NodePath
+from controlplane.model.spec import Archive, DeviceVisibility, NodePath
 
 if TYPE_CHECKING:
     from controlplane.model.job import Attempt
@@ -61,6 +61,8 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         launcher=spec.launcher,
         command=spec.command,
         env=tuple(spec.env),
+        setup=spec.setup,
+        own_devices_only=spec.device_visibility is DeviceVisibility.RANK,
         working_dir_path=where.path if isinstance(where, NodePath) else "",
         working_dir_sha256=where.sha256 if isinstance(where, Archive) else "",
         members=tuple(_member(facts, each) for each in leases),

@@ -437,6 +437,8 @@ class Launch(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
+    OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
     task_index: _builtins.int
@@ -459,6 +461,8 @@ class Launch(_message.Message):
     """Secret of the gang, for its rendezvous; not for logs."""
     memory_bytes: _builtins.int
     """Memory that the lease holds, in bytes."""
+    own_devices_only: _builtins.bool
+    """Whether a worker sees its own devices alone, and not all of the lease's."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments; never passed through a shell."""
@@ -487,6 +491,10 @@ class Launch(_message.Message):
     def grace_period(self) -> _duration_pb2.Duration:
         """Time between SIGTERM and SIGKILL when the supervisor itself ends the workers."""
 
+    @_builtins.property
+    def setup(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines that bash runs before each worker's command, in the same process; none for no shell."""
+
     def __init__(
         self,
         *,
@@ -508,10 +516,12 @@ class Launch(_message.Message):
         memory_bytes: _builtins.int = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         grace_period: _duration_pb2.Duration | None = ...,
+        setup: _abc.Iterable[_builtins.str] | None = ...,
+        own_devices_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "owner", b"owner", "task_index", b"task_index", "time_limit", b"time_limit", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,6 +108,8 @@ def _launch(launch: Launch) -> pb.Launch:
         env=dict(launch.env),
         working_dir_path=launch.working_dir_path,
         working_dir_sha256=launch.working_dir_sha256,
+        setup=launch.setup,
+        own_devices_only=launch.own_devices_only,
         members=[
             pb.GangMember(
                 node_display_name=member.node_display_name,
@@ -142,6 +144,8 @@ def _launch_value(message: pb.Launch) -> Launch:
         env=tuple(sorted(message.env.items())),
         working_dir_path=message.working_dir_path,
         working_dir_sha256=message.working_dir_sha256,
+        setup=tuple(message.setup),
+        own_devices_only=message.own_devices_only,
         members=tuple(
             GangMember(
                 node_display_name=member.node_display_name,

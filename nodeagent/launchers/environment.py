@@ -6,11 +6,15 @@ Later layers win over earlier ones:
 2. defaults that a job may change: OMP_NUM_THREADS, PYTHONUNBUFFERED and the launcher's tunables;
 3. the job's own `env`, less names that begin with `CC_`, which are ours;
 4. `CC_*`: what the program may want to know of its job, its gang and its node;
-5. the lease: CUDA_VISIBLE_DEVICES;
+5. the lease: CUDA_VISIBLE_DEVICES and CC_DEVICES;
 6. the launcher's facts: ranks and addresses, which are no one's choice.
 
 Every rank sees all devices of its lease on the node, so that `gpus[hvd.local_rank()]` and
-`torch.cuda.set_device(local_rank)` mean what they say. A lease without devices sees none.
+`torch.cuda.set_device(local_rank)` mean what they say; or its own alone, where the job asks for
+that. A lease without devices sees none.
+
+A job's `setup` lines run in the worker's own process before its command: bash reads them, and then
+becomes the command.
 """
 
 from __future__ import annotations
@@ -50,9 +54,31 @@ def environment(
     }
     usual = {"OMP_NUM_THREADS": str(max(1, len(cores))), "PYTHONUNBUFFERED": "1"}
     asked = {name: value for name, value in launch.env if not name.startswith("CC_")}
-    lease = {"CUDA_VISIBLE_DEVICES": ",".join(launch.device_ids)}
+    lease = {"CUDA_VISIBLE_DEVICES": ",".join(visible_devices(launch, slot.local_rank))}
     told = gang_variables(launch, node, slot, cores)
     return {**own, **usual, **defaults, **asked, **told, **lease, **facts}
+
+
+def visible_devices(launch: Launch, local_rank: int) -> tuple[str, ...]:
+    """The devices that a worker of this node sees."""
+    if not launch.own_devices_only:
+        return launch.device_ids
+    each = len(launch.device_ids) // launch.here.workers
+    return launch.device_ids[local_rank * each : (local_rank + 1) * each]
+
+
+def command_of(launch: Launch) -> tuple[str, ...]:
+    """The job's command, behind its setup lines where it has any."""
+    if not launch.setup:
+        return launch.command
+    # Not `set -e`: what people source (module, conda) is not written for it.
+    script = "".join(
+        f"{line}\n__cc=$?; [ $__cc = 0 ] ||"
+        f' {{ echo "setup line {number}: exit code $__cc" >&2; exit $__cc; }}\n'
+        for number, line in enumerate(launch.setup, start=1)
+    )
+    script += 'exec "$@"\n'
+    return ("/bin/bash", "-c", script, "setup", *launch.command)
 
 
 def gang_variables(
@@ -77,7 +103,7 @@ def gang_variables(
         "CC_HOSTS": ",".join(f"{name}:{member.workers}" for name, member in hosts),
         "CC_HEAD_ADDRESS": launch.members[0].address,
         "CC_JOB_DIR": node.job_dir,
-        "CC_DEVICES": ",".join(launch.device_ids),
+        "CC_DEVICES": ",".join(visible_devices(launch, slot.local_rank)),
         "CC_CPUS": ",".join(map(str, cores)),
     }
 
@@ -99,7 +125,7 @@ def workers(
         WorkerPlan(
             rank=slot.rank,
             local_rank=slot.local_rank,
-            argv=launch.command,
+            argv=command_of(launch),
             env=environment(
                 launch,
                 node,

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 
 from nodeagent.launchers.context import LaunchError
 from nodeagent.launchers.environment import (
+    command_of,
     environment,
     head_endpoint,
     own_hostname,
     spans_hosts,
     step,
+    visible_devices,
 )
 from nodeagent.launchers.slots import core_slices, slots
 from nodeagent.plan import WorkerPlan
@@ -61,6 +63,9 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
             facts=_parameters(node)
             | {
                 "CC_MPI_CPUS": ";".join(",".join(map(str, part)) for part in slices),
+                "CC_MPI_DEVICES": ";".join(
+                    ",".join(visible_devices(launch, i)) for i in range(launch.here.workers)
+                ),
                 "CC_MPI_CWD": node.work_dir,
             }
             | (_meeting(launch, node) if several else {}),
@@ -115,7 +120,7 @@ def _mpirun(launch: Launch, node: NodeContext) -> tuple[str, ...]:
     as_root = ("--allow-run-as-root",) if node.uid == 0 else ()
     # Every node has these; `mpi_rank` puts the command and the node's own folder in their place.
     there = ("-wdir", "/", "env")
-    return (node.mpirun, *as_root, "-n", str(launch.size), "-H", hosts, *there, *launch.command)
+    return (node.mpirun, *as_root, "-n", str(launch.size), "-H", hosts, *there, *command_of(launch))
 
 
 def _join(node: NodeContext) -> tuple[str, ...]:

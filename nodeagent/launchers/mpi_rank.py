@@ -19,6 +19,7 @@ _NODE_PARAMETER = "CC_MPI_MCA_"
 def rank_env(env: Mapping[str, str]) -> dict[str, str]:
     """The environment of a rank, from that of its node and the numbers that Open MPI gave it."""
     rank, local_rank = env["OMPI_COMM_WORLD_RANK"], env["OMPI_COMM_WORLD_LOCAL_RANK"]
+    devices = _part("CC_MPI_DEVICES", env, int(local_rank))
     own = {
         name.replace(_NODE_PARAMETER, "OMPI_MCA_"): value
         for name, value in env.items()
@@ -27,15 +28,17 @@ def rank_env(env: Mapping[str, str]) -> dict[str, str]:
     told = {
         "CC_RANK": rank,
         "CC_LOCAL_RANK": local_rank,
-        "CC_CPUS": _cpus(env, int(local_rank)),
+        "CC_CPUS": _part("CC_MPI_CPUS", env, int(local_rank)),
+        "CC_DEVICES": devices,
+        "CUDA_VISIBLE_DEVICES": devices,
         "PWD": env["CC_MPI_CWD"],
     }
     return {k: v for k, v in env.items() if not k.startswith("CC_MPI_")} | own | told
 
 
-def _cpus(env: Mapping[str, str], local_rank: int) -> str:
-    slices = env["CC_MPI_CPUS"].split(";")
-    return slices[local_rank] if local_rank < len(slices) else ""
+def _part(name: str, env: Mapping[str, str], local_rank: int) -> str:
+    parts = env[name].split(";")
+    return parts[local_rank] if local_rank < len(parts) else ""
 
 
 def main() -> NoReturn:

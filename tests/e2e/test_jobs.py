@@ -179,6 +179,24 @@ def test_workers_see_the_environment_and_devices_of_their_attempt(two: Cluster) 
         assert seen["CUDA_VISIBLE_DEVICES"] == ",".join(lease.device_ids)
 
 
+def test_setup_lines_run_first_and_a_rank_may_see_its_own_device_alone(two: Cluster) -> None:
+    name = two.submit(
+        {
+            "setup": ["export GREETING='hello there'", "cd /tmp"],
+            "command": ["sh", "-c", 'echo "$GREETING $PWD $CUDA_VISIBLE_DEVICES"'],
+            "workers": 2,
+            "workers_per_node": 2,
+            "resources": {"gpus": 1},
+            "device_visibility": "rank",
+        }
+    )
+    job = two.ended(name)
+    (lease,) = job.attempts[-1].leases
+    for rank in (0, 1):
+        said = two.output(name, rank).decode()
+        assert said == f"hello there /tmp {lease.device_ids[rank]}\n"
+
+
 def test_a_program_that_is_not_there_is_the_jobs_own_fault(two: Cluster) -> None:
     job = two.ended(two.submit({"command": ["no-such-program"]}))
     assert job.exit_code == 127

@@ -108,10 +108,10 @@ def test_only_the_client_may_leave_a_folder_to_be_shipped() -> None:
 
 def test_the_canonical_form_fills_in_defaults_and_reads_well() -> None:
     assert canonical_json(parse_spec({**GOOD, "time_limit": 5400, "workers": 2.0})) == (
-        '{"account":"default","command":["true"],"comment":"","env":{},"grace_period":"10s",'
-        '"labels":{},"launcher":"command","max_attempts":1,"name":"true","queue":"default",'
-        '"resources":{"cpus":1,"gpus":0,"memory":"1GiB"},"time_limit":"1h30m","version":1,'
-        '"workers":2}'
+        '{"account":"default","command":["true"],"comment":"","device_visibility":"job",'
+        '"env":{},"grace_period":"10s","labels":{},"launcher":"command","max_attempts":1,'
+        '"name":"true","queue":"default","resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'
+        '"setup":[],"time_limit":"1h30m","version":1,"workers":2}'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -102,6 +103,7 @@ MPI = {
     "CC_MPI_MCA_oob_tcp_if_include": "eth0",
     "CC_MPI_MCA_btl_tcp_if_include": "eth0",
     "CC_MPI_CPUS": "8,9;10,11",
+    "CC_MPI_DEVICES": "GPU-c,GPU-d;GPU-c,GPU-d",
     "CC_MPI_CWD": "/srv/leases/7/work",
     "CC_MPI_STORE_HOST": "10.0.0.1",
     "CC_MPI_STORE_PORT": "20000",
@@ -261,6 +263,71 @@ def test_a_hostname_that_cannot_be_reached_is_replaced_by_the_address(
     if launcher == "mpi" and len(set(addresses)) == 1:
         hostname = ""  # mpirun would take two daemons of one name for one host
     assert plan.workers[0].hostname == hostname
+
+
+# --- devices and setup ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["command", "torchrun", "horovod"])
+def test_a_worker_may_see_its_own_devices_alone(launcher: str) -> None:
+    first, second = two_by_two(launcher, own_devices_only=True).workers
+
+    for name in ("CUDA_VISIBLE_DEVICES", "CC_DEVICES"):
+        assert (first.env[name], second.env[name]) == ("GPU-c", "GPU-d")
+
+
+def test_a_rank_of_mpi_may_see_its_own_devices_alone() -> None:
+    (worker,) = two_by_two("mpi", own_devices_only=True).workers
+    numbers = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+
+    env = rank_env(worker.env | numbers)
+
+    assert env["CUDA_VISIBLE_DEVICES"] == env["CC_DEVICES"] == "GPU-d"
+
+
+def test_setup_lines_stand_before_the_command_in_one_shell_that_becomes_it() -> None:
+    lines = ("module load cuda/12", "source 'my venv'/bin/activate")
+    worker = two_by_two("horovod", setup=lines, command=("python", "a b.py")).workers[0]
+
+    assert worker.argv[:2] == ("/bin/bash", "-c")
+    assert worker.argv[3:] == ("setup", "python", "a b.py")
+    assert [line for line in worker.argv[2].splitlines() if line in lines] == list(lines)
+
+
+def setup_run(*lines: str, command: tuple[str, ...] = ("echo", "a b", "$HOME")) -> Any:
+    asked = launch("command", members([1]), setup=lines, command=command)
+    worker = plan_step(asked, node(members([1]))).workers[0]
+    return subprocess.run(
+        worker.argv, env=worker.env, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_what_setup_lines_change_is_there_for_the_command() -> None:
+    done = setup_run(
+        "export GREETING=hello", "cd /", "f() { false; true; }; f", command=("sh", "-c", "env; pwd")
+    )
+
+    assert done.returncode == 0
+    assert "GREETING=hello" in done.stdout
+    assert done.stdout.endswith("\n/\n")
+
+
+def test_the_command_gets_its_arguments_as_they_are() -> None:
+    assert setup_run("true").stdout == "a b $HOME\n"
+
+
+def test_a_setup_line_that_fails_ends_the_worker_with_its_exit_code_and_is_named() -> None:
+    done = setup_run("echo first", "(exit 7)", "echo never")
+
+    assert done.returncode == 7
+    assert done.stdout == "first\n"
+    assert done.stderr == "setup line 2: exit code 7\n"
+
+
+def test_a_command_that_fails_after_its_setup_is_no_fault_of_the_setup() -> None:
+    done = setup_run("true", command=("sh", "-c", "exit 3"))
+
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 # --- who may say what -----------------------------------------------------------------------------
