@@ -30,6 +30,7 @@ from nodeagent.folders import Folders
 from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
+from nodeagent.limits import parse_limits
 from nodeagent.session import Session, open_channel
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
@@ -104,6 +105,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             folders=folders,
             log_cap_bytes=settings.log_cap_mib << 20,
             download=lambda sha256: session.download(sha256),
+            limits=parse_limits(settings.limits),
             own=own,
             run_as=settings.run_as,  # type: ignore[arg-type]  # the settings allow these words only
             allow_root=settings.allow_root,

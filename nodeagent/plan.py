@@ -92,6 +92,8 @@ class StepPlan:
     """Size of one segment of an output stream, in bytes."""
     log_cap_bytes: int = 64 << 20
     """Bytes of each output stream kept on the node; the oldest segments go first."""
+    limits: tuple[tuple[str, int], ...] = ()
+    """Limits of the workers, by name as in `supervision.rlimits`; others are as the agent's own."""
     identity: Identity | None = None
     """Whom the workers run as; None: as the supervisor itself."""
     ranks_per_worker: int = 1
@@ -111,6 +113,7 @@ class StepPlan:
             WorkerPlan(**{**w, "argv": tuple(w["argv"]), "cpu_ids": tuple(w["cpu_ids"])})
             for w in raw["workers"]
         )
+        raw["limits"] = tuple((name, value) for name, value in raw["limits"])
         if raw["identity"] is not None:
             whom = raw["identity"]
             raw["identity"] = Identity(**{**whom, "groups": tuple(whom["groups"])})

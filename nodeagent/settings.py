@@ -75,6 +75,11 @@ class Settings:
     allow_root: bool = setting(
         False, help="with run_as owner: whether jobs whose owner is root may run, as root"
     )
+    limits: dict[str, str] = setting(
+        {},
+        help='limits of workers, as ulimit knows them: memlock = "unlimited", nofile = "1048576";'
+        " others are the agent's own",
+    )
     path: str = setting(
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         help="PATH of workers, unless their job sets another",

@@ -44,6 +44,8 @@ class Stage:
     """Kept on the node of each output stream."""
     download: Download
     """Fetches a blob from the control plane."""
+    limits: tuple[tuple[str, int], ...]
+    """Limits of workers."""
     own: Account
     """The agent's own account."""
     run_as: RunAs
@@ -140,7 +142,13 @@ class Stage:
         whom = None
         if self._is_other(account):
             whom = Identity(uid=account.uid, gid=account.gid, groups=account.groups)
-        return replace(plan, identity=whom, log_cap_bytes=self.log_cap_bytes, output_dir=str(data))
+        return replace(
+            plan,
+            limits=self.limits,
+            identity=whom,
+            log_cap_bytes=self.log_cap_bytes,
+            output_dir=str(data),
+        )
 
 
 def _give_all(folder: Path, account: Account) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.kit.address import parse_address
 from nodeagent import host
+from nodeagent.limits import parse_limits, why_not
 
 if TYPE_CHECKING:
     from nodeagent.settings import Settings
@@ -26,7 +27,7 @@ class CannotStart(Exception):
 
 def check(settings: Settings) -> None:
     """CannotStart when a file, an address or a program that the settings name cannot be used."""
-    looks = (_state_dir, _token, _server, _ca, _address, _mpirun)
+    looks = (_state_dir, _token, _server, _ca, _address, _mpirun, _limits)
     faults = [fault for look in looks if (fault := look(settings)) is not None]
     if faults:
         raise CannotStart(*faults)
@@ -114,6 +115,13 @@ def _address(settings: Settings) -> str | None:
             f"address: {text} is no address of this host, which has {there or 'none of its kind'}"
         )
     return None
+
+
+def _limits(settings: Settings) -> str | None:
+    try:
+        return why_not(parse_limits(settings.limits))
+    except ValueError as error:
+        return str(error)
 
 
 def _mpirun(settings: Settings) -> str | None:

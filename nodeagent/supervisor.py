@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
-from nodeagent.supervision import core, helpers, kernel, processes, record, sockets, worker
+from nodeagent.supervision import (
+    core,
+    helpers,
+    kernel,
+    processes,
+    record,
+    rlimits,
+    sockets,
+    worker,
+)
 from nodeagent.supervision.core import Do
 
 if TYPE_CHECKING:
@@ -216,11 +225,14 @@ class Supervisor:
     def _start_workers(self) -> None:
         self._faults, faults = os.pipe()
         os.set_blocking(self._faults, False)
+        words = "cannot start a worker"
         try:
+            rlimits.set_limits(self._plan.limits)
             for plan in self._plan.workers:
+                words = f"cannot start rank {plan.rank}"
                 self._start(plan, faults)
         except OSError as error:
-            words = f"cannot start rank {plan.rank}: {error.strerror}"
+            words += f": {error.strerror or error}"
             self._happens(core.Failed(words, frozenset(self._workers)))
         else:
             self._happens(core.Started(frozenset(self._workers)))

@@ -28,6 +28,7 @@ def stage(folder: Path) -> Stage:
         folders=Folders(state=folder, runtime=folder / "run"),
         log_cap_bytes=1 << 20,
         download=never,
+        limits=(),
         own=own_account(),
         run_as="agent",
         allow_root=False,

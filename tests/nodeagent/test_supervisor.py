@@ -218,6 +218,29 @@ def test_a_worker_runs_on_its_own_cores(start: Start, core: int) -> None:
     assert lease.printed().decode().split() == ["Cpus_allowed_list:", str(core)]
 
 
+def test_workers_have_the_limits_of_the_site(start: Start) -> None:
+    limits = (("core", 0), ("nofile", 333))
+    lease = start(step(shell("ulimit -n; ulimit -c; ulimit -Hn"), limits=limits))
+    lease.ended()
+
+    assert lease.printed().split() == [b"333", b"0", b"333"]
+
+
+def test_a_limit_that_the_agent_may_not_give_is_a_failed_launch(make: Make) -> None:
+    lease = make(step(shell("exit"), limits=(("nofile", 4096),)))
+    lowered = ("import resource", "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))")
+    unprivileged = ("setpriv", "--bounding-set=-sys_resource") if os.geteuid() == 0 else ()
+
+    assert lease.supervise(*unprivileged, before="\n".join(lowered)) == 0
+
+    over = lease.ended()
+    assert over.end is LeaseEnd.LAUNCH_FAILED
+    assert over.message == (
+        "cannot start a worker: limits.nofile: 4096 is more than this agent may give, which is 100;"
+        " raise LimitNOFILE= in its unit, or lower it"
+    )
+
+
 def test_cores_that_the_host_has_not_are_a_failed_launch(start: Start) -> None:
     lease = start(step(shell(FOR_LONG), shell(FOR_LONG, rank=1, cpu_ids=(900, 901))))
 
