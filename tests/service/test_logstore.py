@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import resource
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -16,9 +13,7 @@ from hypothesis import strategies as st
 
 from controlplane.service import logstore
 from controlplane.service.logstore import LogStore, StreamId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.disk import room_for
 
 OUT = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="out")
 ERR = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="err")
@@ -58,17 +53,6 @@ def test_a_gap_that_the_node_could_not_keep_is_passed_over(tmp_path: Path) -> No
 
     assert store.read(OUT, 5) == (100, b"end")
     assert store.read(OUT, 103) == (103, b"")
-
-
-@contextlib.contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes: as on a full disk, what fits is written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_a_full_disk_took_a_part_of_is_there_once_after_a_repeat(tmp_path: Path) -> None:
