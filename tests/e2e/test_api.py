@@ -150,6 +150,37 @@ def test_what_no_client_of_ours_asks_is_refused_and_no_fault_of_the_server(
     assert str(refused.value.details()).startswith(f"{field}: ")
 
 
+def test_one_agent_speaks_for_a_node_though_its_identity_was_copied(one: Cluster) -> None:
+    """A second one would run all that is placed there once more."""
+    secret = (one.folder / "controlplane" / "agent.token").read_text().strip()
+    with grpc.insecure_channel(one.server) as channel:
+        synchronize: Any = channel.unary_unary(
+            "/controlplane.v1.AgentService/Synchronize",
+            request_serializer=agent_service_pb2.SynchronizeRequest.SerializeToString,
+        )
+
+        def speaks(agent: str, boot: str, call_number: int = 1) -> None:
+            request = agent_service_pb2.SynchronizeRequest(
+                node_uuid="11111111-1111-4111-8111-111111111111",
+                boot_id=boot,
+                agent_id=agent,
+                call_number=call_number,
+                facts=node_pb2.NodeFacts(display_name="copied"),
+                facts_digest="x",
+            )
+            metadata = (("authorization", f"Bearer {secret}"),)
+            synchronize(request, metadata=metadata, timeout=10)
+
+        speaks("first", "this host")
+        with pytest.raises(grpc.RpcError, match=r"remove node\.json, which was copied"):
+            speaks("copied", "another host")
+        speaks("first", "this host", 2)
+        speaks("started anew", "this host")
+        with pytest.raises(grpc.RpcError, match=r"remove node\.json, which was copied"):
+            speaks("first", "this host", 3)
+        speaks("started anew", "this host", 2)
+
+
 def test_a_second_daemon_and_a_public_port_without_tls_are_refused(one: Cluster) -> None:
     state = one.folder / "controlplane"
     serve: list[str | Path] = [BIN / "controlplane", "serve", "--state-dir"]
