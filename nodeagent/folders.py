@@ -62,8 +62,11 @@ class Folders:
         if not note.exists() or note.read_text() != boot_id:
             self.deadline.unlink(missing_ok=True)
             shutil.rmtree(self.control, ignore_errors=True)
+            # Whole or not at all: half a note would be taken for another boot's.
+            fresh = note.with_name(f"{note.name}.new")
+            fresh.write_text(boot_id)
+            fresh.replace(note)
         self.control.mkdir(exist_ok=True, mode=0o700)
-        note.write_text(boot_id)
 
     @property
     def _mode(self) -> int:

@@ -101,8 +101,16 @@ class Session:
                     "the control plane does not answer",
                     extra={"code": error.code().name, "details": error.details()},
                 )
-                await _pause(stop, retry_s * self._rng.uniform(0.5, 1.0))
-                retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+                retry_s = await self._rest(stop, retry_s)
+            except OSError as error:  # A full disk, for one: it ends no agent, and no job with it.
+                self._generation = 0
+                log.error("an answer cannot be obeyed: %s", error)
+                retry_s = await self._rest(stop, retry_s)
+
+    async def _rest(self, stop: asyncio.Event, retry_s: float) -> float:
+        """Pause before another try; how long to pause after that."""
+        await _pause(stop, retry_s * self._rng.uniform(0.5, 1.0))
+        return min(retry_s * 2, LONGEST_RETRY_S)
 
     async def _exchange(self, stop: asyncio.Event) -> None:
         """One call. Ends early when there is something new to report: the next call tells it."""
@@ -169,10 +177,15 @@ class Session:
         """Tell the supervisors until when they may go on; half a second is not worth a write."""
         if deadline_us - self._deadline_us < 500_000:
             return
-        self._deadline_us = deadline_us
         fresh = self._deadline_file.with_name(f"{self._deadline_file.name}.new")
-        fresh.write_text(str(deadline_us))
-        os.replace(fresh, self._deadline_file)
+        try:
+            fresh.write_text(str(deadline_us))
+            os.replace(fresh, self._deadline_file)
+        except OSError as error:
+            # Cancels must be heard all the same: they may be what makes room.
+            log.error("the deadline cannot be written to %s: %s", fresh, error.strerror)
+            return
+        self._deadline_us = deadline_us
 
     async def ship(self, request: pb.ShipLogsRequest) -> pb.ShipLogsResponse:
         """Hand over output."""

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 APPEAR_S = 10.0
 """A supervisor that has not shown itself for so long was never started."""
+MARKS = ("CC_JOB_DIR", "CC_ATTEMPT")
+"""No two leases of a host have the same values of these in their workers' environment."""
+_LOOKS, _PAUSE_S = 10, 0.005
+"""A process is gone a moment after its SIGKILL: looked so often, with such a pause, at once."""
 
 
 def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
@@ -107,6 +111,8 @@ class StatusReader:
         self._ticks: dict[int, int] = {}
         self._supervised = False
         self._since = time.monotonic()
+        env = plan.workers[0].env if plan.workers else {}
+        self._marks = {f"{name}={env[name]}".encode() for name in MARKS if name in env}
 
     def read(self) -> LeaseStatus:
         """The status by now. A line that is not whole yet is read the next time."""
@@ -139,7 +145,10 @@ class StatusReader:
             return  # torn by a full disk: its writer writes it again
 
     def look(self) -> LeaseStatus:
-        """As `read`; and when the supervisor is gone without a last word, end what it started."""
+        """As `read`; and when the supervisor is gone without a last word, end what it started.
+
+        The lease has ended only when nothing of that is there any more: the next look tells.
+        """
         status = self.read()
         if status.phase is LeasePhase.ENDED:
             return status
@@ -152,8 +161,7 @@ class StatusReader:
             return status
         else:
             status = self.read()  # it may have said its last word meanwhile
-            if status.phase is not LeasePhase.ENDED:
-                self._end_orphans()
+            if status.phase is not LeasePhase.ENDED and self._end_orphans():
                 words = "its supervisor was lost, and the workers that it had started were ended"
                 recorder = record.Recorder(str(self._folder / record.STATUS), status.lease_id)
                 recorder.tell("ended", end=LeaseEnd.SUPERVISOR_LOST.value, message=words)
@@ -163,7 +171,23 @@ class StatusReader:
         finally:
             os.close(fd)
 
-    def _end_orphans(self) -> None:
+    def _end_orphans(self) -> bool:
+        """Kill what is left of the lease; whether nothing is there any more.
+
+        The spawner does so too, unless it died first.
+        """
+        for _ in range(_LOOKS):
+            found = self._orphans()
+            if not found:
+                return True
+            for pid in found:
+                processes.signal_all([*processes.descendants(pid), pid], signal.SIGKILL)
+            time.sleep(_PAUSE_S)
+        return False
+
+    def _orphans(self) -> list[int]:
+        """Those that have left their worker's process group are known by the environment that they
+        inherited."""
         groups = set()
         for pid, ticks in self._ticks.items():
             # A group's number is taken while the group has members, so it cannot be another's,
@@ -171,10 +195,14 @@ class StatusReader:
             first = processes.look(pid)
             if first is None or first.ticks == ticks:
                 groups.add(pid)
-        for process in processes.everything():
-            if process.group in groups:
-                below = processes.descendants(process.pid)
-                processes.signal_all([*below, process.pid], signal.SIGKILL)
+        return [
+            process.pid
+            for process in processes.everything()
+            if process.group in groups or self._is_marked(process.pid)
+        ]
+
+    def _is_marked(self, pid: int) -> bool:
+        return len(self._marks) == len(MARKS) and self._marks <= processes.environment(pid)
 
 
 def stop(folder: Path, grace_ms: int, why: str) -> bool:

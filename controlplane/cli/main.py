@@ -92,6 +92,13 @@ def _tell_other(app: App, error: Exception) -> int:
         return BAD_INPUT
     if isinstance(error, ClientError):
         return tell_client_error(error, has_token=app.settings.token_file is not None)
+    if isinstance(error, UnicodeEncodeError):
+        tell(f"{error.object!r} is not UTF-8, as every word that is sent must be.")
+        return BAD_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        what = error.filename or "The output, or a temporary file,"
+        tell(f"{what} can't be written: {error.strerror}.")
+        return OTHER_FAILURE
     tell(f"This is a fault of ccctl itself: {type(error).__name__}: {error}. Please report it.")
     return OTHER_FAILURE
 
@@ -100,7 +107,16 @@ def main() -> None:
     """Run `ccctl` with the arguments of this process, and exit."""
     # gRPC writes about broken connections by itself; what matters is told as an error here.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:], clock=SystemClock()))
+
+
+def _fill_closed_streams() -> None:
+    """Open what our caller has closed (`>&-`), in this order, or a connection would take its
+    number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

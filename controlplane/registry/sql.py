@@ -50,7 +50,13 @@ def connect(url: str) -> sa.Engine:
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=OFF"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=5000",
+        "foreign_keys=OFF",
+        "case_sensitive_like=ON",  # as in every other database: Sweep-1 is no sweep-*
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.service.context import House
 
+REMEMBERED_AGENTS = 16
+"""Of a node: those that another one has replaced; such a one must not speak again."""
 REMEMBERED_LEASES = 20_000
 """Leases whose logs may still come after their end; older ones are looked up in the store."""
 
@@ -34,6 +36,8 @@ class _Session:
     """What is remembered of a node between its calls; all of it can be told again."""
 
     agent_id: str = ""
+    boot_id: str = ""
+    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_AGENTS))
     call_number: int = 0
     facts_digest: str = ""
     report_digest: bytes = b""
@@ -64,14 +68,35 @@ class AgentService(AgentServiceServicer):
         session = self._sessions.setdefault(request.node_uuid, _Session())
         if session.agent_id == request.agent_id and request.call_number <= session.call_number:
             return pb.SynchronizeResponse(superseded=True)
+        self._refuse_a_twin(session, request)
         if session.parked is not None:
             session.parked.set()
         session.agent_id, session.call_number = request.agent_id, request.call_number
+        session.boot_id = request.boot_id
         if not request.HasField("facts") and session.facts_digest != request.facts_digest:
             return pb.SynchronizeResponse(epoch=registry.epoch, resend_facts=True)
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
         await self._take_in(session, request, context)
         return await self._answer(session, request)
+
+    def _refuse_a_twin(self, session: _Session, request: pb.SynchronizeRequest) -> None:
+        """WrongState when two agents speak for one node: both would run all that is placed there.
+
+        An agent that is started anew replaces the one before, which never speaks again. One on
+        another host, or after a reboot, must wait until that one has been silent for a while.
+        """
+        if session.agent_id in ("", request.agent_id):
+            return
+        heard_us = self._house.liveness.heard_us.get(request.node_uuid)
+        silent_us = None if heard_us is None else self._house.clock.boot_us() - heard_us
+        elsewhere = session.boot_id != request.boot_id
+        lives = silent_us is not None and silent_us < 2 * self._house.rules.hold_us
+        if request.agent_id in session.replaced or (elsewhere and lives):
+            raise WrongState(
+                f"another agent speaks for node {request.node_uuid}: remove node.json, which was"
+                " copied, from the state_dir of one of the two, and start it again"
+            )
+        session.replaced.append(session.agent_id)
 
     async def _take_in(
         self, session: _Session, request: pb.SynchronizeRequest, context: Any

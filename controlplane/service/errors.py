@@ -4,6 +4,7 @@ AIP-193)."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,6 +47,9 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
 def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
     """The status that tells of an error. What is none of ours is INTERNAL, and its words stay in
     the log."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = e.Overloaded("the control plane's disk is full; ask your operator to make room")
+        log.error("%s", error)
     kind = next((k for k in type(error).__mro__ if k in CODES), None)
     if kind is None:
         log.error("a call failed", exc_info=error)

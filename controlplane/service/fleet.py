@@ -10,7 +10,7 @@ from controlplane.registry import nodes as commands
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
-from controlplane.service.jobs import DEFAULT_PAGE, LARGEST_PAGE
+from controlplane.service.jobs import page_size
 from controlplane.v1 import fleet_service_pb2 as pb
 from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
@@ -37,7 +37,7 @@ class FleetService(FleetServiceServicer):
     @answers
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """List nodes by display name."""
-        limit = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        limit = page_size(request.page_size)
         ordered = sorted(
             self._house.registry.nodes(),
             key=lambda pair: (pair[0].facts.display_name, pair[0].uuid),

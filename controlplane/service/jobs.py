@@ -86,8 +86,8 @@ class JobService(JobServiceServicer):
     @answers
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """List jobs, newest first."""
-        limit = _page_size(request.page_size)
-        before = int(request.page_token) if request.page_token.isdigit() else None
+        limit = page_size(request.page_size)
+        before = int(request.page_token) if _is_number(request.page_token) else None
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
             raise InvalidRequest(FieldFault(field="page_token", description=words))
@@ -172,7 +172,7 @@ class JobService(JobServiceServicer):
             self._house.registry.store.events,
             request.resource,
             after=request.after_seq,
-            limit=_page_size(request.page_size),
+            limit=page_size(request.page_size),
         )
         return pb.ListEventsResponse(events=[event_message(event) for event in events])
 
@@ -205,14 +205,19 @@ class JobService(JobServiceServicer):
 def job_number(name: str) -> int:
     """The number of `jobs/123`. InvalidRequest for any other name."""
     number = name.removeprefix("jobs/")
-    if not (number.isascii() and number.isdigit() and 0 < len(number) < 19):
+    if not _is_number(number):
         words = f"{name[:80]!r} is no job's name; write jobs/123"
         raise InvalidRequest(FieldFault(field="name", description=words))
     return int(number)
 
 
+def _is_number(text: str) -> bool:
+    """Whether it is written in digits, few enough for a column."""
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
 def job_filter(message: pb.JobFilter) -> JobFilter:
-    """A filter. InvalidRequest for a state that this release does not know."""
+    """A filter. InvalidRequest for a state that this release does not know, or no moment."""
     try:
         states = frozenset(JOB_STATES.into(state) for state in message.states)
     except ValueError as error:
@@ -221,13 +226,22 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
         states=states,
         owner=message.owner,
         name_pattern=message.display_name,
-        created_from_us=from_timestamp(message, "created_after"),
-        created_before_us=from_timestamp(message, "created_before"),
+        created_from_us=_moment(message, "created_after"),
+        created_before_us=_moment(message, "created_before"),
         labels=tuple(sorted(message.labels.items())),
     )
 
 
-def _page_size(wanted: int) -> int:
+def _moment(message: pb.JobFilter, field: str) -> int | None:
+    moment = from_timestamp(message, field)
+    if moment is not None and not -(2**63) <= moment < 2**63:
+        words = "is no moment: must lie in the years from 1 to 9999"
+        raise InvalidRequest(FieldFault(field=f"filter.{field}", description=words))
+    return moment
+
+
+def page_size(wanted: int) -> int:
+    """Entries on a page, from what a caller wants. InvalidRequest for less than none."""
     if wanted < 0:
         words = f"{wanted}: must not be negative; at most {LARGEST_PAGE}"
         raise InvalidRequest(FieldFault(field="page_size", description=words))

@@ -8,6 +8,7 @@ offsets, so that a repeat does nothing, and what a node had to drop shows as a g
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -48,13 +49,15 @@ class StreamId:
 
 
 class LogStore:
-    """Output streams under a folder. Any thread may call; each stream has one writer at a time."""
+    """Output streams under a folder. Any thread may call."""
 
     def __init__(self, folder: Path, cap_bytes: int) -> None:
         """`cap_bytes`: so much of each stream is kept, the newest."""
         self._folder = folder
         self._cap = cap_bytes
         self._tails: dict[StreamId, _Tail] = {}
+        # A node repeats a call that took too long, while the first may still be writing.
+        self._writing = threading.Lock()
 
     def _attempt_folder(self, job_id: int, task_index: int, attempt: int) -> Path:
         return self._folder / f"{job_id // 1000:06d}" / str(job_id) / f"{task_index}.{attempt}"
@@ -75,13 +78,13 @@ class LogStore:
         return sorted(found)
 
     def _tail(self, which: StreamId) -> _Tail | None:
-        """The newest segment; None for a stream without output. Looked up once, then remembered."""
+        """The newest segment; None for a stream without output. Writers remember it."""
         known = self._tails.get(which)
         if known is None:
             segments = self._segments(which)
             if segments:
                 start, _, size = segments[-1]
-                known = self._tails[which] = _Tail(start, size)
+                known = _Tail(start, size)
         return known
 
     def end(self, which: StreamId) -> int:
@@ -90,7 +93,18 @@ class LogStore:
         return tail.start + tail.size if tail is not None else 0
 
     def append(self, which: StreamId, offset: int, data: bytes) -> int:
-        """Keep bytes from an offset on, passing over those that are there; answers the new end."""
+        """Keep bytes from an offset on, passing over those that are there; answers the new end.
+
+        OSError when there is no room for them; those that found room are kept.
+        """
+        with self._writing:
+            try:
+                return self._append(which, offset, data)
+            except OSError:
+                self._tails.pop(which, None)  # a part may have been written: the disk tells
+                raise
+
+    def _append(self, which: StreamId, offset: int, data: bytes) -> int:
         tail = self._tail(which)
         end = tail.start + tail.size if tail is not None else 0
         if offset + len(data) <= end:

@@ -90,6 +90,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def environment(pid: int) -> set[bytes]:
+    """`NAME=value` for each variable that a process was started with; none of another user's."""
+    return set(_read(f"/proc/{pid}/environ").split(b"\0"))
+
+
 def _read(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -212,3 +212,37 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait(20) == 1
+
+
+def in_a_shell(server: FakeServer, line: str) -> subprocess.CompletedProcess[str]:
+    """A line for a shell, in which `"$@"` is `ccctl`."""
+    command = ["sh", "-c", line, "sh", sys.executable, "-c"]
+    command.append("from controlplane.cli.main import main; main()")
+    env = {**os.environ, "CCCTL_SERVER": server.address}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("words", ["list", "logs 7"])
+def test_output_that_finds_no_room_is_no_fault_of_ccctl(words: str, laid: World) -> None:
+    laid.logs = {(1, 0, 1): b"line\n"}
+    with FakeServer(laid) as server:
+        done = in_a_shell(server, f'"$@" {words} > /dev/full')
+    assert done.returncode == 1
+    told = "The output, or a temporary file, can't be written: No space left on device."
+    assert done.stderr == f"Error: {told}\n"
+
+
+@pytest.mark.parametrize("words", ["list", "logs 7"])
+def test_who_has_closed_its_streams_does_without_them(words: str, laid: World) -> None:
+    laid.logs = {(1, 0, 1): b"line\n"}
+    with FakeServer(laid) as server:
+        for closed in (">&-", "<&- >&- 2>&-"):
+            done = in_a_shell(server, f'"$@" {words} {closed}')
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), closed
+
+
+def test_a_word_that_is_not_utf_8_is_told_as_that(laid: World) -> None:
+    with FakeServer(laid) as server:
+        done = in_a_shell(server, '"$@" list --name "$(printf \'\\377\')"')
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: '\\udcff' is not UTF-8")

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from controlplane.client import Client
 from controlplane.client.errors import ClientError, Denied, Refused
@@ -116,6 +117,68 @@ def test_a_bad_spec_sent_past_ccctl_is_refused_with_every_field(one: Cluster) ->
     words = str(refused.value.details())
     assert "command: " in words
     assert "workers: " in words
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        ("JobService/ListJobs", job_service_pb2.ListJobsRequest(page_token="²"), "page_token"),
+        ("JobService/ListJobs", job_service_pb2.ListJobsRequest(page_token="9" * 30), "page_token"),
+        ("JobService/ListJobs", job_service_pb2.ListJobsRequest(page_size=-1), "page_size"),
+        (
+            "JobService/ListJobs",
+            job_service_pb2.ListJobsRequest(
+                filter=job_service_pb2.JobFilter(created_after=Timestamp(seconds=2**62))
+            ),
+            "filter.created_after",
+        ),
+        ("FleetService/ListNodes", fleet_service_pb2.ListNodesRequest(page_size=-1), "page_size"),
+    ],
+    ids=["no number", "a long number", "jobs", "a moment", "nodes"],
+)
+def test_what_no_client_of_ours_asks_is_refused_and_no_fault_of_the_server(
+    one: Cluster, method: str, request_: Any, field: str
+) -> None:
+    with grpc.insecure_channel(one.server) as channel:
+        call: Any = channel.unary_unary(
+            f"/controlplane.v1.{method}", request_serializer=type(request_).SerializeToString
+        )
+        metadata = (("authorization", f"Bearer {one.token_file.read_text().strip()}"),)
+        with pytest.raises(grpc.RpcError) as refused:
+            call(request_, metadata=metadata, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(refused.value.details()).startswith(f"{field}: ")
+
+
+def test_one_agent_speaks_for_a_node_though_its_identity_was_copied(one: Cluster) -> None:
+    """A second one would run all that is placed there once more."""
+    secret = (one.folder / "controlplane" / "agent.token").read_text().strip()
+    with grpc.insecure_channel(one.server) as channel:
+        synchronize: Any = channel.unary_unary(
+            "/controlplane.v1.AgentService/Synchronize",
+            request_serializer=agent_service_pb2.SynchronizeRequest.SerializeToString,
+        )
+
+        def speaks(agent: str, boot: str, call_number: int = 1) -> None:
+            request = agent_service_pb2.SynchronizeRequest(
+                node_uuid="11111111-1111-4111-8111-111111111111",
+                boot_id=boot,
+                agent_id=agent,
+                call_number=call_number,
+                facts=node_pb2.NodeFacts(display_name="copied"),
+                facts_digest="x",
+            )
+            metadata = (("authorization", f"Bearer {secret}"),)
+            synchronize(request, metadata=metadata, timeout=10)
+
+        speaks("first", "this host")
+        with pytest.raises(grpc.RpcError, match=r"remove node\.json, which was copied"):
+            speaks("copied", "another host")
+        speaks("first", "this host", 2)
+        speaks("started anew", "this host")
+        with pytest.raises(grpc.RpcError, match=r"remove node\.json, which was copied"):
+            speaks("first", "this host", 3)
+        speaks("started anew", "this host", 2)
 
 
 def test_a_second_daemon_and_a_public_port_without_tls_are_refused(one: Cluster) -> None:

@@ -17,6 +17,7 @@ from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.reconcile import Forget
 from nodeagent.shipping import ship_once
 from nodeagent.supervision import record
+from tests.support.disk import room_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +117,18 @@ def test_the_deadline_and_the_leases_outlive_a_restart_of_the_agent(folders: Fol
     folders.prepare(BOOT)
 
     assert folders.deadline.read_text() == "123456789"
+    assert adopted(folders).status.phase is LeasePhase.STARTING
+
+
+def test_leases_outlive_a_restart_of_the_agent_that_finds_no_room_to_write(
+    folders: Folders,
+) -> None:
+    leave(folders, plan=a_plan())
+
+    with room_for(0):
+        folders.prepare(BOOT)
+
+    assert (folders.runtime / "boot_id").read_text() == BOOT
     assert adopted(folders).status.phase is LeasePhase.STARTING
 
 

@@ -128,3 +128,22 @@ def test_the_answer_after_one_that_came_too_late_is_obeyed(tmp_path: Path) -> No
     leases, generations, _ = converse(tmp_path, 3 * LEASE_S, 1)
     assert len(leases.performed) == 1
     assert generations == [0, 0, 7]
+
+
+def test_a_deadline_that_cannot_be_written_keeps_no_order_from_being_obeyed(tmp_path: Path) -> None:
+    """As on a full disk, where a cancel may be what makes room."""
+    (tmp_path / "deadline.new").mkdir()
+    leases, generations, deadline = converse(tmp_path, 1)
+    assert len(leases.performed) == 1
+    assert generations == [0, 7]
+    assert not deadline.exists()
+
+
+def test_an_epoch_that_cannot_be_written_down_is_not_obeyed_and_ends_no_agent(
+    tmp_path: Path,
+) -> None:
+    Identity(tmp_path)
+    (tmp_path / "node.json.new").mkdir()
+    leases, generations, _ = converse(tmp_path, 1)
+    assert not leases.performed
+    assert generations == [0, 0]

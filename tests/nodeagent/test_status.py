@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,10 @@ from nodeagent import status
 from nodeagent.status import expanded, fold
 from nodeagent.supervision import processes
 from nodeagent.supervision.record import Recorder
-from tests.support.supervised import Lease, gone, shell, step, until
+from tests.support.supervised import ENV, Lease, gone, shell, step, until
+
+if TYPE_CHECKING:
+    from nodeagent.plan import StepPlan
 
 Fact = dict[str, Any]
 
@@ -296,9 +299,12 @@ def groups() -> Iterator[list[subprocess.Popen[bytes]]]:
             leader.stdout.close()
 
 
-def group(groups: list[subprocess.Popen[bytes]], script: str) -> tuple[int, int]:
+def group(
+    groups: list[subprocess.Popen[bytes]], script: str, env: dict[str, str] = ENV
+) -> tuple[int, int]:
     """A group of a shell and a process that it names: their ids."""
-    leader = subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, process_group=0)
+    command = ["/bin/sh", "-c", script]
+    leader = subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0, env=env)
     groups.append(leader)
     assert leader.stdout is not None
     return leader.pid, int(leader.stdout.readline())
@@ -374,6 +380,47 @@ def test_what_left_the_group_is_ended_with_its_parent(
     lease.reader().look()
 
     until(lambda: gone(child), "the worker's child to end")
+
+
+def marked(job_dir: str, attempt: str) -> StepPlan:
+    marks = {"CC_JOB_DIR": job_dir, "CC_ATTEMPT": attempt}
+    return step(shell("exit", env={**ENV, **marks}))
+
+
+def test_what_left_both_its_group_and_its_parent_is_known_by_its_environment(
+    tmp_path: Path, groups: list[subprocess.Popen[bytes]]
+) -> None:
+    lease = Lease(tmp_path, marked("/jobs/1", "2"))
+    script = "setsid sh -c 'echo $$; exec sleep 600' &"
+    pid, child = group(groups, script, lease.plan.workers[0].env)
+    others = [
+        group(groups, TWO, plan.workers[0].env)[1]
+        for plan in (marked("/jobs/1", "1"), marked("/jobs/11", "2"), step(shell("exit")))
+    ]
+    groups[0].wait(10)
+    lease.append(line(SUPERVISING) + line(started(0, pid)))
+
+    seen = lease.reader().look()
+
+    assert seen.end is LeaseEnd.SUPERVISOR_LOST
+    assert gone(child)
+    assert not any(map(gone, others))
+
+
+def test_a_lease_has_not_ended_before_the_last_of_its_processes(
+    lease: Lease, groups: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be in the kernel for long, and heed SIGKILL only afterwards."""
+    pid, child = group(groups, TWO)
+    lease.append(line(SUPERVISING) + line(started(0, pid, ticks(pid))))
+    reader = lease.reader()
+    with monkeypatch.context() as patched:
+        patched.setattr(processes, "signal_all", lambda _pids, _number: None)
+        assert reader.look() == after(started(0, pid))
+        assert not lease.held()
+
+    assert reader.look().end is LeaseEnd.SUPERVISOR_LOST
+    assert gone(child)
 
 
 def test_a_group_that_has_taken_the_number_is_left_alone(

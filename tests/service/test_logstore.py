@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.service import logstore
 from controlplane.service.logstore import LogStore, StreamId
-
-if TYPE_CHECKING:
-    import pytest
+from tests.support.disk import room_for
 
 OUT = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="out")
 ERR = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="err")
@@ -54,6 +53,31 @@ def test_a_gap_that_the_node_could_not_keep_is_passed_over(tmp_path: Path) -> No
 
     assert store.read(OUT, 5) == (100, b"end")
     assert store.read(OUT, 103) == (103, b"")
+
+
+def test_what_a_full_disk_took_a_part_of_is_there_once_after_a_repeat(tmp_path: Path) -> None:
+    store = LogStore(tmp_path, 1 << 20)
+    store.append(OUT, 0, TEXT[:1000])
+    with room_for(1500), pytest.raises(OSError, match="too large"):
+        store.append(OUT, 1000, TEXT[1000:3000])
+
+    assert everything(store, OUT) == TEXT[:1500]
+    assert store.append(OUT, 1000, TEXT[1000:]) == 4000
+    assert everything(store, OUT) == TEXT
+
+
+def test_a_repeat_beside_the_call_that_it_repeats_doubles_nothing(tmp_path: Path) -> None:
+    store = LogStore(tmp_path, 1 << 20)
+
+    def write(_: int) -> None:
+        for offset in range(0, 4000, 50):
+            store.append(OUT, offset, TEXT[offset : offset + 50])
+            store.end(OUT)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(8)))
+
+    assert everything(store, OUT) == TEXT
 
 
 def test_the_oldest_segments_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
