@@ -86,7 +86,7 @@ class JobService(JobServiceServicer):
     @answers
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """List jobs, newest first."""
-        limit = _page_size(request.page_size)
+        limit = page_size(request.page_size)
         before = int(request.page_token) if request.page_token.isdigit() else None
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
@@ -172,7 +172,7 @@ class JobService(JobServiceServicer):
             self._house.registry.store.events,
             request.resource,
             after=request.after_seq,
-            limit=_page_size(request.page_size),
+            limit=page_size(request.page_size),
         )
         return pb.ListEventsResponse(events=[event_message(event) for event in events])
 
@@ -198,6 +198,7 @@ class JobService(JobServiceServicer):
             registry.reason(record.job),
             record.attempts,
             record.leases,
+            record.usages,
             registry.node_names(),
         )
 
@@ -227,7 +228,8 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
     )
 
 
-def _page_size(wanted: int) -> int:
+def page_size(wanted: int) -> int:
+    """How many a page holds. InvalidRequest for a negative number."""
     if wanted < 0:
         words = f"{wanted}: must not be negative; at most {LARGEST_PAGE}"
         raise InvalidRequest(FieldFault(field="page_size", description=words))
