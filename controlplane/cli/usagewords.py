@@ -25,8 +25,9 @@ def device_seconds(times: Iterable[DeviceTime]) -> float:
 
 
 def hours(length_s: float) -> str:
-    """Write seconds as hours: `0.025`, `12.500`."""
-    return f"{length_s / 3600:.3f}"
+    """Write seconds as hours: `0.025`, `12.500`; what is there but too little to show, `<0.001`."""
+    written = f"{length_s / 3600:.3f}"
+    return "<0.001" if written == "0.000" and length_s > 0 else written
 
 
 def usage_words(usage: AttemptUsage) -> str:

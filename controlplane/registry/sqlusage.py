@@ -187,6 +187,7 @@ def _takes(which: UsageFilter) -> sa.ColumnElement[bool]:
 
 def _cut_us(which: UsageFilter) -> sa.ColumnElement[int]:
     """As `UsageFilter.cut_us`, for rows that the filter takes."""
-    end = sa.case((_u.until_us < which.to_us, _u.until_us), else_=which.to_us)
-    begin = sa.case((_u.from_us > which.from_us, _u.from_us), else_=which.from_us)
+    to_us, from_us = (sa.literal(us, sa.BigInteger) for us in (which.to_us, which.from_us))
+    end = sa.case((_u.until_us < to_us, _u.until_us), else_=to_us)
+    begin = sa.case((_u.from_us > from_us, _u.from_us), else_=from_us)
     return end - begin
