@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.job import AttemptState, JobState
+from controlplane.model.lease import LeasePhase
 from controlplane.model.usage import Usage, UsageFilter, UsageGroup, UsageSum, summed
 from controlplane.registry.draft import Draft
 from controlplane.registry.memory import MemoryStore
@@ -93,6 +94,22 @@ def test_usage_is_written_down_with_the_end_of_an_attempt(world: World) -> None:
         assert usage.state is AttemptState.SUCCEEDED
         last = world.store.events("", after=usage.seq - 1, limit=9)
         assert [event.kind for event in last] == ["attempt.succeeded"]
+
+
+def test_what_was_written_after_a_worker_had_ended_is_counted_too(world: World) -> None:
+    node = world.join("a")
+    job_id = world.submit()
+    start(world, job_id)
+    done = world.ended(world.statuses(job_id)[node])
+    (worker,) = done.workers
+    early = replace(worker, stdout_bytes=3, stderr_bytes=4, peak_memory_bytes=5)
+    world.report(node, replace(done, phase=LeasePhase.RUNNING, workers=(early,)))
+    late = replace(early, stdout_bytes=30, exit_code=9)
+    world.report(node, replace(done, workers=(late,)))
+
+    (usage,) = world.registry.job(job_id).usages.values()
+    assert (usage.stdout_bytes, usage.stderr_bytes, usage.peak_memory_bytes) == (30, 4, 5)
+    assert world.job(job_id).exit_code == 0  # how it ended does not change any more
 
 
 def test_a_second_attempt_waits_from_when_the_first_gave_its_leases_back(world: World) -> None:
