@@ -52,6 +52,7 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
                 stdout_bytes=fact["stdout_bytes"],
                 stderr_bytes=fact["stderr_bytes"],
                 stderr_tail=fact.get("stderr_tail", ""),
+                peak_memory_bytes=fact.get("peak_memory_bytes"),
             )
         case "stopping":
             status = replace(
@@ -80,13 +81,13 @@ def _with(status: LeaseStatus, rank: int, **changes: Any) -> LeaseStatus:
 def expanded(status: LeaseStatus, ranks_per_worker: int) -> LeaseStatus:
     """The status with a worker for each rank that a worker stands for.
 
-    They share their process and its end; the output comes through the first.
+    They share their process and its end; its output and its memory are told of the first.
     """
     if ranks_per_worker == 1:
         return status
     workers = []
     for first in status.workers:
-        silent = replace(first, stdout_bytes=0, stderr_bytes=0)
+        silent = replace(first, stdout_bytes=0, stderr_bytes=0, peak_memory_bytes=None)
         workers.append(first)
         workers += [
             replace(silent, rank=first.rank + i, local_rank=i) for i in range(1, ranks_per_worker)

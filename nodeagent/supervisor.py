@@ -283,7 +283,7 @@ class Supervisor:
         by_pid = {self._workers[rank].pid: self._workers[rank] for rank in self._state.alive}
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 childless = True
                 break
@@ -295,7 +295,8 @@ class Supervisor:
                 self._done_helpers.add(pid)
             if pid in by_pid:
                 ended.append((by_pid[pid].plan.rank, status != 0))
-                self._tell_exit(by_pid[pid], os.waitstatus_to_exitcode(status))
+                code = os.waitstatus_to_exitcode(status)
+                self._tell_exit(by_pid[pid], code, used.ru_maxrss * 1024)
         if ended and (words := self._read_faults()):
             self._happens(core.Failed(words))
         self._happens(core.Reaped(tuple(ended), childless))
@@ -312,7 +313,7 @@ class Supervisor:
         self._helpers.clear()
         return True
 
-    def _tell_exit(self, of: _Worker, code: int) -> None:
+    def _tell_exit(self, of: _Worker, code: int, peak_memory_bytes: int) -> None:
         for pipe in list(of.pipes):
             self._pump(of, pipe, _DRAIN_BYTES)
         how = {"exit_code": code} if code >= 0 else {"signal": -code}
@@ -325,7 +326,13 @@ class Supervisor:
                 "stderr_tail": streams.tail(self._plan.output_dir, rank, "err", _STDERR_TAIL_BYTES)
             }
         self._record.tell(
-            "exited", rank=of.plan.rank, **how, stdout_bytes=out, stderr_bytes=err, **tail
+            "exited",
+            rank=of.plan.rank,
+            **how,
+            stdout_bytes=out,
+            stderr_bytes=err,
+            peak_memory_bytes=peak_memory_bytes,
+            **tail,
         )
 
     def _read_faults(self) -> str:

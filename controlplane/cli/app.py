@@ -163,7 +163,10 @@ class Command(click.Command):
         """`examples`: lines to type, with what they do."""
         super().__init__(*args, **kwargs)
         self.examples = examples
-        self.params.extend(_shared_options(hidden=True))
+        # A command may have one of them as its own, such as --output with further forms.
+        own = {name for param in self.params for name in param.opts}
+        shared = _shared_options(hidden=True)
+        self.params.extend(option for option in shared if own.isdisjoint(option.opts))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and where the other options are told."""

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from controlplane.cli import text
 from controlplane.cli.render import enum_word, struct
+from controlplane.cli.usagewords import usage_words
 from controlplane.model.words import signal_name
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 
@@ -156,6 +157,8 @@ def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
         console.print(Text(f"  Cause: {text.visible_line(attempt.cause.message)}"))
         for line in text.visible(attempt.cause.stderr_tail).splitlines():
             console.print(Text(f"    | {line}"))
+    if attempt.HasField("usage"):
+        console.print(Text(f"  Used: {usage_words(attempt.usage)}"))
     devices = {lease.node: len(lease.device_ids) for lease in attempt.leases}
     made = table("RANK", "NODE", "STATE", "PID", "EXIT", "DEVICES ON NODE", "STDOUT", "STDERR")
     for worker in attempt.workers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import jobs, nodes, submit, tools
+from controlplane.cli import jobs, nodes, submit, tools, usage
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -51,6 +51,7 @@ for command in (
     jobs.watch,
     jobs.cancel,
     jobs.history,
+    usage.usage,
     nodes.node,
     tools.version,
     tools.schema,

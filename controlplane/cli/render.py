@@ -1,8 +1,8 @@
 """Answers for programs: JSON and YAML with the field names of `controlplane.v1`.
 
 The names are those of the protos, which `buf breaking` keeps; `docs/cli.md` tells them. Unlike
-protobuf's own JSON: no field is left out, moments are RFC 3339 in UTC, enums are lower-case words,
-64-bit numbers are numbers, and what is not set is null.
+protobuf's own JSON: no field is left out, moments are RFC 3339 in UTC, durations are seconds, enums
+are lower-case words, 64-bit numbers are numbers, and what is not set is null.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -69,6 +70,8 @@ def _one(value: Any, field: FieldDescriptor) -> Any:
         return value
     if isinstance(value, Timestamp):
         return value.ToJsonString()
+    if isinstance(value, Duration):
+        return value.seconds + value.nanos / 1e9
     if isinstance(value, Struct):
         return struct(value)
     return plain(value)

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from controlplane.client.logs import LogPiece
     from controlplane.kit.archive import Packed
-    from controlplane.v1 import event_pb2, fleet_service_pb2, job_pb2, job_service_pb2, node_pb2
+    from controlplane.v1 import (
+        event_pb2,
+        fleet_service_pb2,
+        job_pb2,
+        job_service_pb2,
+        node_pb2,
+        usage_service_pb2,
+    )
 
 FINAL_STATES: Final = (3, 4, 5)
 """Numbers of the job states that nothing follows: SUCCEEDED, FAILED, CANCELLED."""
@@ -53,6 +60,7 @@ class Client:
         from controlplane.v1.blob_service_pb2_grpc import BlobServiceStub
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
         from controlplane.v1.job_service_pb2_grpc import JobServiceStub
+        from controlplane.v1.usage_service_pb2_grpc import UsageServiceStub
 
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -63,6 +71,7 @@ class Client:
         self._jobs = JobServiceStub(self._connection.channel)
         self._fleet = FleetServiceStub(self._connection.channel)
         self._blobs = BlobServiceStub(self._connection.channel)
+        self._usage = UsageServiceStub(self._connection.channel)
 
     def __enter__(self) -> Self:
         """Give the client itself."""
@@ -232,6 +241,29 @@ class Client:
                 return
             yield from page.events
             request.after_seq = page.events[-1].seq
+
+    # Usage
+
+    def usage(
+        self, request: usage_service_pb2.GetUsageRequest | None = None
+    ) -> usage_service_pb2.GetUsageResponse:
+        """Sum what jobs used; the rows of all pages, as of the moment of the first one.
+
+        Without a request: of each user, from the first record up to now.
+        """
+        from controlplane.v1 import usage_service_pb2
+
+        asked = usage_service_pb2.GetUsageRequest()
+        if request is not None:
+            asked.CopyFrom(request)
+        answer = self._connection.call(self._usage.GetUsage, asked, self._timeout_s)
+        asked.to_time.CopyFrom(answer.to_time)
+        while answer.next_page_token:
+            asked.page_token = answer.next_page_token
+            page = self._connection.call(self._usage.GetUsage, asked, self._timeout_s)
+            answer.rows.extend(page.rows)
+            answer.next_page_token = page.next_page_token
+        return answer
 
     # Nodes
 

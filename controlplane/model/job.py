@@ -234,6 +234,8 @@ class Task:
     """Attempts that ended by the infrastructure's fault: these have a cap of their own."""
     not_before_us: int = 0
     """Not placed before this, UTC in microseconds: the back-off after a fault."""
+    released_us: int | None = None
+    """When its last attempt gave its leases back; None before the first one has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

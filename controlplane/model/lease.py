@@ -45,6 +45,9 @@ class WorkerStatus:
     """Bytes written to stdout; final once it has ended."""
     stderr_bytes: int = 0
     """Bytes written to stderr; final once it has ended."""
+    peak_memory_bytes: int | None = None
+    """The most memory that it, or one process that it waited for, had resident at once; None
+    before its end, or when that could not be seen."""
 
     @property
     def failed(self) -> bool:

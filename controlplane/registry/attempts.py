@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from controlplane.model.job import Attempt, AttemptEvent, AttemptState, Cause, CauseKind, Task
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.retry import judge
+from controlplane.model.usage import models_of, usage_of, waits_since
 from controlplane.model.words import describe_worker_end
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def close(draft: Draft, attempt: Attempt) -> None:
     )
     draft.attempts[attempt.key] = attempt
     job = draft.jobs[attempt.job_id]
-    verdict = judge(job, draft.tasks[attempt.job_id, attempt.task_index], attempt, draft.now_us)
-    task: Task = verdict.task
+    before = draft.tasks[attempt.job_id, attempt.task_index]
+    verdict = judge(job, before, attempt, draft.now_us)
+    task: Task = replace(verdict.task, released_us=draft.now_us)
     draft.tasks[task.job_id, task.index] = task
     changed: dict[str, object] = {"state": attempt.state, "job_state": task.state}
     if attempt.cause is not None:
@@ -136,6 +138,19 @@ def close(draft: Draft, attempt: Attempt) -> None:
         held = draft.node_leases.get(lease.node_uuid) or frozenset()
         draft.node_leases[lease.node_uuid] = held - {lease_id}
         draft.turn(lease.node_uuid)
+    leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
+    nodes = [draft.nodes[lease.node_uuid] for lease in leases]
+    draft.usages.append(
+        usage_of(
+            attempt,
+            leases,
+            models_of(nodes),
+            job,
+            waits_since_us=waits_since(job, before),
+            now_us=draft.now_us,
+            seq=seq,
+        )
+    )
     draft.jobs[job.job_id] = replace(
         job,
         state=task.state,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
 K = TypeVar("K", bound=Hashable)
@@ -73,6 +74,7 @@ class Draft:
         self.node_leases: Overlay[str, frozenset[int]] = Overlay(base.node_leases)
         self.generations: Overlay[str, int] = Overlay(base.generations)
         self.events: list[Event] = []
+        self.usages: list[Usage] = []
 
     def absorb(self, inner: Draft) -> None:
         """Take over what a command of this group has changed."""
@@ -85,6 +87,7 @@ class Draft:
         self.node_leases.changed.update(inner.node_leases.changed)
         self.generations.changed.update(inner.generations.changed)
         self.events.extend(inner.events)
+        self.usages.extend(inner.usages)
 
     @property
     def dirty(self) -> bool:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import StaleControlPlane
+from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
 
 
@@ -32,6 +34,7 @@ class MemoryStore:
         self._attempts: dict[tuple[int, int, int], Attempt] = {}
         self._leases: dict[int, Lease] = {}
         self._nodes: dict[str, Node] = {}
+        self._usages: dict[tuple[int, int, int], Usage] = {}
         self._events: list[Event] = []
         self._answers: dict[RequestKey, Answer] = {}
 
@@ -72,6 +75,7 @@ class MemoryStore:
             (self._nodes, draft.nodes),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
+        self._usages.update((usage.key, usage) for usage in draft.usages)
         self._events.extend(draft.events)
         self._answers.update(answers)
 
@@ -112,6 +116,32 @@ class MemoryStore:
         ]
         return found[:limit]
 
+    def usage_sums(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        after: Key | None,
+        limit: int,
+    ) -> Mapping[Key, UsageSum]:
+        """A page of sums."""
+        sums, _ = summed((u for u in self._usages.values() if u.seq <= seq), which, by)
+        keys: list[Any] = sorted(key for key in sums if after is None or key > after)  # type: ignore[operator]
+        return {key: sums[key] for key in keys[:limit]}
+
+    def usage_met(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        job_ids: Collection[int],
+    ) -> frozenset[tuple[Key, int]]:
+        """Keys that these jobs count under."""
+        mine = (u for u in self._usages.values() if u.seq <= seq and u.job_id in job_ids)
+        return summed(mine, which, by)[1]
+
     def forget_answers(self, before_us: int) -> int:
         """Drop old answers."""
         old = [key for key, answer in self._answers.items() if answer.created_us < before_us]
@@ -130,6 +160,7 @@ class MemoryStore:
             tasks=tuple(t for t in self._tasks.values() if t.job_id == job.job_id),
             attempts=tuple(a for a in self._attempts.values() if a.job_id == job.job_id),
             leases={k: x for k, x in self._leases.items() if x.job_id == job.job_id},
+            usages={k: u for k, u in self._usages.items() if u.job_id == job.job_id},
         )
 
 

@@ -115,11 +115,17 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
     attempt = draft.attempts[lease.attempt_key]
     workers = list(attempt.workers)
     for worker in status.workers:
-        if (
-            lease.first_rank <= worker.rank < lease.first_rank + lease.workers
-            and workers[worker.rank].state is not WorkerState.ENDED
-        ):
-            workers[worker.rank] = worker
+        if not lease.first_rank <= worker.rank < lease.first_rank + lease.workers:
+            continue
+        known = workers[worker.rank]
+        if known.state is WorkerState.ENDED:
+            # What it left behind may still have written something.
+            worker = replace(
+                known,
+                stdout_bytes=max(known.stdout_bytes, worker.stdout_bytes),
+                stderr_bytes=max(known.stderr_bytes, worker.stderr_bytes),
+            )
+        workers[worker.rank] = worker
     if told == lease and tuple(workers) == attempt.workers:
         return
     draft.leases[lease.lease_id] = told

@@ -20,6 +20,7 @@ from controlplane.model.errors import (
 from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
 from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
+from controlplane.registry.usage import Living, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -324,6 +325,11 @@ class Registry:
         if record is None:
             raise NotFound(f"jobs/{job_id}: there is no such job")
         return record
+
+    def living(self) -> Living:
+        """The attempts that live, as of the last commit."""
+        with self._lock:
+            return living(self._facts)
 
     @property
     def store(self) -> Store:

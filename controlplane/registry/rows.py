@@ -110,6 +110,7 @@ def task_row(task: Task) -> Row:
         "application_faults": task.application_faults,
         "infrastructure_faults": task.infrastructure_faults,
         "not_before_us": task.not_before_us,
+        "released_us": task.released_us,
     }
 
 
@@ -123,6 +124,7 @@ def task_value(row: Readable) -> Task:
         application_faults=row["application_faults"],
         infrastructure_faults=row["infrastructure_faults"],
         not_before_us=row["not_before_us"],
+        released_us=row["released_us"],
     )
 
 
@@ -237,6 +239,7 @@ def worker_rows(attempt: Attempt, before: Attempt | None) -> list[Row]:
             "stderr_tail": w.stderr_tail,
             "stdout_bytes": w.stdout_bytes,
             "stderr_bytes": w.stderr_bytes,
+            "peak_memory_bytes": w.peak_memory_bytes,
         }
         for i, w in enumerate(attempt.workers)
         if i >= len(known) or w != known[i]
@@ -257,6 +260,7 @@ def worker_value(row: Readable) -> WorkerStatus:
         stderr_tail=row["stderr_tail"],
         stdout_bytes=row["stdout_bytes"],
         stderr_bytes=row["stderr_bytes"],
+        peak_memory_bytes=row["peak_memory_bytes"],
     )
 
 

@@ -19,15 +19,16 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from controlplane.model.errors import Overloaded, StaleControlPlane, StoreUnavailable
 from controlplane.model.job import FINAL_JOB_STATES, Job
-from controlplane.registry import rows, tables
+from controlplane.registry import rows, sqlusage, tables
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from controlplane.model.event import Event
     from controlplane.model.lease import Lease
+    from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
 
 _FINAL = [state.value for state in FINAL_JOB_STATES]
@@ -145,6 +146,7 @@ class SqlStore:
                 row for a in attempts for row in rows.worker_rows(a, draft.attempts.before(a.key))
             ]
             self._put(connection, tables.worker, workers)
+            sqlusage.insert(connection, draft.usages)
             if draft.events:
                 events = [rows.event_row(e) for e in draft.events]
                 connection.execute(tables.event.insert(), events)
@@ -229,6 +231,31 @@ class SqlStore:
             query = query.where(sa.or_(c.resource == resource, parts))
         with self._transaction() as connection:
             return [rows.event_value(row) for row in connection.execute(query).mappings()]
+
+    def usage_sums(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        after: Key | None,
+        limit: int,
+    ) -> Mapping[Key, UsageSum]:
+        """A page of sums."""
+        with self._transaction() as connection:
+            return sqlusage.sums(connection, which, by, seq=seq, after=after, limit=limit)
+
+    def usage_met(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        job_ids: Collection[int],
+    ) -> frozenset[tuple[Key, int]]:
+        """Keys that these jobs count under."""
+        with self._transaction() as connection:
+            return sqlusage.met(connection, which, by, seq=seq, job_ids=job_ids)
 
     def close(self) -> None:
         """Close all connections."""
@@ -330,6 +357,7 @@ def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> l
     attempts: dict[int, list[Any]] = defaultdict(list)
     leases: dict[int, list[Any]] = defaultdict(list)
     workers: dict[int, list[Any]] = defaultdict(list)
+    usages: dict[int, list[Usage]] = defaultdict(list)
     for i in range(0, len(jobs), _CHUNK):
         ids = [job.job_id for job in jobs[i : i + _CHUNK]]
         for table, order, into in (
@@ -341,9 +369,12 @@ def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> l
             query = sa.select(table).where(table.c.job_id.in_(ids)).order_by(*order)
             for row in connection.execute(query).mappings():
                 into[row["job_id"]].append(row)
+        for usage in sqlusage.of_jobs(connection, ids):
+            usages[usage.job_id].append(usage)
     return [
-        _record(
-            job, tasks[job.job_id], attempts[job.job_id], leases[job.job_id], workers[job.job_id]
+        replace(
+            _record(job, *(table[job.job_id] for table in (tasks, attempts, leases, workers))),
+            usages={usage.key: usage for usage in usages[job.job_id]},
         )
         for job in jobs
     ]

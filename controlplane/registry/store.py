@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
+    from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
     from controlplane.registry.facts import Facts
 
@@ -67,6 +68,8 @@ class JobRecord:
     """Its attempts, oldest first."""
     leases: Mapping[int, Lease]
     """Their leases, by number."""
+    usages: Mapping[tuple[int, int, int], Usage] = field(default_factory=dict)
+    """What those of its attempts that have ended used, by key of the attempt."""
 
 
 class Store(Protocol):
@@ -99,6 +102,28 @@ class Store(Protocol):
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events of a resource and its parts (all when empty), oldest first."""
+
+    def usage_sums(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        after: Key | None,
+        limit: int,
+    ) -> Mapping[Key, UsageSum]:
+        """What attempts used that had ended by event `seq`: as `summed` says, for the first `limit`
+        keys behind `after`, in ascending order of their bytes or numbers."""
+
+    def usage_met(
+        self,
+        which: UsageFilter,
+        by: UsageGroup | None,
+        *,
+        seq: int,
+        job_ids: Collection[int],
+    ) -> frozenset[tuple[Key, int]]:
+        """(key, job) of each of these jobs that counts in a sum of `usage_sums`."""
 
     def forget_answers(self, before_us: int) -> int:
         """Drop answers given before this; how many there were."""

@@ -71,6 +71,7 @@ task = Table(
     Column("application_faults", Integer, nullable=False),
     Column("infrastructure_faults", Integer, nullable=False),
     Column("not_before_us", BigInteger, nullable=False),
+    Column("released_us", BigInteger, comment="when its last attempt gave its leases back"),
     ForeignKeyConstraint(["job_id"], ["job.job_id"]),
 )
 
@@ -138,9 +139,56 @@ worker = Table(
     Column("stderr_tail", Text, nullable=False),
     Column("stdout_bytes", BigInteger, nullable=False),
     Column("stderr_bytes", BigInteger, nullable=False),
+    Column("peak_memory_bytes", BigInteger, comment="null where it is not known"),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
         ["attempt.job_id", "attempt.task_index", "attempt.number"],
+    ),
+)
+
+# What ended attempts used: amounts that were leased from one moment until another. Products with
+# time are left to the reader, who cuts the time at a window; owner and account are the job's, so
+# that sums over a window need no other table but `usage_device`.
+usage = Table(
+    "usage",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(255), nullable=False),
+    Column("account", String(63), nullable=False),
+    Column("state", String(16), nullable=False, comment="how it ended"),
+    Column("seq", BigInteger, nullable=False, comment="event that ended it"),
+    Column("from_us", BigInteger, nullable=False, comment="when its leases were added"),
+    Column("until_us", BigInteger, nullable=False, comment="when they were removed"),
+    Column("cpu_millicores", BigInteger, nullable=False, comment="leased"),
+    Column("memory_bytes", BigInteger, nullable=False, comment="leased"),
+    Column("peak_memory_bytes", BigInteger, comment="of one worker; null where it is not known"),
+    Column("stdout_bytes", BigInteger, nullable=False),
+    Column("stderr_bytes", BigInteger, nullable=False),
+    Column("waiting_us", BigInteger, nullable=False),
+    Column("staging_us", BigInteger, nullable=False),
+    Column("starting_us", BigInteger, nullable=False),
+    Column("running_us", BigInteger, nullable=False),
+    Column("stopping_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["job_id", "task_index", "attempt"],
+        ["attempt.job_id", "attempt.task_index", "attempt.number"],
+    ),
+    Index("ix_usage_until_us", "until_us"),
+)
+
+usage_device = Table(
+    "usage_device",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(128), primary_key=True),
+    Column("devices", Integer, nullable=False, comment="how many of this model were leased"),
+    ForeignKeyConstraint(
+        ["job_id", "task_index", "attempt"],
+        ["usage.job_id", "usage.task_index", "usage.attempt"],
     ),
 )
 

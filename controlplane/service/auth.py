@@ -57,6 +57,7 @@ PERMISSIONS: dict[str, frozenset[Role]] = {
     "/controlplane.v1.JobService/WatchJob": _PEOPLE,
     "/controlplane.v1.JobService/ListEvents": _PEOPLE,
     "/controlplane.v1.JobService/ReadLogs": _PEOPLE,
+    "/controlplane.v1.UsageService/GetUsage": _PEOPLE,
     "/controlplane.v1.FleetService/ListNodes": _PEOPLE,
     "/controlplane.v1.FleetService/GetNode": _PEOPLE,
     "/controlplane.v1.FleetService/DrainNode": _ADMIN,

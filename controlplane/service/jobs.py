@@ -198,6 +198,7 @@ class JobService(JobServiceServicer):
             registry.reason(record.job),
             record.attempts,
             record.leases,
+            record.usages,
             registry.node_names(),
         )
 

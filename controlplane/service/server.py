@@ -21,6 +21,7 @@ from controlplane.service.blobs import BlobService
 from controlplane.service.errors import refuse
 from controlplane.service.fleet import FleetService
 from controlplane.service.jobs import JobService
+from controlplane.service.usage import UsageService
 from controlplane.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -30,6 +31,8 @@ from controlplane.v1 import (
     fleet_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ def build(house: House) -> tuple[Any, Any]:
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(house), server)
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(house), server)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), server)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -113,6 +117,7 @@ def build(house: House) -> tuple[Any, Any]:
             (fleet_service_pb2, "FleetService"),
             (blob_service_pb2, "BlobService"),
             (agent_service_pb2, "AgentService"),
+            (usage_service_pb2, "UsageService"),
             (health_pb2, "Health"),
         )
     ]

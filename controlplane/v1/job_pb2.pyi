@@ -5,6 +5,7 @@ What a job is, how its tries went, and where its workers ran."""
 
 from collections import abc as _abc
 from controlplane.v1 import lease_pb2 as _lease_pb2
+from controlplane.v1 import usage_pb2 as _usage_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -224,6 +225,7 @@ class Attempt(_message.Message):
     RUNNING_TIME_FIELD_NUMBER: _builtins.int
     STOP_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123/tasks/0/attempts/1`."""
     number: _builtins.int
@@ -262,6 +264,10 @@ class Attempt(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When nothing of it ran any more."""
 
+    @_builtins.property
+    def usage(self) -> _usage_pb2.AttemptUsage:
+        """What it used; absent while it lives, and for attempts that ended before usage was kept."""
+
     def __init__(
         self,
         *,
@@ -276,10 +282,11 @@ class Attempt(_message.Message):
         running_time: _timestamp_pb2.Timestamp | None = ...,
         stop_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: _usage_pb2.AttemptUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "running_time", b"running_time", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "running_time", b"running_time", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "usage", b"usage", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,7 @@ def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
         stderr_tail=worker.stderr_tail,
         stdout_bytes=worker.stdout_bytes,
         stderr_bytes=worker.stderr_bytes,
+        peak_memory_bytes=worker.peak_memory_bytes,
     )
 
 
@@ -71,6 +72,9 @@ def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
         stderr_tail=message.stderr_tail,
         stdout_bytes=message.stdout_bytes,
         stderr_bytes=message.stderr_bytes,
+        peak_memory_bytes=(
+            message.peak_memory_bytes if message.HasField("peak_memory_bytes") else None
+        ),
     )
 
 

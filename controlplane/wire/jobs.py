@@ -9,6 +9,7 @@ from controlplane.model.lease import WorkerState
 from controlplane.model.spec import canonical
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 from controlplane.wire.basics import EnumWire, struct, timestamp
+from controlplane.wire.usage import usage_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Cause, Job
     from controlplane.model.lease import Lease, WorkerStatus
     from controlplane.model.spec import JobSpec
+    from controlplane.model.usage import Usage
 
 JOB_STATES = EnumWire(JobState, job_pb2.JobState, "JOB_STATE")
 ATTEMPT_STATES = EnumWire(AttemptState, job_pb2.AttemptState, "ATTEMPT_STATE")
@@ -29,9 +31,11 @@ def job_message(
     reason: str,
     attempts: tuple[Attempt, ...],
     leases: Mapping[int, Lease],
+    usages: Mapping[tuple[int, int, int], Usage],
     node_names: Mapping[str, str],
 ) -> job_pb2.Job:
-    """A job with all that became of it. `node_names`: display names of nodes, by UUID."""
+    """A job with all that became of it. `usages`: what ended attempts used, by key. `node_names`:
+    display names of nodes, by UUID."""
     message = job_pb2.Job(
         name=job.name,
         job_id=job.job_id,
@@ -44,7 +48,7 @@ def job_message(
         create_time=timestamp(job.created_us),
         start_time=timestamp(job.started_us),
         end_time=timestamp(job.ended_us),
-        attempts=[attempt_message(a, leases, node_names) for a in attempts],
+        attempts=[attempt_message(a, leases, usages.get(a.key), node_names) for a in attempts],
         etag=str(job.revision),
     )
     if job.exit_code is not None:
@@ -60,7 +64,10 @@ def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
 
 
 def attempt_message(
-    attempt: Attempt, leases: Mapping[int, Lease], node_names: Mapping[str, str]
+    attempt: Attempt,
+    leases: Mapping[int, Lease],
+    usage: Usage | None,
+    node_names: Mapping[str, str],
 ) -> job_pb2.Attempt:
     """An attempt with its leases and workers."""
     held = [leases[lease_id] for lease_id in attempt.lease_ids]
@@ -80,6 +87,7 @@ def attempt_message(
         running_time=timestamp(attempt.running_us),
         stop_time=timestamp(attempt.stopped_us),
         end_time=timestamp(attempt.ended_us),
+        usage=usage_message(usage) if usage is not None else None,
     )
 
 
@@ -126,6 +134,7 @@ def _worker(worker: WorkerStatus, lease: Lease, node_names: Mapping[str, str]) -
         end_time=timestamp(worker.ended_us),
         stdout_bytes=worker.stdout_bytes,
         stderr_bytes=worker.stderr_bytes,
+        peak_memory_bytes=worker.peak_memory_bytes,
     )
 
 

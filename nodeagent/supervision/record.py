@@ -4,8 +4,8 @@ Facts, each with ``time`` (UTC, microseconds):
 
 * ``supervising`` pid, ticks, boot: who holds the lease, and in which boot of the host;
 * ``started``     rank, pid, ticks;
-* ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, and stderr_tail when
-  it failed;
+* ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, peak_memory_bytes
+  (of it, or of one process that it waited for), and stderr_tail when it failed;
 * ``stopping``    end, message;
 * ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after
   ``exited``); the last one.

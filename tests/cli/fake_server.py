@@ -26,6 +26,8 @@ from controlplane.v1 import (
     job_service_pb2,
     job_service_pb2_grpc,
     node_pb2,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
@@ -39,6 +41,8 @@ class World:
     """Each job's states, in order; `WatchJob` tells all of them, the others the last."""
     nodes: list[node_pb2.Node] = field(default_factory=list)
     events: list[event_pb2.Event] = field(default_factory=list)
+    usage: list[usage_service_pb2.UsageRow] = field(default_factory=list)
+    """Rows, of which the last is the total."""
     logs: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     """(attempt, rank, stream) → all of its output."""
     begins: dict[tuple[int, int, int], int] = field(default_factory=dict)
@@ -112,6 +116,7 @@ class FakeServer(
     job_service_pb2_grpc.JobServiceServicer,
     fleet_service_pb2_grpc.FleetServiceServicer,
     blob_service_pb2_grpc.BlobServiceServicer,
+    usage_service_pb2_grpc.UsageServiceServicer,
 ):
     """The server; use it in a `with`."""
 
@@ -128,6 +133,7 @@ class FakeServer(
         job_service_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(self, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
+        usage_service_pb2_grpc.add_UsageServiceServicer_to_server(self, self._server)
         if credentials is None:
             port = self._server.add_insecure_port(address)
         else:
@@ -236,6 +242,19 @@ class FakeServer(
                     data=part,
                 )
                 offset += len(part)
+
+    def GetUsage(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        *rows, total = self.world.usage
+        start = int(request.page_token or 0)
+        answer = usage_service_pb2.GetUsageResponse(
+            rows=rows[start : start + 2],
+            total=total,
+            from_time=request.from_time if request.HasField("from_time") else None,
+            next_page_token=str(start + 2) if start + 2 < len(rows) else "",
+        )
+        answer.to_time.FromJsonString("2026-03-01T12:00:00Z")
+        return answer
 
     # Nodes
 

@@ -16,8 +16,8 @@ from controlplane.kit.config import settings_of
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "cli.md"
 MESSAGES = (
-    *("Job", "Attempt", "Cause", "Lease", "Worker"),
-    *("Node", "NodeFacts", "Device", "Event", "ServerInfo"),
+    *("Job", "Attempt", "Cause", "Lease", "Worker", "AttemptUsage", "DeviceTime"),
+    *("Node", "NodeFacts", "Device", "Event", "ServerInfo", "UsageRow"),
 )
 ENUMS = ("JobState", "AttemptState", "CauseKind", "WorkerState", "NodeState", "DeviceKind")
 
@@ -115,6 +115,7 @@ def kind_words(kind: str) -> str:
         "int32": "number",
         "int64": "number",
         "google.protobuf.Timestamp": "moment",
+        "google.protobuf.Duration": "seconds",
         "google.protobuf.Struct": "object",
         "map<string, string>": "object of texts",
     }.get(plain, plain)

@@ -47,6 +47,8 @@ JSON = (
     ("history", "2", "-o", "json"),
     ("cancel", "1", "2", "-o", "json"),
     ("version", "--remote", "-o", "json"),
+    ("usage", "-o", "json"),
+    ("usage", "-o", "csv"),
 )
 
 
@@ -73,6 +75,8 @@ TABLES = (
     ("cancel", "1", "2"),
     ("cancel", "--state", "failed", "--yes"),
     ("version", "--remote"),
+    ("usage",),
+    ("usage", "--by", "model", "--from", "2026-02-01T00:00+00:00"),
 )
 
 
@@ -185,6 +189,11 @@ def test_every_wrong_command_line(ccctl: Ccctl, served: World, folder: Path) -> 
         ("list", "--timeout", "soon"),
         ("logs", "1", "--stdout", "--stderr"),
         ("logs", "1", "--tail", "lots"),
+        ("usage", "--by", "node"),
+        ("usage", "--from", "yesterday"),
+        ("usage", "-o", "xml"),
+        ("usage", "--output", "csv", "extra"),
+        ("list", "-o", "csv"),
         ("cancel",),
         ("cancel", "1", "--owner", "ada"),
         ("node", "drain", "gpu-0"),

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from controlplane.model.spec import canonical, parse_spec
-from controlplane.v1 import event_pb2, job_pb2, lease_pb2, node_pb2
+from controlplane.v1 import (
+    event_pb2,
+    job_pb2,
+    lease_pb2,
+    node_pb2,
+    usage_pb2,
+    usage_service_pb2,
+)
 from tests.cli.fake_server import World, struct
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -17,6 +25,20 @@ def ago(**delta: float) -> Timestamp:
     moment = Timestamp()
     moment.FromDatetime(NOW - timedelta(**delta))
     return moment
+
+
+def lasting(**delta: float) -> Duration:
+    length = Duration()
+    length.FromTimedelta(timedelta(**delta))
+    return length
+
+
+def device_times(**hours: float) -> list[usage_pb2.DeviceTime]:
+    models = {"h100": "NVIDIA H100 80GB HBM3", "a100": "NVIDIA A100-SXM4-80GB"}
+    return [
+        usage_pb2.DeviceTime(model=models[name], time=lasting(hours=length))
+        for name, length in hours.items()
+    ]
 
 
 def job(number: int, state: str, **more: object) -> job_pb2.Job:
@@ -97,6 +119,19 @@ def failed_job() -> job_pb2.Job:
         running_time=ago(minutes=60),
         stop_time=ago(minutes=10.1),
         end_time=ago(minutes=10),
+        usage=usage_pb2.AttemptUsage(
+            device_times=device_times(h100=1.7),
+            core_time=lasting(minutes=51),
+            memory_gib_time=lasting(minutes=816),
+            peak_memory_bytes=3 << 30,
+            stdout_bytes=246912,
+            stderr_bytes=84,
+            waiting_time=lasting(hours=2, minutes=1),
+            staging_time=lasting(minutes=0.5),
+            starting_time=lasting(minutes=0.5),
+            running_time=lasting(minutes=49.9),
+            stopping_time=lasting(minutes=0.1),
+        ),
     )
     return job(
         2,
@@ -175,6 +210,43 @@ def world() -> World:
                 principal="scheduler",
                 resource="jobs/2/tasks/0/attempts/1",
                 changed=struct({"nodes": ["gpu-0", "gpu-1"]}),
+            ),
+        ],
+        usage=[
+            usage_service_pb2.UsageRow(
+                key="",
+                core_time=lasting(seconds=1.5),
+                jobs=1,
+                attempts=1,
+                living_attempts=1,
+            ),
+            usage_service_pb2.UsageRow(
+                key="ada",
+                device_times=device_times(a100=20, h100=12.25),
+                core_time=lasting(hours=64),
+                jobs=3,
+                attempts=5,
+                living_attempts=1,
+                failed_attempts=1,
+                peak_memory_bytes=3 << 30,
+            ),
+            usage_service_pb2.UsageRow(
+                key="bob, the \x1b[31mred",
+                device_times=device_times(h100=0.001),
+                core_time=lasting(hours=1),
+                jobs=1,
+                attempts=1,
+                failed_attempts=1,
+                peak_memory_bytes=5,
+            ),
+            usage_service_pb2.UsageRow(
+                device_times=device_times(a100=20, h100=12.251),
+                core_time=lasting(hours=65),
+                jobs=5,
+                attempts=7,
+                living_attempts=2,
+                failed_attempts=2,
+                peak_memory_bytes=3 << 30,
             ),
         ],
         logs={

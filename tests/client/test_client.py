@@ -26,7 +26,7 @@ from controlplane.client import (
     Unreachable,
     VersionMismatch,
 )
-from controlplane.v1 import event_pb2, job_pb2, job_service_pb2
+from controlplane.v1 import event_pb2, job_pb2, job_service_pb2, usage_service_pb2
 from tests.cli.fake_server import FakeServer, World
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -59,6 +59,21 @@ def test_a_job_is_submitted_once_however_often_the_server_is_away() -> None:
     assert world.calls["SubmitJob"] == 3
     assert [notice.tries for notice in notices] == [1, 2]
     assert len(world.submits) == 1
+
+
+def test_all_pages_of_usage_end_at_the_moment_of_the_first() -> None:
+    rows = [usage_service_pb2.UsageRow(key=str(number), jobs=1) for number in range(5)]
+    world = World(usage=[*rows, usage_service_pb2.UsageRow(jobs=5)])
+    asked = usage_service_pb2.GetUsageRequest(owner="ada")
+    with served(world) as client:
+        answer = client.usage(asked)
+
+    assert list(answer.rows) == rows
+    assert (answer.total.jobs, answer.next_page_token) == (5, "")
+    first, *others = world.requests
+    assert first == asked == usage_service_pb2.GetUsageRequest(owner="ada")
+    assert [request.page_token for request in others] == ["2", "4"]
+    assert all(request.to_time == answer.to_time for request in others)
 
 
 def test_every_try_carries_the_same_request_id() -> None:

@@ -20,6 +20,7 @@ from controlplane.v1 import (
     fleet_service_pb2,
     job_service_pb2,
     node_pb2,
+    usage_service_pb2,
 )
 from tests.support.cluster import BIN, Cluster, cluster
 
@@ -45,7 +46,13 @@ def token(made: Cluster, name: str, role: str) -> str:
 def test_every_rpc_has_its_row_in_the_table_of_permissions() -> None:
     ours = {
         f"/{service.full_name}/{method.name}"
-        for pb in (agent_service_pb2, blob_service_pb2, fleet_service_pb2, job_service_pb2)
+        for pb in (
+            agent_service_pb2,
+            blob_service_pb2,
+            fleet_service_pb2,
+            job_service_pb2,
+            usage_service_pb2,
+        )
         for service in pb.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }

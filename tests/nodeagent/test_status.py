@@ -56,6 +56,7 @@ def exited(rank: int = 0, **fields: Any) -> Fact:
         **how,
         "stdout_bytes": 11,
         "stderr_bytes": 22,
+        "peak_memory_bytes": 33,
     }
 
 
@@ -107,6 +108,7 @@ def test_how_a_worker_ended_is_kept() -> None:
         ended_us=40,
         stdout_bytes=11,
         stderr_bytes=22,
+        peak_memory_bytes=33,
     )
     assert (second.exit_code, second.signal, second.stderr_tail) == (3, None, "oh")
 
@@ -166,6 +168,12 @@ def test_a_worker_that_stands_for_itself_is_left_as_it_is() -> None:
     assert expanded(FRESH, 1) == FRESH
 
 
+def test_an_exit_that_an_older_supervisor_told_says_nothing_of_memory() -> None:
+    older = {name: value for name, value in exited().items() if name != "peak_memory_bytes"}
+
+    assert after(older).workers[0].peak_memory_bytes is None
+
+
 def test_ranks_share_their_workers_end_and_the_first_has_the_output() -> None:
     one = LeaseStatus(
         lease_id=7,
@@ -181,6 +189,7 @@ def test_ranks_share_their_workers_end_and_the_first_has_the_output() -> None:
                 stdout_bytes=10,
                 stderr_bytes=20,
                 stderr_tail="oh",
+                peak_memory_bytes=30,
             ),
         ),
     )
@@ -188,7 +197,7 @@ def test_ranks_share_their_workers_end_and_the_first_has_the_output() -> None:
     first, second, third = expanded(one, 3).workers
 
     assert first == one.workers[0]
-    silent = replace(first, stdout_bytes=0, stderr_bytes=0)
+    silent = replace(first, stdout_bytes=0, stderr_bytes=0, peak_memory_bytes=None)
     assert second == replace(silent, rank=5, local_rank=1)
     assert third == replace(silent, rank=6, local_rank=2)
 

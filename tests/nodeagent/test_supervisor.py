@@ -87,6 +87,16 @@ def test_a_worker_that_ends_well_ends_its_lease(start: Start) -> None:
     assert lease.printed(stream="err") == b"err\n"
 
 
+def test_the_most_memory_that_a_worker_had_is_told_with_its_end(start: Start) -> None:
+    hungry = f"{sys.executable} -c 'kept = bytearray(200 << 20); del kept'"
+    lease = start(step(shell("exit"), shell(hungry, rank=1)))
+
+    small, large = (worker.peak_memory_bytes or 0 for worker in lease.ended().workers)
+
+    assert 0 < small < 100 << 20
+    assert 200 << 20 <= large < 300 << 20
+
+
 def test_an_exit_code_is_kept_with_the_last_words(start: Start) -> None:
     over = start(step(shell("echo fine; echo no such data >&2; exit 3"))).ended()
 

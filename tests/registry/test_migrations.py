@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from controlplane.model.errors import WrongState
-from controlplane.registry.migrate import upgrade
+from controlplane.registry import tables
+from controlplane.registry.migrate import alembic_config, upgrade
 from controlplane.registry.sql import connect
 from controlplane.registry.tables import metadata
 
@@ -25,6 +27,22 @@ def test_migrations_add_up_to_the_declared_schema(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_what_an_earlier_release_wrote_is_kept(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    engine = connect(url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            sa.text("INSERT INTO task VALUES (7, 0, 'pending', 1, 1, 0, 5)")  # before released_us
+        )
+    upgrade(url)
+    with engine.connect() as connection:
+        (row,) = connection.execute(sa.select(tables.task)).mappings()
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    assert (row["job_id"], row["not_before_us"], row["released_us"]) == (7, 5, None)
 
 
 def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> None:
