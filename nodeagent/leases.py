@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
+from controlplane.model.signals import signal_number
 from nodeagent import reconcile, status
 from nodeagent.folders import LeaseKey, leases_in
 from nodeagent.launchers import LaunchError, plan_step
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from controlplane.model.launch import Launch
+    from controlplane.model.launch import Launch, LeaseSignal
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
     from nodeagent.spawning import Spawner
@@ -67,6 +68,7 @@ class Leases:
         self._stage, self._spawner, self._changed = stage, spawner, changed
         self._stopping: dict[int, int] = {}
         self._unheard: dict[int, int] = {}
+        self._signals: dict[int, tuple[LeaseSignal, ...]] = {}
         self.held: dict[int, Held] = {}
 
     def adopt(self) -> int:
@@ -109,6 +111,8 @@ class Leases:
             self.refresh(lease_id, look=True)
         for lease_id, grace_us in list(self._unheard.items()):
             self._stop(reconcile.Stop(lease_id=lease_id, grace_period_us=grace_us))
+        for lease_id in list(self._signals):
+            self._send_signals(lease_id)
 
     def perform(self, action: reconcile.Action) -> None:
         """Do what `reconcile` found."""
@@ -117,6 +121,9 @@ class Leases:
                 self._start(action)
             case reconcile.Stop():
                 self._stop(action)
+            case reconcile.Signal():
+                self._signals[action.lease_id] = action.signals
+                self._send_signals(action.lease_id)
             case reconcile.NeverStarted():
                 key = LeaseKey(action.lease_id, action.token)
                 self.held[key.lease_id] = Held(key=key, status=_ended(key, LeaseEnd.ORDERED, ""))
@@ -207,6 +214,23 @@ class Leases:
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
+
+    def _send_signals(self, lease_id: int) -> None:
+        """Order what is not reported as sent; again with each look, for the supervisor may not
+        listen at the moment, and sends each number once."""
+        held = self.held.get(lease_id)
+        unsent: tuple[LeaseSignal, ...] = ()
+        if held is not None and held.status.phase is not LeasePhase.ENDED:
+            done = held.status.signals_done
+            unsent = tuple(s for s in self._signals[lease_id] if s.number > done)
+        if held is None or not unsent:
+            del self._signals[lease_id]
+            return
+        for each in unsent:
+            which = signal_number(each.signal)
+            # One that is not heard holds up those behind it: by a higher number it would be lost.
+            if not status.signal_workers(self._control(held.key), each.number, which, each.ranks):
+                return
 
 
 def _ended(key: LeaseKey, end: LeaseEnd, message: str) -> LeaseStatus:

@@ -40,6 +40,8 @@ class WorkerPlan:
     """Folder to run in."""
     cpu_ids: tuple[int, ...] = ()
     """Cores to pin it to (this host's numbers); empty for no affinity."""
+    hears_signals: bool = True
+    """Whether it gets warnings and signals; not where another worker hands them on to it."""
     hostname: str = ""
     """Run it under this hostname in a UTS namespace of its own; empty to keep the host's."""
 
@@ -76,6 +78,10 @@ class StepPlan:
     """How long to wait for it, in milliseconds."""
     time_limit_ms: int | None = None
     """End the workers after so long, in milliseconds; None for no limit."""
+    warn_signal: int = 0
+    """Number of the signal that warns the workers of the time limit; 0 for no warning."""
+    warn_before_ms: int = 0
+    """How long before the time limit they are warned, in milliseconds."""
     grace_ms: int = 10_000
     """Between SIGTERM and SIGKILL, in milliseconds."""
     failure_grace_ms: int = 2_000
@@ -98,6 +104,8 @@ class StepPlan:
     """Whom the workers run as; None: as the supervisor itself."""
     ranks_per_worker: int = 1
     """Ranks that each worker stands for: more than one where a launcher starts its own (MPI)."""
+    requeue_exit_codes: tuple[int, ...] = ()
+    """Exit codes by which a worker asks for another attempt: the others get `grace_ms` then."""
     job: dict[str, Any] = field(default_factory=dict)
     """Labels for people who look at the folder: job, attempt, owner."""
 
@@ -122,4 +130,5 @@ class StepPlan:
         if raw["wait_for"] is not None:
             host, port = raw["wait_for"]
             raw["wait_for"] = (host, port)
+        raw["requeue_exit_codes"] = tuple(raw.get("requeue_exit_codes", ()))
         return StepPlan(**raw)

@@ -10,7 +10,7 @@ from controlplane.model.lease import LeasePhase, LeaseStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from controlplane.model.launch import Launch, LeaseOrder
+    from controlplane.model.launch import Launch, LeaseOrder, LeaseSignal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,16 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Have signals sent to a lease's workers."""
+
+    lease_id: int
+    """Which lease."""
+    signals: tuple[LeaseSignal, ...]
+    """All that its supervisor has not reported as sent, by number; it knows repeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NeverStarted:
     """Remember a lease as ended that was to be stopped before this node had seen it."""
 
@@ -53,7 +63,7 @@ class Forget:
     """Which lease."""
 
 
-Action = Start | Stop | NeverStarted | Forget
+Action = Start | Stop | Signal | NeverStarted | Forget
 
 ABANDONED_GRACE_US = 5_000_000
 """For a lease that runs here though the control plane names it no more."""
@@ -84,6 +94,10 @@ def reconcile(
             told = stopping.get(order.lease_id)
             if told is None or order.grace_period_us < told:
                 actions.append(Stop(lease_id=order.lease_id, grace_period_us=order.grace_period_us))
+        elif order.token >= status.token and status.phase is LeasePhase.RUNNING:
+            unsent = tuple(s for s in order.signals if s.number > status.signals_done)
+            if unsent:
+                actions.append(Signal(lease_id=order.lease_id, signals=unsent))
     for lease_id, status in held.items():
         if lease_id in named:
             continue

@@ -20,6 +20,7 @@ from controlplane.model.lease import (
 from nodeagent.supervision import processes, record, sockets
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from nodeagent.plan import StepPlan
@@ -54,6 +55,10 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
                 stderr_tail=fact.get("stderr_tail", ""),
                 peak_memory_bytes=fact.get("peak_memory_bytes"),
             )
+        case "warned":
+            status = replace(status, warned_us=fact["time"])
+        case "signalled":
+            status = replace(status, signals_done=fact["number"])
         case "stopping":
             status = replace(
                 status,
@@ -208,7 +213,17 @@ class StatusReader:
 
 def stop(folder: Path, grace_ms: int, why: str) -> bool:
     """Tell a supervisor to end its lease; False when it does not listen (yet, or any more)."""
-    order = json.dumps({"do": "stop", "why": why, "grace_ms": grace_ms}).encode()
+    return _tell(folder, {"do": "stop", "why": why, "grace_ms": grace_ms})
+
+
+def signal_workers(folder: Path, number: int, which: int, ranks: Collection[int]) -> bool:
+    """Have a supervisor send signal `which` to some workers, to all if `ranks` is empty; False when
+    it does not listen. A repeat of a `number` changes nothing."""
+    return _tell(folder, {"do": "signal", "number": number, "signal": which, "ranks": list(ranks)})
+
+
+def _tell(folder: Path, what: dict[str, object]) -> bool:
+    order = json.dumps(what, separators=(",", ":")).encode()
     sender = sockets.datagram_socket()
     try:
         sockets.send_to(sender, str(folder / record.CONTROL), order)

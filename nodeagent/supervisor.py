@@ -17,7 +17,7 @@ import select
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
 _DRAIN_BYTES = 2 << 20
+_ORDER_BYTES = 64 << 10
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.005
 
@@ -119,6 +120,7 @@ class Supervisor:
         self._boot_id = boot_id
         self._rules = core.Rules(
             time_limit_us=None if plan.time_limit_ms is None else plan.time_limit_ms * 1000,
+            warn_before_us=plan.warn_before_ms * 1000 if plan.warn_signal else None,
             grace_us=plan.grace_ms * 1000,
             failure_grace_us=plan.failure_grace_ms * 1000,
         )
@@ -179,6 +181,16 @@ class Supervisor:
         match action:
             case Do.START:
                 self._start_workers()
+            case Do.WARN:
+                self._signal(self._plan.warn_signal)
+                self._record.tell("warned", signal=self._plan.warn_signal)
+            case Do.SIGNAL:
+                sent = self._state.sent
+                assert sent is not None
+                ranks = self._signal(sent.signal, sent.ranks)
+                self._record.tell(
+                    "signalled", number=sent.number, signal=sent.signal, ranks=sorted(ranks)
+                )
             case Do.TELL_STOPPING:
                 self._record.tell("stopping", end=self._state.end, message=self._state.message)
             case Do.TERM_WORKERS:
@@ -192,6 +204,13 @@ class Supervisor:
                 self._happens(core.Deadline(_read_deadline(self._plan.deadline_file)))
             case Do.END:
                 self._end()
+
+    def _signal(self, number: int, only: frozenset[int] = frozenset()) -> list[int]:
+        """Send a signal to workers that run, all or some; their ranks."""
+        ranks = [rank for rank in self._state.alive if not only or rank in only]
+        hear = [self._workers[r] for r in ranks if self._workers[r].plan.hears_signals]
+        processes.signal_groups([of.pid for of in hear], number)
+        return ranks
 
     # Before the workers
 
@@ -279,6 +298,7 @@ class Supervisor:
     def _reap(self) -> None:
         """Wait for every child that has ended, and tell."""
         ended: list[tuple[int, bool]] = []
+        asking = set()
         childless = False
         by_pid = {self._workers[rank].pid: self._workers[rank] for rank in self._state.alive}
         while True:
@@ -294,12 +314,14 @@ class Supervisor:
             if pid in self._helpers:  # reaped: its number may be another process's from now on
                 self._done_helpers.add(pid)
             if pid in by_pid:
-                ended.append((by_pid[pid].plan.rank, status != 0))
                 code = os.waitstatus_to_exitcode(status)
+                ended.append((by_pid[pid].plan.rank, status != 0))
+                if code in self._plan.requeue_exit_codes:
+                    asking.add(by_pid[pid].plan.rank)
                 self._tell_exit(by_pid[pid], code, used.ru_maxrss * 1024)
         if ended and (words := self._read_faults()):
             self._happens(core.Failed(words))
-        self._happens(core.Reaped(tuple(ended), childless))
+        self._happens(core.Reaped(tuple(ended), childless, frozenset(asking)))
 
     def _release_helpers(self) -> bool:
         """End what only served the workers; whether there was anything, and it has gone."""
@@ -373,13 +395,10 @@ class Supervisor:
 
     def _read_orders(self) -> None:
         try:
-            order = json.loads(os.read(self._control, 4096))
-            stop = core.Stop(str(order["why"]), "", int(order["grace_ms"]) * 1000)
-            known = order["do"] == "stop"
+            order = _order(json.loads(os.read(self._control, _ORDER_BYTES)))
         except (ValueError, KeyError, TypeError, BlockingIOError):
             return  # The folder is the agent's alone; what it did not mean is no order.
-        if known:
-            self._happens(stop)
+        self._happens(order)
 
     # Descriptors
 
@@ -391,6 +410,18 @@ class Supervisor:
         if self._on.pop(fd, None) is not None:
             self._poll.unregister(fd)
             os.close(fd)
+
+
+def _order(raw: dict[str, Any]) -> core.Stop | core.Signal:
+    """An order of the agent's. KeyError, TypeError or ValueError for what is none."""
+    match raw["do"]:
+        case "stop":
+            return core.Stop(str(raw["why"]), "", int(raw["grace_ms"]) * 1000)
+        case "signal":
+            number = signal.Signals(raw["signal"])
+            return core.Signal(int(raw["number"]), number, frozenset(map(int, raw["ranks"])))
+        case other:
+            raise ValueError(f"no order: {other!r}")
 
 
 def _read_deadline(path: str) -> int | None:

@@ -28,6 +28,17 @@ def job_name(value: str) -> str:
     return f"jobs/{int(number)}"
 
 
+def signal_name(value: str) -> str:
+    """Read a signal's name, in letters of any case, and give it without `SIG`."""
+    from controlplane.model.signals import parse_signal
+
+    try:
+        return parse_signal(value.upper())
+    except ValueError as problem:
+        words = f"{value!r}: {problem}"
+        raise click.BadParameter(words if words.endswith("?") else f"{words}.") from None
+
+
 def node_name(value: str) -> str:
     """Read a node's name or UUID, and give `nodes/…`."""
     name = value.removeprefix("nodes/")

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from controlplane.cli.app import App, Command, pass_app
-from controlplane.cli.arguments import LIVING_STATES, Wanted, byte_size, filter_options, job_name
+from controlplane.cli.arguments import (
+    LIVING_STATES,
+    Wanted,
+    byte_size,
+    filter_options,
+    job_name,
+    signal_name,
+)
 from controlplane.cli.failures import INTERRUPTED, Failure
 
 
@@ -224,6 +231,38 @@ def _confirm(count: int) -> None:
         raise Failure(f"This would cancel {count} jobs; add --yes where nobody can be asked.")
     jobs = "1 job" if count == 1 else f"{count} jobs"
     click.confirm(f"Cancel {jobs}?", abort=True, err=True)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    ccctl signal 123 USR1                       to every worker of job 123
+    ccctl signal 123 USR2 --rank 0 --rank 3
+    """,
+)
+@click.argument("job", type=job_name)
+@click.argument("signal", type=signal_name)
+@click.option(
+    "--rank", "ranks", multiple=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
+    help="Only to this worker; may be given several times.",
+)  # fmt: skip
+@pass_app
+def signal(app: App, job: str, signal: str, ranks: tuple[int, ...]) -> None:
+    """Send SIGNAL to the workers of JOB.
+
+    Each worker that runs gets it once, with its process group. What it does with it is the
+    program's own affair: one that does not handle it is ended by most signals. KILL and STOP,
+    which no program can handle, are refused; to end a job, cancel it.
+    """
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        answer = client.signal(job, signal, ranks=ranks)
+    whom = f"rank {answer.ranks[0]}" if len(answer.ranks) == 1 else f"{len(answer.ranks)} workers"
+    app.emit(
+        lambda: plain(answer),
+        lambda console: console.print(f"{answer.signal} is being sent to {whom} of {job}."),
+    )
 
 
 @click.command(

@@ -121,9 +121,11 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
     fact("Asks for", text.request_words(spec))
     if spec.get("working_dir"):
         fact("Working dir", _working_dir(spec["working_dir"]))
-    for name in ("queue", "priority_class", "account", "time_limit", "comment"):
+    for name in ("queue", "priority_class", "account", "time_limit", "signal", "comment"):
         if spec.get(name):
             fact(name.replace("_", " ").capitalize(), spec[name])
+    if spec.get("requeue_exit_codes"):
+        fact("Requeued by", f"exit code {' or '.join(map(str, spec['requeue_exit_codes']))}")
     if spec.get("labels"):
         fact("Labels", ", ".join(f"{k}={v}" for k, v in spec["labels"].items()))
     created = text.micros(job.create_time)
@@ -159,6 +161,11 @@ def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
             console.print(Text(f"    | {line}"))
     if attempt.HasField("usage"):
         console.print(Text(f"  Used: {usage_words(attempt.usage)}"))
+    if attempt.HasField("warning_time"):
+        warned = text.local_time(text.micros(attempt.warning_time))
+        console.print(Text(f"  Warned of the time limit: {warned}"))
+    for sent in attempt.signals:
+        console.print(Text(f"  {text.visible_line(_signal_words(sent))}"))
     devices = {lease.node: len(lease.device_ids) for lease in attempt.leases}
     made = table("RANK", "NODE", "STATE", "PID", "EXIT", "DEVICES ON NODE", "STDOUT", "STDERR")
     for worker in attempt.workers:
@@ -193,6 +200,14 @@ def _phases(attempt: job_pb2.Attempt) -> str:
         for (word, began), (_, ended) in itertools.pairwise(moments)
     ]
     return f"({', '.join(parts)})" if parts else ""
+
+
+def _signal_words(sent: job_pb2.SentSignal) -> str:
+    """Say what was sent to whom, and whether they got it."""
+    ranks = f"rank {', '.join(map(str, sent.ranks))}" if sent.ranks else "all ranks"
+    when = text.local_time(text.micros(sent.create_time))
+    got = "delivered" if sent.delivered else "not delivered"
+    return f"{sent.signal} to {ranks}: sent by {sent.principal} {when}, {got}"
 
 
 def _exit(worker: lease_pb2.Worker) -> str:

@@ -50,6 +50,7 @@ for command in (
     jobs.logs,
     jobs.watch,
     jobs.cancel,
+    jobs.signal,
     jobs.history,
     usage.usage,
     nodes.node,

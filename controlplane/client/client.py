@@ -169,6 +169,25 @@ class Client:
         )
         return self._connection.call(self._jobs.CancelJobs, request, self._timeout_s)
 
+    def signal(
+        self,
+        name: str,
+        signal: str,
+        *,
+        ranks: Iterable[int] = (),
+        request_id: str | None = None,
+    ) -> job_service_pb2.SignalJobResponse:
+        """Send a signal to workers of a running job, to all of them without `ranks`.
+
+        `signal`: its name, such as `USR1`. Each worker gets it once, however often this is tried.
+        """
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.SignalJobRequest(
+            name=name, signal=signal, ranks=ranks, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._jobs.SignalJob, request, self._timeout_s)
+
     def watch(self, name: str) -> Iterator[job_pb2.Job]:
         """Yield a job as it is now, and after each change, until it has ended."""
         from controlplane.v1 import job_service_pb2

@@ -14,6 +14,7 @@ from controlplane.model.errors import InvalidTransition
 from controlplane.model.lease import WorkerState, WorkerStatus
 
 if TYPE_CHECKING:
+    from controlplane.model.lease import Lease
     from controlplane.model.spec import JobSpec
 
 
@@ -104,7 +105,8 @@ ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptEvent], AttemptState | None] = {
 
 
 class CauseKind(StrEnum):
-    """Whose doing an end was. Only APPLICATION counts against `max_attempts`."""
+    """Whose doing an end was. Only APPLICATION counts against `max_attempts`, and of that not what
+    asks for a requeue."""
 
     APPLICATION = "application"
     """The program's own fault."""
@@ -137,6 +139,31 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentSignal:
+    """A signal that somebody sent to workers of an attempt."""
+
+    number: int
+    """Counts from 1 within the attempt."""
+    signal: str
+    """Its name without `SIG`."""
+    ranks: tuple[int, ...]
+    """To which workers, in order; empty for all."""
+    principal: str
+    """Who sent it."""
+    sent_us: int
+    """When it was asked for, UTC in microseconds."""
+
+    def concerns(self, lease: Lease) -> bool:
+        """Whether it is for a worker of that lease."""
+        ranks = range(lease.first_rank, lease.first_rank + lease.workers)
+        return not self.ranks or any(rank in ranks for rank in self.ranks)
+
+    def waits_for(self, lease: Lease) -> bool:
+        """Whether that lease's node has still to report that it was sent."""
+        return lease.signals_done < self.number and self.concerns(lease)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try at running a task. A requeue makes a new one, and never edits the old one."""
 
@@ -166,6 +193,11 @@ class Attempt:
     """When its end began."""
     ended_us: int | None = None
     """When nothing of it ran any more."""
+    warned_us: int | None = None
+    """When the first of its workers were warned of the time limit; None if they were not."""
+    signals: tuple[SentSignal, ...] = ()
+    """Signals that were sent to it, by number: all that a node has still to report, and the last
+    ones before."""
 
     @property
     def name(self) -> str:
@@ -232,6 +264,9 @@ class Task:
     """Attempts that ended by the application's fault: these count against `max_attempts`."""
     infrastructure_faults: int = 0
     """Attempts that ended by the infrastructure's fault: these have a cap of their own."""
+    quick_requeues: int = 0
+    """Attempts in a row that asked for a requeue after a short run: these have a cap of their
+    own."""
     not_before_us: int = 0
     """Not placed before this, UTC in microseconds: the back-off after a fault."""
     released_us: int | None = None

@@ -67,6 +67,12 @@ class Launch:
     """The job's time limit in microseconds; None for none."""
     grace_period_us: int = 10_000_000
     """Time between SIGTERM and SIGKILL, in microseconds."""
+    warning_signal: str = ""
+    """Signal to the workers before the time limit, without `SIG`; empty for none."""
+    warning_before_us: int = 0
+    """How long before the time limit it is sent, in microseconds."""
+    requeue_exit_codes: tuple[int, ...] = ()
+    """Exit codes by which a worker asks for another attempt."""
 
     @property
     def here(self) -> GangMember:
@@ -77,6 +83,18 @@ class Launch:
     def size(self) -> int:
         """Number of workers of the whole gang."""
         return sum(member.workers for member in self.members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSignal:
+    """A signal that somebody sent to workers of a lease."""
+
+    number: int
+    """Counts up within the attempt, so that a supervisor knows what it has sent already."""
+    signal: str
+    """Its name without `SIG`."""
+    ranks: tuple[int, ...] = ()
+    """To which of the lease's workers; empty for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,3 +111,5 @@ class LeaseOrder:
     """With `stop`: time between SIGTERM and SIGKILL, in microseconds."""
     launch: Launch | None = None
     """How to start it; None once the node has reported it."""
+    signals: tuple[LeaseSignal, ...] = ()
+    """Signals that the node has not yet reported as sent, by number."""

@@ -130,6 +130,8 @@ class Lease:
     """Why its node ended it."""
     message: str = ""
     """The node's words on launch failures and other faults."""
+    signals_done: int = 0
+    """Number of the last signal that its node has reported as sent; 0 for none."""
 
     @property
     def attempt_key(self) -> tuple[int, int, int]:
@@ -153,3 +155,8 @@ class LeaseStatus:
     """Why it was ended."""
     message: str = ""
     """In words, for launch failures and other faults."""
+    signals_done: int = 0
+    """Number of the last signal that its supervisor has sent on order; 0 for none."""
+    warned_us: int | None = None
+    """When the workers were warned of the time limit, UTC in microseconds; None if they were
+    not."""

@@ -15,6 +15,14 @@ LONGEST_BACKOFF_US = 300_000_000
 """No wait is longer."""
 
 
+MAX_QUICK_REQUEUES = 100
+"""So many attempts in a row may ask for a requeue after a run of less than `SETTLED_US`: a program
+that does nothing but ask is ended."""
+SETTLED_US = 600_000_000
+"""An attempt that ran for so long begins a new row. So a job is requeued at most 101 times in any
+10 minutes, and for ever no faster than that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What becomes of a task."""
@@ -36,6 +44,8 @@ def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
             # It was on its way to another end when somebody cancelled it: both are told.
             told = f"cancelled by {job.cancelled_by}; before that, {told}"
         return Verdict(task=replace(task, state=JobState.CANCELLED), reason=told)
+    if asks_for_requeue(job, attempt):
+        return _requeued(task, attempt, told)
     kind = cause.kind if cause is not None else CauseKind.APPLICATION
     if kind is CauseKind.APPLICATION:
         task = replace(task, application_faults=task.application_faults + 1)
@@ -56,4 +66,33 @@ def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
         task=replace(task, state=JobState.PENDING, not_before_us=now_us + wait_us),
         reason=f"attempt {attempt.number} ended: {told}; "
         f"the next one may start after {wait_us // 1_000_000} s",
+    )
+
+
+def asks_for_requeue(job: Job, attempt: Attempt) -> bool:
+    """Whether the first worker that failed did so with a code by which its program asks to be
+    started again."""
+    cause = attempt.cause
+    return (
+        attempt.state is AttemptState.FAILED
+        and cause is not None
+        and cause.exit_code in job.spec.requeue_exit_codes
+    )
+
+
+def _requeued(task: Task, attempt: Attempt, told: str) -> Verdict:
+    """Another attempt at once, which counts against nothing but the cap on quick ones."""
+    began_us, ended_us = attempt.started_us, attempt.ended_us
+    settled = began_us is not None and ended_us is not None and ended_us - began_us >= SETTLED_US
+    quick = 0 if settled else task.quick_requeues + 1
+    task = replace(task, quick_requeues=quick)
+    if quick > MAX_QUICK_REQUEUES:
+        words = (
+            f" ({MAX_QUICK_REQUEUES} attempts in a row were started again for it, none of which"
+            f" ran for {SETTLED_US // 60_000_000} min: no further one)"
+        )
+        return Verdict(task=replace(task, state=JobState.FAILED), reason=told + words)
+    return Verdict(
+        task=replace(task, state=JobState.PENDING, not_before_us=0),
+        reason=f"attempt {attempt.number} ended: {told}; the next one may start at once",
     )

@@ -24,6 +24,7 @@ from controlplane.model.specvalues import (
     NodePath,
     Resources,
     Ship,
+    WarningSignal,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "Resources",
     "Ship",
     "SpecFault",
+    "WarningSignal",
     "apply_overrides",
     "canonical",
     "canonical_json",

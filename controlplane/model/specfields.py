@@ -17,6 +17,7 @@ from controlplane.model.specshapes import (
     text_list,
     text_map,
 )
+from controlplane.model.specsignal import exit_codes, warning_comes_in_time, warning_signal
 from controlplane.model.specvalues import DeviceVisibility, Launcher, Resources
 from controlplane.model.specworkdir import working_dir
 
@@ -110,7 +111,7 @@ RESOURCES: Final = Table(
 
 JOB: Final = Table(
     title="Fields",
-    rules=(_workers_fill_nodes,),
+    rules=(_workers_fill_nodes, warning_comes_in_time),
     reserved={
         "container": "is reserved for a later release: jobs run on the host itself; leave it out"
     },
@@ -215,6 +216,26 @@ JOB: Final = Table(
             meaning="Time between SIGTERM and SIGKILL when the workers are ended.",
             example="1m",
             attribute="grace_period_us",
+        ),
+        Field(
+            name="signal",
+            kind=warning_signal(),
+            default_words="no signal",
+            meaning=(
+                "A signal to the workers so long before the time limit, as a warning. "
+                "Only with `time_limit`."
+            ),
+            example="USR2@90s",
+        ),
+        Field(
+            name="requeue_exit_codes",
+            kind=exit_codes(),
+            default=[],
+            meaning=(
+                "Exit codes by which the program asks to be started again, at once and without "
+                "counting against `max_attempts`."
+            ),
+            example=[75],
         ),
         Field(
             name="max_attempts",

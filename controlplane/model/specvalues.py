@@ -71,6 +71,16 @@ class Ship:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WarningSignal:
+    """A signal that the workers get before the time limit."""
+
+    name: str
+    """Its name without `SIG`."""
+    before_us: int
+    """How long before the limit, in microseconds; shorter than the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """A validated request for a job, immutable once submitted."""
 
@@ -106,6 +116,10 @@ class JobSpec:
     """How often the application may be tried in all."""
     grace_period_us: int
     """Time between SIGTERM and SIGKILL when workers are ended, in microseconds."""
+    signal: WarningSignal | None
+    """Sent to the workers before the time limit; None for none. Only with `time_limit_us`."""
+    requeue_exit_codes: tuple[int, ...]
+    """Exit codes by which the program asks for another attempt, in order."""
     labels: tuple[tuple[str, str], ...]
     """Free labels as pairs sorted by key; `dict(spec.labels)` makes a map of it."""
     comment: str

@@ -9,9 +9,10 @@ from controlplane.model.job import Attempt, AttemptEvent, AttemptState, Cause, C
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.retry import judge
 from controlplane.model.usage import models_of, usage_of, waits_since
-from controlplane.model.words import describe_worker_end
+from controlplane.model.words import describe_worker_end, signal_name
 
 if TYPE_CHECKING:
+    from controlplane.model.spec import JobSpec
     from controlplane.registry.draft import Draft
 
 _STARTED = frozenset({WorkerState.RUNNING, WorkerState.ENDED})
@@ -32,7 +33,7 @@ def advance(draft: Draft, attempt: Attempt, reported: Lease) -> None:
     if attempt.state is AttemptState.STARTING and all(w.state in _STARTED for w in workers):
         attempt = replace(attempt.after(AttemptEvent.RUN), running_us=max(starts))
     if attempt.state is not AttemptState.STOPPING:
-        fault = first_fault(draft, leases, workers)
+        fault = first_fault(draft, attempt, leases)
         if fault is not None:
             attempt = stop(draft, attempt, *fault)
     if attempt.started_us is not None and before.started_us is None:
@@ -57,13 +58,17 @@ def advance(draft: Draft, attempt: Attempt, reported: Lease) -> None:
 
 
 def first_fault(
-    draft: Draft, leases: list[Lease], workers: tuple[WorkerStatus, ...]
+    draft: Draft, attempt: Attempt, leases: list[Lease]
 ) -> tuple[AttemptState, Cause] | None:
     """What went wrong first, and how the attempt will end for it; None when nothing did."""
+    workers, spec = attempt.workers, draft.jobs[attempt.job_id].spec
     for lease in leases:
         node = draft.nodes[lease.node_uuid].facts.display_name
         if lease.end is LeaseEnd.TIME_LIMIT:
             message = "the time limit was reached"
+            if spec.signal is not None and attempt.warned_us is not None:
+                before_s = spec.signal.before_us // 1_000_000
+                message += f", {before_s} s after the warning by SIG{spec.signal.name}"
             return AttemptState.TIMED_OUT, Cause(kind=CauseKind.LIMIT, message=message, node=node)
         if lease.end is LeaseEnd.LAUNCH_FAILED:
             message = f"could not be started on {node}: {lease.message}"
@@ -87,7 +92,8 @@ def first_fault(
         )
         cause = Cause(
             kind=CauseKind.APPLICATION,
-            message=f"rank {first.rank} on {node} {describe_worker_end(first)}",
+            message=f"rank {first.rank} on {node} {describe_worker_end(first)}"
+            + _background(spec, attempt, first),
             rank=first.rank,
             node=node,
             exit_code=first.exit_code,
@@ -101,6 +107,22 @@ def first_fault(
             message = lease.message or f"{node} ended it without having started every worker"
             return AttemptState.LAUNCH_FAILED, _infrastructure(message, node)
     return None
+
+
+def _background(spec: JobSpec, attempt: Attempt, failed: WorkerStatus) -> str:
+    """What stands behind a worker's end, as more words on it: whose signal it was, or what its exit
+    code asks for."""
+    if failed.exit_code in spec.requeue_exit_codes:
+        return ", by which it asks to be started again"
+    if not failed.signal:
+        return ""
+    name = signal_name(failed.signal)
+    for sent in reversed(attempt.signals):
+        if f"SIG{sent.signal}" == name and (not sent.ranks or failed.rank in sent.ranks):
+            return f", which {sent.principal} had sent and it does not handle"
+    if spec.signal is not None and f"SIG{spec.signal.name}" == name and attempt.warned_us:
+        return ", the warning before its time limit, which it does not handle"
+    return ""
 
 
 def stop(draft: Draft, attempt: Attempt, outcome: AttemptState, cause: Cause) -> Attempt:

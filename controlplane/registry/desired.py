@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from controlplane.model.job import AttemptState, CauseKind
 from controlplane.model.launch import GangMember, Launch, LeaseOrder
 from controlplane.model.spec import Archive, DeviceVisibility, NodePath
+from controlplane.registry import signals
 
 if TYPE_CHECKING:
     from controlplane.model.job import Attempt
@@ -35,16 +36,20 @@ def _order(facts: Facts, lease: Lease) -> LeaseOrder:
         stop=stop,
         grace_period_us=_grace(facts, attempt) if stop else 0,
         launch=None if stop or lease.acknowledged else _launch(facts, attempt, lease),
+        signals=() if stop else signals.orders(attempt, lease),
     )
 
 
 def _grace(facts: Facts, attempt: Attempt) -> int:
-    grace = facts.jobs[attempt.job_id].spec.grace_period_us
+    job = facts.jobs[attempt.job_id]
     by_itself = attempt.cause is not None and attempt.cause.kind in (
         CauseKind.APPLICATION,
         CauseKind.INFRASTRUCTURE,
     )
-    return min(grace, FAILURE_GRACE_US) if by_itself else grace
+    # One that asks to be started again has saved its state; the others may be at it still.
+    asks = attempt.cause is not None and attempt.cause.exit_code in job.spec.requeue_exit_codes
+    grace_us = job.spec.grace_period_us
+    return min(grace_us, FAILURE_GRACE_US) if by_itself and not asks else grace_us
 
 
 def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
@@ -73,6 +78,9 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         memory_bytes=lease.memory_bytes,
         time_limit_us=spec.time_limit_us,
         grace_period_us=spec.grace_period_us,
+        warning_signal=spec.signal.name if spec.signal is not None else "",
+        warning_before_us=spec.signal.before_us if spec.signal is not None else 0,
+        requeue_exit_codes=spec.requeue_exit_codes,
     )
 
 

@@ -15,7 +15,7 @@ from controlplane.model.lease import (
     WorkerStatus,
 )
 from controlplane.model.node import Node, NodeFacts
-from controlplane.registry import attempts
+from controlplane.registry import attempts, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +104,7 @@ def _difference(before: NodeFacts, after: NodeFacts) -> list[str]:
 
 def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
     """Merge a node's word on a lease. Phases never go back."""
+    lease, attempt = signals.take_in(draft, lease, draft.attempts[lease.attempt_key], status)
     phase = max(lease.phase, status.phase, key=_PHASES.index)
     told = replace(
         lease,
@@ -112,7 +113,6 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
         end=status.end,
         message=status.message or lease.message,
     )
-    attempt = draft.attempts[lease.attempt_key]
     workers = list(attempt.workers)
     for worker in status.workers:
         if not lease.first_rank <= worker.rank < lease.first_rank + lease.workers:

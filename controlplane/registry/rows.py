@@ -7,7 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.model.event import Actor, Event
-from controlplane.model.job import Attempt, AttemptState, Cause, CauseKind, Job, JobState, Task
+from controlplane.model.job import (
+    Attempt,
+    AttemptState,
+    Cause,
+    CauseKind,
+    Job,
+    JobState,
+    SentSignal,
+    Task,
+)
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
 from controlplane.model.spec import canonical_json, parse_spec
@@ -109,6 +118,7 @@ def task_row(task: Task) -> Row:
         "attempts": task.attempts,
         "application_faults": task.application_faults,
         "infrastructure_faults": task.infrastructure_faults,
+        "quick_requeues": task.quick_requeues,
         "not_before_us": task.not_before_us,
         "released_us": task.released_us,
     }
@@ -123,6 +133,7 @@ def task_value(row: Readable) -> Task:
         attempts=row["attempts"],
         application_faults=row["application_faults"],
         infrastructure_faults=row["infrastructure_faults"],
+        quick_requeues=row["quick_requeues"],
         not_before_us=row["not_before_us"],
         released_us=row["released_us"],
     )
@@ -142,6 +153,8 @@ def attempt_row(attempt: Attempt) -> Row:
         "running_us": attempt.running_us,
         "stopped_us": attempt.stopped_us,
         "ended_us": attempt.ended_us,
+        "warned_us": attempt.warned_us,
+        "signals": _json([asdict(each) for each in attempt.signals]),
     }
 
 
@@ -163,11 +176,17 @@ def attempt_value(
         running_us=row["running_us"],
         stopped_us=row["stopped_us"],
         ended_us=row["ended_us"],
+        warned_us=row["warned_us"],
+        signals=tuple(_sent(each) for each in json.loads(row["signals"])),
     )
 
 
 def _cause(raw: dict[str, Any]) -> Cause:
     return Cause(**{**raw, "kind": CauseKind(raw["kind"])})
+
+
+def _sent(raw: dict[str, Any]) -> SentSignal:
+    return SentSignal(**{**raw, "ranks": tuple(raw["ranks"])})
 
 
 def lease_row(lease: Lease) -> Row:
@@ -192,6 +211,7 @@ def lease_row(lease: Lease) -> Row:
         "phase": lease.phase.value,
         "end_kind": lease.end.value,
         "message": lease.message,
+        "signals_done": lease.signals_done,
     }
 
 
@@ -217,6 +237,7 @@ def lease_value(row: Readable) -> Lease:
         phase=LeasePhase(row["phase"]),
         end=LeaseEnd(row["end_kind"]),
         message=row["message"],
+        signals_done=row["signals_done"],
     )
 
 

@@ -70,6 +70,7 @@ task = Table(
     Column("attempts", Integer, nullable=False),
     Column("application_faults", Integer, nullable=False),
     Column("infrastructure_faults", Integer, nullable=False),
+    Column("quick_requeues", Integer, nullable=False),
     Column("not_before_us", BigInteger, nullable=False),
     Column("released_us", BigInteger, comment="when its last attempt gave its leases back"),
     ForeignKeyConstraint(["job_id"], ["job.job_id"]),
@@ -89,6 +90,8 @@ attempt = Table(
     Column("running_us", BigInteger),
     Column("stopped_us", BigInteger),
     Column("ended_us", BigInteger),
+    Column("warned_us", BigInteger),
+    Column("signals", Text, nullable=False, comment="JSON list"),
     ForeignKeyConstraint(["job_id", "task_index"], ["task.job_id", "task.task_index"]),
 )
 
@@ -114,6 +117,7 @@ lease = Table(
     Column("phase", String(16), nullable=False),
     Column("end_kind", String(16), nullable=False),
     Column("message", Text, nullable=False),
+    Column("signals_done", Integer, nullable=False, comment="number of the last one sent"),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
         ["attempt.job_id", "attempt.task_index", "attempt.number"],

@@ -54,6 +54,7 @@ PERMISSIONS: dict[str, frozenset[Role]] = {
     "/controlplane.v1.JobService/GetJob": _PEOPLE,
     "/controlplane.v1.JobService/ListJobs": _PEOPLE,
     "/controlplane.v1.JobService/CancelJobs": _PEOPLE,
+    "/controlplane.v1.JobService/SignalJob": _PEOPLE,
     "/controlplane.v1.JobService/WatchJob": _PEOPLE,
     "/controlplane.v1.JobService/ListEvents": _PEOPLE,
     "/controlplane.v1.JobService/ReadLogs": _PEOPLE,

@@ -7,8 +7,11 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.signals import parse_signal
 from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
+from controlplane.model.specfaults import shown
 from controlplane.registry import jobs as commands
+from controlplane.registry import signals
 from controlplane.registry.store import JobFilter, JobRecord
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for, once_of
@@ -124,6 +127,27 @@ class JobService(JobServiceServicer):
         return pb.CancelJobsResponse(
             cancelled=[f"jobs/{number}" for number in body["cancelled"]],
             already_ended=[f"jobs/{number}" for number in body["already_ended"]],
+        )
+
+    @answers
+    async def SignalJob(self, request: pb.SignalJobRequest, context: Any) -> pb.SignalJobResponse:
+        """Send a signal to workers of a running job."""
+        house, caller = self._house, CALLER.get()
+        number = job_number(request.name)
+        try:
+            name = parse_signal(request.signal)
+        except ValueError as error:
+            words = f"{shown(request.signal)}: {error}"
+            raise InvalidRequest(FieldFault(field="signal", description=words)) from None
+
+        def command(draft: Draft) -> dict[str, object]:
+            done = signals.send(draft, number, name, request.ranks)
+            return {"attempt": done.attempt, "ranks": list(done.ranks)}
+
+        once = once_for(caller.name, request)
+        body: Any = await house.write(command, house.actor(context), once)
+        return pb.SignalJobResponse(
+            attempt=body["attempt"], signal=f"SIG{name}", ranks=body["ranks"]
         )
 
     async def _matching(self, message: pb.JobFilter) -> list[int]:

@@ -190,6 +190,8 @@ class LeaseStatus(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SIGNALS_DONE_FIELD_NUMBER: _builtins.int
+    WARNING_TIME_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
@@ -200,9 +202,15 @@ class LeaseStatus(_message.Message):
     """Why it was ended."""
     message: _builtins.str
     """In words, for launch failures and other faults; may be empty."""
+    signals_done: _builtins.int
+    """Number of the last of the order's signals that was sent to the workers; 0 for none."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]:
         """Its workers."""
+
+    @_builtins.property
+    def warning_time(self) -> _timestamp_pb2.Timestamp:
+        """When the workers were warned of the time limit; absent if they were not."""
 
     def __init__(
         self,
@@ -213,10 +221,12 @@ class LeaseStatus(_message.Message):
         workers: _abc.Iterable[Global___WorkerStatus] | None = ...,
         end: Global___LeaseEnd.ValueType = ...,
         message: _builtins.str = ...,
+        signals_done: _builtins.int = ...,
+        warning_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "lease_id", b"lease_id", "message", b"message", "phase", b"phase", "token", b"token", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "lease_id", b"lease_id", "message", b"message", "phase", b"phase", "signals_done", b"signals_done", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,6 +380,7 @@ class LeaseOrder(_message.Message):
     GOAL_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     LAUNCH_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
@@ -384,6 +395,12 @@ class LeaseOrder(_message.Message):
     def launch(self) -> Global___Launch:
         """How to start it. Left out once the node has reported the lease."""
 
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseSignal]:
+        """With RUN: signals for its workers, by number, until the node reports them in `signals_done`. One whose
+        number is not higher than the last that was sent is a repeat, and is not sent again.
+        """
+
     def __init__(
         self,
         *,
@@ -392,14 +409,47 @@ class LeaseOrder(_message.Message):
         goal: Global___LeaseGoal.ValueType = ...,
         grace_period: _duration_pb2.Duration | None = ...,
         launch: Global___Launch | None = ...,
+        signals: _abc.Iterable[Global___LeaseSignal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "launch", b"launch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "grace_period", b"grace_period", "launch", b"launch", "lease_id", b"lease_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "grace_period", b"grace_period", "launch", b"launch", "lease_id", b"lease_id", "signals", b"signals", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaseOrder: _TypeAlias = LeaseOrder  # noqa: Y015
+
+@_typing.final
+class LeaseSignal(_message.Message):
+    """A signal for workers of a lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts up within the attempt."""
+    signal: _builtins.str
+    """Its name without SIG: `USR1`."""
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ranks of those workers; empty for all of the lease."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        signal: _builtins.str = ...,
+        ranks: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "ranks", b"ranks", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseSignal: _TypeAlias = LeaseSignal  # noqa: Y015
 
 @_typing.final
 class Launch(_message.Message):
@@ -445,8 +495,11 @@ class Launch(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    WARNING_SIGNAL_FIELD_NUMBER: _builtins.int
+    WARNING_BEFORE_FIELD_NUMBER: _builtins.int
     SETUP_FIELD_NUMBER: _builtins.int
     OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEUE_EXIT_CODES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
     task_index: _builtins.int
@@ -469,6 +522,8 @@ class Launch(_message.Message):
     """Secret of the gang, for its rendezvous; not for logs."""
     memory_bytes: _builtins.int
     """Memory that the lease holds, in bytes."""
+    warning_signal: _builtins.str
+    """Signal to the workers before the time limit, without SIG: `USR2`; empty for none."""
     own_devices_only: _builtins.bool
     """Whether a worker sees its own devices alone, and not all of the lease's."""
     @_builtins.property
@@ -500,8 +555,16 @@ class Launch(_message.Message):
         """Time between SIGTERM and SIGKILL when the supervisor itself ends the workers."""
 
     @_builtins.property
+    def warning_before(self) -> _duration_pb2.Duration:
+        """How long before the time limit that is."""
+
+    @_builtins.property
     def setup(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Lines that bash runs before each worker's command, in the same process; none for no shell."""
+
+    @_builtins.property
+    def requeue_exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Exit codes by which a worker asks for another attempt: the others then get the whole grace period."""
 
     def __init__(
         self,
@@ -524,12 +587,15 @@ class Launch(_message.Message):
         memory_bytes: _builtins.int = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         grace_period: _duration_pb2.Duration | None = ...,
+        warning_signal: _builtins.str = ...,
+        warning_before: _duration_pb2.Duration | None = ...,
         setup: _abc.Iterable[_builtins.str] | None = ...,
         own_devices_only: _builtins.bool = ...,
+        requeue_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,7 +137,7 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     """A limit of the job was reached."""
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
-    """Whose doing an end was. Only APPLICATION counts against `max_attempts`."""
+    """Whose doing an end was. Only APPLICATION counts against `max_attempts`, and of that not what asks for a requeue."""
 
 CAUSE_KIND_UNSPECIFIED: CauseKind.ValueType  # 0
 """Not set."""
@@ -209,6 +209,52 @@ class Cause(_message.Message):
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
+class SentSignal(_message.Message):
+    """A signal that somebody sent to workers of an attempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1 within the attempt."""
+    signal: _builtins.str
+    """Its name: `SIGUSR1`."""
+    principal: _builtins.str
+    """Who sent it."""
+    delivered: _builtins.bool
+    """Whether every node concerned has reported that the workers got it."""
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ranks of those workers; empty for all."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        signal: _builtins.str = ...,
+        ranks: _abc.Iterable[_builtins.int] | None = ...,
+        principal: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        delivered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delivered", b"delivered", "number", b"number", "principal", b"principal", "ranks", b"ranks", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SentSignal: _TypeAlias = SentSignal  # noqa: Y015
+
+@_typing.final
 class Attempt(_message.Message):
     """One try at running a job. A requeue makes a new one, and never edits the old one."""
 
@@ -226,6 +272,8 @@ class Attempt(_message.Message):
     STOP_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    WARNING_TIME_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123/tasks/0/attempts/1`."""
     number: _builtins.int
@@ -268,6 +316,14 @@ class Attempt(_message.Message):
     def usage(self) -> _usage_pb2.AttemptUsage:
         """What it used; absent while it lives, and for attempts that ended before usage was kept."""
 
+    @_builtins.property
+    def warning_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first of its workers were warned of the time limit (`signal` in job.json); absent if they were not."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentSignal]:
+        """Signals that were sent to it with SignalJob, oldest first: all that are not delivered yet, and the last ones before."""
+
     def __init__(
         self,
         *,
@@ -283,10 +339,12 @@ class Attempt(_message.Message):
         stop_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         usage: _usage_pb2.AttemptUsage | None = ...,
+        warning_time: _timestamp_pb2.Timestamp | None = ...,
+        signals: _abc.Iterable[Global___SentSignal] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "running_time", b"running_time", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "usage", b"usage", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "running_time", b"running_time", "signals", b"signals", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!controlplane/v1/job_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1b\x63ontrolplane/v1/event.proto\x1a\x19\x63ontrolplane/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x10SubmitJobRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa9\x02\n\tJobFilter\x12)\n\x06states\x18\x01 \x03(\x0e\x32\x19.controlplane.v1.JobState\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x31\n\rcreated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.controlplane.v1.JobFilter.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x0fListJobsRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x04view\x18\x04 \x01(\x0e\x32\x18.controlplane.v1.JobView\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.controlplane.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x11\x43\x61ncelJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x12\x43\x61ncelJobsResponse\x12\x11\n\tcancelled\x18\x01 \x03(\t\x12\x15\n\ralready_ended\x18\x02 \x03(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x11ListEventsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.controlplane.v1.Event\"W\n\x0bLogPosition\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12*\n\x06stream\x18\x02 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xc0\x01\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12/\n\tpositions\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LogPosition\x12\x12\n\ntail_bytes\x18\x07 \x01(\x03\"{\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12*\n\x06stream\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xaa\x04\n\nJobService\x12\x44\n\tSubmitJob\x12!.controlplane.v1.SubmitJobRequest\x1a\x14.controlplane.v1.Job\x12>\n\x06GetJob\x12\x1e.controlplane.v1.GetJobRequest\x1a\x14.controlplane.v1.Job\x12O\n\x08ListJobs\x12 .controlplane.v1.ListJobsRequest\x1a!.controlplane.v1.ListJobsResponse\x12U\n\nCancelJobs\x12\".controlplane.v1.CancelJobsRequest\x1a#.controlplane.v1.CancelJobsResponse\x12\x44\n\x08WatchJob\x12 .controlplane.v1.WatchJobRequest\x1a\x14.controlplane.v1.Job0\x01\x12U\n\nListEvents\x12\".controlplane.v1.ListEventsRequest\x1a#.controlplane.v1.ListEventsResponse\x12Q\n\x08ReadLogs\x12 .controlplane.v1.ReadLogsRequest\x1a!.controlplane.v1.ReadLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!controlplane/v1/job_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1b\x63ontrolplane/v1/event.proto\x1a\x19\x63ontrolplane/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x10SubmitJobRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa9\x02\n\tJobFilter\x12)\n\x06states\x18\x01 \x03(\x0e\x32\x19.controlplane.v1.JobState\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x31\n\rcreated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.controlplane.v1.JobFilter.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x0fListJobsRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x04view\x18\x04 \x01(\x0e\x32\x18.controlplane.v1.JobView\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.controlplane.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x11\x43\x61ncelJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x12\x43\x61ncelJobsResponse\x12\x11\n\tcancelled\x18\x01 \x03(\t\x12\x15\n\ralready_ended\x18\x02 \x03(\t\"S\n\x10SignalJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"C\n\x11SignalJobResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x11ListEventsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.controlplane.v1.Event\"W\n\x0bLogPosition\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12*\n\x06stream\x18\x02 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xc0\x01\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12/\n\tpositions\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LogPosition\x12\x12\n\ntail_bytes\x18\x07 \x01(\x03\"{\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12*\n\x06stream\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xfe\x04\n\nJobService\x12\x44\n\tSubmitJob\x12!.controlplane.v1.SubmitJobRequest\x1a\x14.controlplane.v1.Job\x12>\n\x06GetJob\x12\x1e.controlplane.v1.GetJobRequest\x1a\x14.controlplane.v1.Job\x12O\n\x08ListJobs\x12 .controlplane.v1.ListJobsRequest\x1a!.controlplane.v1.ListJobsResponse\x12U\n\nCancelJobs\x12\".controlplane.v1.CancelJobsRequest\x1a#.controlplane.v1.CancelJobsResponse\x12R\n\tSignalJob\x12!.controlplane.v1.SignalJobRequest\x1a\".controlplane.v1.SignalJobResponse\x12\x44\n\x08WatchJob\x12 .controlplane.v1.WatchJobRequest\x1a\x14.controlplane.v1.Job0\x01\x12U\n\nListEvents\x12\".controlplane.v1.ListEventsRequest\x1a#.controlplane.v1.ListEventsResponse\x12Q\n\x08ReadLogs\x12 .controlplane.v1.ReadLogsRequest\x1a!.controlplane.v1.ReadLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOBFILTER_LABELSENTRY']._loaded_options = None
   _globals['_JOBFILTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBVIEW']._serialized_start=1575
-  _globals['_JOBVIEW']._serialized_end=1649
-  _globals['_LOGSTREAM']._serialized_start=1651
-  _globals['_LOGSTREAM']._serialized_end=1736
+  _globals['_JOBVIEW']._serialized_start=1729
+  _globals['_JOBVIEW']._serialized_end=1803
+  _globals['_LOGSTREAM']._serialized_start=1805
+  _globals['_LOGSTREAM']._serialized_end=1890
   _globals['_SUBMITJOBREQUEST']._serialized_start=173
   _globals['_SUBMITJOBREQUEST']._serialized_end=273
   _globals['_GETJOBREQUEST']._serialized_start=275
@@ -57,18 +57,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBSREQUEST']._serialized_end=928
   _globals['_CANCELJOBSRESPONSE']._serialized_start=930
   _globals['_CANCELJOBSRESPONSE']._serialized_end=992
-  _globals['_WATCHJOBREQUEST']._serialized_start=994
-  _globals['_WATCHJOBREQUEST']._serialized_end=1025
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1027
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1102
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1104
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1164
-  _globals['_LOGPOSITION']._serialized_start=1166
-  _globals['_LOGPOSITION']._serialized_end=1253
-  _globals['_READLOGSREQUEST']._serialized_start=1256
-  _globals['_READLOGSREQUEST']._serialized_end=1448
-  _globals['_READLOGSRESPONSE']._serialized_start=1450
-  _globals['_READLOGSRESPONSE']._serialized_end=1573
-  _globals['_JOBSERVICE']._serialized_start=1739
-  _globals['_JOBSERVICE']._serialized_end=2293
+  _globals['_SIGNALJOBREQUEST']._serialized_start=994
+  _globals['_SIGNALJOBREQUEST']._serialized_end=1077
+  _globals['_SIGNALJOBRESPONSE']._serialized_start=1079
+  _globals['_SIGNALJOBRESPONSE']._serialized_end=1146
+  _globals['_WATCHJOBREQUEST']._serialized_start=1148
+  _globals['_WATCHJOBREQUEST']._serialized_end=1179
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1181
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1256
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1258
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1318
+  _globals['_LOGPOSITION']._serialized_start=1320
+  _globals['_LOGPOSITION']._serialized_end=1407
+  _globals['_READLOGSREQUEST']._serialized_start=1410
+  _globals['_READLOGSREQUEST']._serialized_end=1602
+  _globals['_READLOGSRESPONSE']._serialized_start=1604
+  _globals['_READLOGSRESPONSE']._serialized_end=1727
+  _globals['_JOBSERVICE']._serialized_start=1893
+  _globals['_JOBSERVICE']._serialized_end=2531
 # @@protoc_insertion_point(module_scope)

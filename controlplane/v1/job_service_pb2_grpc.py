@@ -56,6 +56,11 @@ class JobServiceStub:
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
                 _registered_method=True)
+        self.SignalJob = channel.unary_unary(
+                '/controlplane.v1.JobService/SignalJob',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.SignalJobRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.SignalJobResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/controlplane.v1.JobService/WatchJob',
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
@@ -108,6 +113,17 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalJob(self, request, context):
+        """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
+        worker that still runs gets it once, whatever is lost or repeated on the way, also when its node's agent
+        is restarted. Caller: whoever may end the job. A repeat with the same `request_id` returns the first answer
+        and sends nothing; with other content, ALREADY_EXISTS. FAILED_PRECONDITION when the job or the worker does
+        not run; nothing is kept for a later attempt. RESOURCE_EXHAUSTED when too many signals wait for its nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Follows one job: the first message is its present state, then one after each change, until it ends.
         Nothing is lost by reconnecting: the first message always tells the whole present state.
@@ -154,6 +170,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJobs,
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'SignalJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalJob,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.SignalJobRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.SignalJobResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -280,6 +301,33 @@ class JobService:
             '/controlplane.v1.JobService/CancelJobs',
             controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
             controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/SignalJob',
+            controlplane_dot_v1_dot_job__service__pb2.SignalJobRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.SignalJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,13 @@ class JobServiceStub:
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing.
     """
+    SignalJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]
+    """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
+    worker that still runs gets it once, whatever is lost or repeated on the way, also when its node's agent
+    is restarted. Caller: whoever may end the job. A repeat with the same `request_id` returns the first answer
+    and sends nothing; with other content, ALREADY_EXISTS. FAILED_PRECONDITION when the job or the worker does
+    not run; nothing is kept for a later attempt. RESOURCE_EXHAUSTED when too many signals wait for its nodes.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_pb2.Job]
     """Follows one job: the first message is its present state, then one after each change, until it ends.
     Nothing is lost by reconnecting: the first message always tells the whole present state.
@@ -76,6 +83,13 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing.
+    """
+    SignalJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]  # type: ignore[assignment]
+    """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
+    worker that still runs gets it once, whatever is lost or repeated on the way, also when its node's agent
+    is restarted. Caller: whoever may end the job. A repeat with the same `request_id` returns the first answer
+    and sends nothing; with other content, ALREADY_EXISTS. FAILED_PRECONDITION when the job or the worker does
+    not run; nothing is kept for a later attempt. RESOURCE_EXHAUSTED when too many signals wait for its nodes.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Follows one job: the first message is its present state, then one after each change, until it ends.
@@ -127,6 +141,19 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.CancelJobsResponse, _abc.Awaitable[_job_service_pb2.CancelJobsResponse]]:
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
         period. Jobs that have ended are left as they are: a repeat changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def SignalJob(
+        self,
+        request: _job_service_pb2.SignalJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.SignalJobResponse, _abc.Awaitable[_job_service_pb2.SignalJobResponse]]:
+        """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
+        worker that still runs gets it once, whatever is lost or repeated on the way, also when its node's agent
+        is restarted. Caller: whoever may end the job. A repeat with the same `request_id` returns the first answer
+        and sends nothing; with other content, ALREADY_EXISTS. FAILED_PRECONDITION when the job or the worker does
+        not run; nothing is kept for a later attempt. RESOURCE_EXHAUSTED when too many signals wait for its nodes.
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controlplane.model.launch import GangMember, Launch, LeaseOrder
+from controlplane.model.launch import GangMember, Launch, LeaseOrder, LeaseSignal
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerStatus
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.wire.basics import (
@@ -27,6 +27,8 @@ def status_message(status: LeaseStatus) -> pb.LeaseStatus:
         workers=[_worker(worker) for worker in status.workers],
         end=ENDS.out(status.end),
         message=status.message,
+        signals_done=status.signals_done,
+        warning_time=timestamp(status.warned_us),
     )
 
 
@@ -39,6 +41,8 @@ def status_value(message: pb.LeaseStatus) -> LeaseStatus:
         workers=tuple(_worker_value(worker) for worker in message.workers),
         end=ENDS.into(message.end),
         message=message.message,
+        signals_done=message.signals_done,
+        warned_us=from_timestamp(message, "warning_time"),
     )
 
 
@@ -86,6 +90,10 @@ def order_message(order: LeaseOrder) -> pb.LeaseOrder:
         goal=pb.LEASE_GOAL_STOP if order.stop else pb.LEASE_GOAL_RUN,
         grace_period=duration(order.grace_period_us) if order.stop else None,
         launch=_launch(order.launch) if order.launch is not None else None,
+        signals=[
+            pb.LeaseSignal(number=each.number, signal=each.signal, ranks=each.ranks)
+            for each in order.signals
+        ],
     )
 
 
@@ -97,6 +105,10 @@ def order_value(message: pb.LeaseOrder) -> LeaseOrder:
         stop=message.goal == pb.LEASE_GOAL_STOP,
         grace_period_us=from_duration(message.grace_period),
         launch=_launch_value(message.launch) if message.HasField("launch") else None,
+        signals=tuple(
+            LeaseSignal(number=each.number, signal=each.signal, ranks=tuple(each.ranks))
+            for each in message.signals
+        ),
     )
 
 
@@ -132,6 +144,9 @@ def _launch(launch: Launch) -> pb.Launch:
         memory_bytes=launch.memory_bytes,
         time_limit=duration(launch.time_limit_us) if launch.time_limit_us is not None else None,
         grace_period=duration(launch.grace_period_us),
+        warning_signal=launch.warning_signal,
+        warning_before=duration(launch.warning_before_us) if launch.warning_signal else None,
+        requeue_exit_codes=launch.requeue_exit_codes,
     )
 
 
@@ -168,4 +183,7 @@ def _launch_value(message: pb.Launch) -> Launch:
         memory_bytes=message.memory_bytes,
         time_limit_us=from_duration(message.time_limit) if limited else None,
         grace_period_us=from_duration(message.grace_period),
+        warning_signal=message.warning_signal,
+        warning_before_us=from_duration(message.warning_before),
+        requeue_exit_codes=tuple(message.requeue_exit_codes),
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from controlplane.model.event import Event
-    from controlplane.model.job import Attempt, Cause, Job
+    from controlplane.model.job import Attempt, Cause, Job, SentSignal
     from controlplane.model.lease import Lease, WorkerStatus
     from controlplane.model.spec import JobSpec
     from controlplane.model.usage import Usage
@@ -88,6 +88,19 @@ def attempt_message(
         stop_time=timestamp(attempt.stopped_us),
         end_time=timestamp(attempt.ended_us),
         usage=usage_message(usage) if usage is not None else None,
+        warning_time=timestamp(attempt.warned_us),
+        signals=[_signal(each, held) for each in attempt.signals],
+    )
+
+
+def _signal(sent: SentSignal, leases: list[Lease]) -> job_pb2.SentSignal:
+    return job_pb2.SentSignal(
+        number=sent.number,
+        signal=f"SIG{sent.signal}",
+        ranks=sent.ranks,
+        principal=sent.principal,
+        create_time=timestamp(sent.sent_us),
+        delivered=not any(sent.waits_for(lease) for lease in leases),
     )
 
 

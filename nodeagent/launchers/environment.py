@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from controlplane.model.signals import signal_number
 from nodeagent.launchers.context import LaunchError
 from nodeagent.launchers.slots import core_slices, labels, slots
 from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
@@ -91,6 +92,7 @@ def gang_variables(
         "CC_JOB_NAME": launch.job_display_name,
         "CC_TASK_INDEX": str(launch.task_index),
         "CC_ATTEMPT": str(launch.attempt),
+        "CC_RESTART_COUNT": str(launch.attempt - 1),
         "CC_OWNER": launch.owner,
         "CC_RANK": str(slot.rank),
         "CC_WORLD_SIZE": str(slot.size),
@@ -169,9 +171,12 @@ def step(
         rendezvous=rendezvous,
         wait_for=wait_for,
         time_limit_ms=None if limit_us is None else -(-limit_us // 1000),
+        warn_signal=signal_number(launch.warning_signal) if launch.warning_signal else 0,
+        warn_before_ms=launch.warning_before_us // 1000,
         grace_ms=launch.grace_period_us // 1000,
         deadline_file=node.deadline_file,
         notify_socket=node.notify_socket,
+        requeue_exit_codes=launch.requeue_exit_codes,
         job={
             "job_id": launch.job_id,
             "task_index": launch.task_index,

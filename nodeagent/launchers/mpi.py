@@ -10,6 +10,8 @@ output comes through `mpirun` and stands in the log of rank 0; its exit code is 
 rank that failed. Each rank is started through `mpi_rank`, which gives it the same `CC_*`
 variables, folder and cores as any other launcher would.
 
+Signals go to `mpirun` alone, which hands USR1 and USR2 on to every rank.
+
 A job tunes Open MPI by its environment, for example `OMPI_MCA_orte_tag_output=1` to put the rank
 before each line, or `OMPI_MCA_hwloc_base_binding_policy`. Open MPI itself gives a rank one second
 between SIGTERM and SIGKILL; `OMPI_MCA_odls_base_sigkill_timeout` changes that.
@@ -72,6 +74,7 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
         ),
         cwd=node.work_dir,
         cpu_ids=cores,
+        hears_signals=slot.node_rank == 0,
         # Two daemons under the same literal address would be one host to mpirun.
         hostname=own_hostname(launch, node) if spans_hosts(launch) else "",
     )

@@ -39,6 +39,10 @@ class Do(Enum):
 
     START = auto()
     """Start the workers."""
+    WARN = auto()
+    """The plan's warning signal to the process group of every worker that runs."""
+    SIGNAL = auto()
+    """`State.sent` to the process groups of the workers that it names and that run."""
     TELL_STOPPING = auto()
     """Write down that the workers are being ended, and why."""
     TERM_WORKERS = auto()
@@ -59,6 +63,8 @@ class Rules:
 
     time_limit_us: int | None
     """End the workers so long after their start, in microseconds."""
+    warn_before_us: int | None = None
+    """Warn them so long before that, in microseconds; None for no warning."""
     grace_us: int
     """Between SIGTERM and SIGKILL, in microseconds."""
     failure_grace_us: int
@@ -96,6 +102,8 @@ class Reaped:
     """Rank of each worker that ended, and whether it failed."""
     childless: bool
     """Whether no process of the lease is left."""
+    asking: frozenset[int] = frozenset()
+    """Those of them that failed by asking for another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,18 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """Somebody wants workers to get a signal."""
+
+    number: int
+    """Counts up: one that is not higher than the last was sent already."""
+    signal: int
+    """Which."""
+    ranks: frozenset[int] = frozenset()
+    """To which workers; empty for all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """The deadline was read."""
 
@@ -123,7 +143,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Ready | Started | Failed | Reaped | Stop | Deadline | Tick
+Event = Ready | Started | Failed | Reaped | Stop | Signal | Deadline | Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +160,10 @@ class State:
     """Why, in words."""
     limit_us: int | None = None
     """When the time limit is reached."""
+    warn_us: int | None = None
+    """When to warn the workers of it; None once they were."""
+    sent: Signal | None = None
+    """The last signal that was ordered and sent."""
     fence_us: int | None = None
     """The deadline as last read."""
     look_us: int | None = None
@@ -151,8 +175,10 @@ class State:
 
     def wake_us(self) -> int | None:
         """When something is due without any event; None for never."""
-        limit = self.limit_us if self.phase is Phase.RUNNING else None
-        due = [t for t in (limit, self.look_us, self.kill_us) if t is not None]
+        moments = [self.look_us, self.kill_us]
+        if self.phase is Phase.RUNNING:
+            moments += [self.warn_us, self.limit_us]
+        due = [t for t in moments if t is not None]
         return min(due) if due else None
 
 
@@ -171,17 +197,28 @@ def decide(rules: Rules, state: State, event: Event, now_us: int) -> Decision:
         case Ready() if state.phase is Phase.PREPARING:
             return state, (Do.START,)
         case Started(ranks) if state.phase is Phase.PREPARING:
-            limit = None if rules.time_limit_us is None else now_us + rules.time_limit_us
-            return replace(state, phase=Phase.RUNNING, alive=ranks, limit_us=limit), ()
+            return _started(rules, state, ranks, now_us), ()
         case Failed(message, ranks) if state.phase < Phase.STOPPING:
             state = replace(state, alive=state.alive | ranks)
             return _stop(state, "launch_failed", message, now_us + rules.failure_grace_us)
         case Stop(end, message, grace_us):
             return _stop(state, end, message, now_us + grace_us)
+        case Signal(number) if state.phase is Phase.RUNNING:
+            if state.sent is not None and number <= state.sent.number:
+                return state, ()
+            return replace(state, sent=event), (Do.SIGNAL,)
         case Deadline(at_us):
             return _deadline(state, at_us, now_us)
         case _:
             return state, ()
+
+
+def _started(rules: Rules, state: State, ranks: frozenset[int], now_us: int) -> State:
+    limit = None if rules.time_limit_us is None else now_us + rules.time_limit_us
+    warn = None
+    if limit is not None and rules.warn_before_us is not None:
+        warn = limit - rules.warn_before_us
+    return replace(state, phase=Phase.RUNNING, alive=ranks, limit_us=limit, warn_us=warn)
 
 
 def _tick(rules: Rules, state: State, now_us: int) -> Decision:
@@ -199,6 +236,9 @@ def _tick(rules: Rules, state: State, now_us: int) -> Decision:
     ):
         words = f"the time limit of {rules.time_limit_us / 1e6:g} s was reached"
         return _stop(state, "time_limit", words, now_us + rules.grace_us)
+    # After the limit, so that a host that slept through both does not warn and end at once.
+    if state.phase is Phase.RUNNING and state.warn_us is not None and state.warn_us <= now_us:
+        return replace(state, warn_us=None), (Do.WARN,)
     return state, ()
 
 
@@ -232,7 +272,9 @@ def _reaped(rules: Rules, state: State, event: Reaped, now_us: int) -> Decision:
         failed = [rank for rank, bad in event.ended if bad]
         if failed and state.phase is Phase.RUNNING:
             words = f"rank {failed[0]} failed"
-            return _stop(state, "natural", words, now_us + rules.failure_grace_us)
+            asks = failed[0] in event.asking  # the others may still save what it has saved
+            grace_us = rules.grace_us if asks else rules.failure_grace_us
+            return _stop(state, "natural", words, now_us + grace_us)
         return state, ()
     if event.childless:
         return replace(state, phase=Phase.ENDED, kill_us=None, look_us=None), (Do.END,)

@@ -6,6 +6,9 @@ Facts, each with ``time`` (UTC, microseconds):
 * ``started``     rank, pid, ticks;
 * ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, peak_memory_bytes
   (of it, or of one process that it waited for), and stderr_tail when it failed;
+* ``warned``      signal: to all workers, before the time limit;
+* ``signalled``   number, signal, ranks: to these workers, on order; the highest number is the
+  last;
 * ``stopping``    end, message;
 * ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after
   ``exited``); the last one.

@@ -209,6 +209,18 @@ class FakeServer(
             (answer.already_ended if ended else answer.cancelled).append(name)
         return answer
 
+    def SignalJob(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        job = self._job(request.name, context)
+        if not job.attempts or job.attempts[-1].state != job_pb2.ATTEMPT_STATE_RUNNING:
+            words = f"{job.name} waits: it has no workers yet that could get a signal"
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, words)
+        return job_service_pb2.SignalJobResponse(
+            attempt=job.attempts[-1].name,
+            signal=f"SIG{request.signal}",
+            ranks=request.ranks or [0, 1],
+        )
+
     def WatchJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
         self._job(request.name, context)
         yield from self.world.jobs[request.name]

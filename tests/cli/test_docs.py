@@ -16,7 +16,7 @@ from controlplane.kit.config import settings_of
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "cli.md"
 MESSAGES = (
-    *("Job", "Attempt", "Cause", "Lease", "Worker", "AttemptUsage", "DeviceTime"),
+    *("Job", "Attempt", "SentSignal", "Cause", "Lease", "Worker", "AttemptUsage", "DeviceTime"),
     *("Node", "NodeFacts", "Device", "Event", "ServerInfo", "UsageRow"),
 )
 ENUMS = ("JobState", "AttemptState", "CauseKind", "WorkerState", "NodeState", "DeviceKind")

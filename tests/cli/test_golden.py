@@ -46,6 +46,7 @@ JSON = (
     ("node", "show", "gpu-0", "-o", "yaml"),
     ("history", "2", "-o", "json"),
     ("cancel", "1", "2", "-o", "json"),
+    ("signal", "1", "USR1", "-o", "json"),
     ("version", "--remote", "-o", "json"),
     ("usage", "-o", "json"),
     ("usage", "-o", "csv"),
@@ -74,6 +75,8 @@ TABLES = (
     ("history", "2"),
     ("cancel", "1", "2"),
     ("cancel", "--state", "failed", "--yes"),
+    ("signal", "1", "USR1"),
+    ("signal", "1", "sigusr2", "--rank", "1"),
     ("version", "--remote"),
     ("usage",),
     ("usage", "--by", "model", "--from", "2026-02-01T00:00+00:00"),
@@ -196,6 +199,12 @@ def test_every_wrong_command_line(ccctl: Ccctl, served: World, folder: Path) -> 
         ("list", "-o", "csv"),
         ("cancel",),
         ("cancel", "1", "--owner", "ada"),
+        ("signal", "1"),
+        ("signal", "1", "usr3"),
+        ("signal", "1", "12"),
+        ("signal", "1", "KILL"),
+        ("signal", "1", "SIGSTOP"),
+        ("signal", "1", "USR1", "--rank", "-1"),
         ("node", "drain", "gpu-0"),
         ("node", "show", "a/b"),
     )
@@ -209,6 +218,7 @@ def test_every_answer_that_is_a_no(
         told_error(ccctl, folder, "show", "99"),
         told_error(ccctl, folder, "node", "show", "gpu-9"),
         told_error(ccctl, folder, "cancel", "--owner", "ada"),
+        told_error(ccctl, folder, "signal", "3", "USR1"),
     ]
     served.token = "secret"
     pages.append(told_error(ccctl, folder, "list"))

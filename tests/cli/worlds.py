@@ -50,6 +50,8 @@ def job(number: int, state: str, **more: object) -> job_pb2.Job:
         "resources": {"gpus": 1, "cpus": 0.5, "memory": "8GiB"},
         "labels": {"team": "nlp"},
         "time_limit": "2h",
+        "signal": "USR2@10m",
+        "requeue_exit_codes": [75, 85],
         "working_dir": {"sha256": "cd" * 32, "size": 20480},
     }
     made = job_pb2.Job(
@@ -132,6 +134,23 @@ def failed_job() -> job_pb2.Job:
             running_time=lasting(minutes=49.9),
             stopping_time=lasting(minutes=0.1),
         ),
+        warning_time=ago(minutes=20),
+        signals=[
+            job_pb2.SentSignal(
+                number=3,
+                signal="SIGUSR1",
+                principal="ada",
+                create_time=ago(minutes=40),
+                delivered=True,
+            ),
+            job_pb2.SentSignal(
+                number=4,
+                signal="SIGHUP",
+                ranks=[0, 1],
+                principal="bob",
+                create_time=ago(minutes=30),
+            ),
+        ],
     )
     return job(
         2,
@@ -185,10 +204,21 @@ def node(number: int, state: str, reason: str = "") -> node_pb2.Node:
 
 
 def world() -> World:
+    running = job_pb2.Attempt(
+        name="jobs/1/tasks/0/attempts/1", number=1, state=job_pb2.ATTEMPT_STATE_RUNNING
+    )
     pending = job(3, "PENDING", reason="waits: 2 nodes are needed, and 1 is free")
     return World(
         jobs={
-            "jobs/1": [job(1, "ACTIVE", reason="runs on 2 nodes", start_time=ago(minutes=5))],
+            "jobs/1": [
+                job(
+                    1,
+                    "ACTIVE",
+                    reason="runs on 2 nodes",
+                    start_time=ago(minutes=5),
+                    attempts=[running],
+                )
+            ],
             "jobs/2": [failed_job()],
             "jobs/3": [pending],
         },
@@ -210,6 +240,23 @@ def world() -> World:
                 principal="scheduler",
                 resource="jobs/2/tasks/0/attempts/1",
                 changed=struct({"nodes": ["gpu-0", "gpu-1"]}),
+            ),
+            event_pb2.Event(
+                seq=6,
+                time=ago(minutes=30),
+                kind="job.signalled",
+                principal="bob",
+                peer="127.0.0.1",
+                resource="jobs/2",
+                changed=struct({"attempt": 1, "ranks": [0, 1], "signal": "SIGHUP"}),
+            ),
+            event_pb2.Event(
+                seq=7,
+                time=ago(minutes=20),
+                kind="attempt.warned",
+                principal="agent",
+                resource="jobs/2/tasks/0/attempts/1",
+                changed=struct({"node": "gpu-0", "signal": "SIGUSR2"}),
             ),
         ],
         usage=[

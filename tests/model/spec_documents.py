@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 GOOD: dict[str, object] = {"command": ["true"]}
+LIMITED: dict[str, object] = {**GOOD, "time_limit": "10m"}
 
 EVERYTHING: dict[str, object] = {
     "$schema": "./job.schema.json",
@@ -23,6 +24,8 @@ EVERYTHING: dict[str, object] = {
     "working_dir": {"sha256": "ab" * 32, "size": 20480.0},
     "time_limit": "90m",
     "grace_period": 0,
+    "signal": "SIGUSR1@2m",
+    "requeue_exit_codes": [85, 75.0, 75],
     "max_attempts": 3,
     "queue": "gpu.fast",
     "priority_class": "high",
@@ -109,6 +112,27 @@ BAD: dict[str, Any] = {
     "time limit empty": {**GOOD, "time_limit": ""},
     "time limit is null": {**GOOD, "time_limit": None},
     "grace period too long": {**GOOD, "grace_period": "61m"},
+    "signal unknown, near one": {**LIMITED, "signal": "usr2@90s"},
+    "signal unknown, near none": {**LIMITED, "signal": "12@90s"},
+    "signal that kills": {**LIMITED, "signal": "SIGKILL@90s"},
+    "signal that stops": {**LIMITED, "signal": "STOP"},
+    "signal is a number": {**LIMITED, "signal": 12},
+    "signal without a duration": {**LIMITED, "signal": "USR2@"},
+    "signal before an unknown time": {**LIMITED, "signal": "USR2@soon"},
+    "signal after less than a second": {**LIMITED, "signal": "USR2@0s"},
+    "signal before the start": {**LIMITED, "signal": "USR2@10m"},
+    "signal before the start, its time not written": {
+        **GOOD,
+        "time_limit": "1m",
+        "signal": "USR2",
+    },
+    "signal without a time limit": {**GOOD, "signal": "USR2@90s"},
+    "signal before a bad time limit": {**GOOD, "signal": "USR2@90s", "time_limit": "soon"},
+    "signal that mpirun keeps": {**LIMITED, "launcher": "mpi", "signal": "HUP@90s"},
+    "requeue code of success": {**GOOD, "requeue_exit_codes": [75, 0]},
+    "requeue code too high": {**GOOD, "requeue_exit_codes": [256, -1, "75", 7.5, True]},
+    "requeue code alone": {**GOOD, "requeue_exit_codes": 75},
+    "too many requeue codes": {**GOOD, "requeue_exit_codes": list(range(1, 18))},
     "no attempts": {**GOOD, "max_attempts": 0},
     "queue of capitals": {**GOOD, "queue": "GPU"},
     "account too long": {**GOOD, "account": "a" * 64},
@@ -164,6 +188,8 @@ good_documents = st.fixed_dictionaries(
         "working_dir": _archives | _argument.map(lambda rest: "/x" + rest.replace("..", "")),
         "time_limit": _seconds,
         "grace_period": st.integers(0, 3600) | st.just("1m30s"),
+        "signal": st.sampled_from(["USR2", "SIGUSR1", "USR1@1s", "SIGUSR2@90", "USR2@1h59m59s"]),
+        "requeue_exit_codes": st.lists(st.integers(1, 255), max_size=16),
         "max_attempts": st.integers(1, 100),
         "queue": _slug,
         "priority_class": _slug,
@@ -174,7 +200,7 @@ good_documents = st.fixed_dictionaries(
         "comment": _argument,
         "version": st.just(1) | st.just(1.0),
     },
-)
+).map(lambda found: {**found, "time_limit": "2h"} if "signal" in found else found)
 """Documents that `parse_spec` must take."""
 
 garbage = st.recursive(

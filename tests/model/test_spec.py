@@ -16,6 +16,7 @@ from controlplane.model.spec import (
     NodePath,
     Resources,
     Ship,
+    WarningSignal,
     canonical,
     canonical_json,
     parse_spec,
@@ -64,6 +65,7 @@ def test_a_command_is_enough() -> None:
     )
     assert (spec.time_limit_us, spec.grace_period_us) == (None, 10_000_000)
     assert (spec.queue, spec.account, spec.priority_class) == ("default", "default", None)
+    assert (spec.signal, spec.requeue_exit_codes) == (None, ())
     assert (spec.env, spec.labels, spec.comment, spec.working_dir) == ((), (), "", None)
 
 
@@ -78,6 +80,8 @@ def test_every_field_arrives() -> None:
     assert spec.env == (("A", "1"), ("B", "2"))
     assert spec.working_dir == Archive(sha256="ab" * 32, size_bytes=20480)
     assert (spec.time_limit_us, spec.grace_period_us) == (5400 * 10**6, 0)
+    assert spec.signal == WarningSignal(name="USR1", before_us=120 * 10**6)
+    assert spec.requeue_exit_codes == (75, 85)
     assert dict(spec.labels) == {"team": "a", "example.com/run": ""}
     assert spec.priority_class == "high"
     assert hash(spec) == hash(parse_spec(EVERYTHING))
@@ -110,7 +114,8 @@ def test_the_canonical_form_fills_in_defaults_and_reads_well() -> None:
     assert canonical_json(parse_spec({**GOOD, "time_limit": 5400, "workers": 2.0})) == (
         '{"account":"default","command":["true"],"comment":"","device_visibility":"job",'
         '"env":{},"grace_period":"10s","labels":{},"launcher":"command","max_attempts":1,'
-        '"name":"true","queue":"default","resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'
+        '"name":"true","queue":"default","requeue_exit_codes":[],'
+        '"resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'
         '"setup":[],"time_limit":"1h30m","version":1,"workers":2}'
     )
 
@@ -120,6 +125,22 @@ def test_the_hash_is_of_what_is_meant_and_not_of_how_it_is_written() -> None:
     two = parse_spec({"env": {"A": "1", "B": "2"}, "time_limit": 5400.0, "workers": 1, **GOOD})
     assert spec_sha256(one) == spec_sha256(two)
     assert spec_sha256(one) != spec_sha256(parse_spec({**GOOD, "time_limit": "91m"}))
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical_form"),
+    [
+        ("USR2@90s", "USR2@90s"),
+        ("SIGUSR2@1m30s", "USR2@90s"),
+        ("TERM@5", "TERM@5s"),
+        ("USR2", "USR2@60s"),
+        ("SIGHUP", "HUP@60s"),
+    ],
+)
+def test_a_warning_has_one_canonical_form(written: str, canonical_form: str) -> None:
+    spec = parse_spec({**GOOD, "time_limit": "2h", "signal": written})
+    assert canonical(spec)["signal"] == canonical_form
+    assert parse_spec(canonical(spec)) == spec
 
 
 @given(good_documents)

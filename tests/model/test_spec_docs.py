@@ -62,7 +62,7 @@ def test_the_schema_is_a_schema() -> None:
 
 def test_every_example_is_good_for_validator_and_schema() -> None:
     for field in JOB.fields:
-        document = {**GOOD, "workers": 8, field.name: field.example}
+        document = {**GOOD, "workers": 8, "time_limit": "2h", field.name: field.example}
         parse_spec(document, allow_ship=True)
         SCHEMA.validate(document)
         if field.default is not None and field.default is not REQUIRED:
@@ -91,6 +91,11 @@ def test_the_schema_refuses_nearly_all_that_the_validator_refuses() -> None:
         "setup with NUL",
         "env value with NUL is not repeated",
         "more on a node than there are",
+        "signal after less than a second",
+        "signal before the start",
+        "signal before the start, its time not written",
+        "signal that mpirun keeps",
+        "signal without a time limit",
         "time limit of nothing",
         "time limit too long",
         "too many decimals",

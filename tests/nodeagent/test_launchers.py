@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from typing import Any
 
@@ -33,6 +34,7 @@ BASE = {
     "CC_JOB_NAME": "digits",
     "CC_TASK_INDEX": "0",
     "CC_ATTEMPT": "1",
+    "CC_RESTART_COUNT": "0",
     "CC_OWNER": "ada",
     "CC_RANK": "3",
     "CC_WORLD_SIZE": "4",
@@ -157,6 +159,30 @@ def test_the_whole_environment_of_an_mpi_node_and_of_its_ranks() -> None:
     ours = {name: value for name, value in rank.items() if not name.startswith("OMPI_")}
     assert ours == BASE | {"PWD": "/srv/leases/7/work"}
     assert rank["OMPI_MCA_btl_tcp_if_include"] == "eth0"
+
+
+@pytest.mark.parametrize("launcher", ["command", "torchrun", "horovod", "mpi"])
+def test_each_attempt_knows_how_many_came_before_and_is_warned_and_started_again_as_asked(
+    launcher: str,
+) -> None:
+    warned: dict[str, Any] = {
+        "time_limit_us": 60_000_000,
+        "warning_signal": "USR2",
+        "warning_before_us": 9_000_000,
+    }
+    plan = two_by_two(launcher, attempt=3, requeue_exit_codes=(75, 85), **warned)
+
+    assert {worker.env["CC_RESTART_COUNT"] for worker in plan.workers} == {"2"}
+    assert (plan.warn_signal, plan.warn_before_ms) == (signal.SIGUSR2, 9_000)
+    assert plan.requeue_exit_codes == (75, 85)
+    assert StepPlan.from_json(plan.to_json()) == plan
+    unwarned = two_by_two(launcher)
+    assert (unwarned.warn_signal, unwarned.requeue_exit_codes) == (0, ())
+
+
+def test_signals_go_to_mpirun_alone_which_hands_them_on() -> None:
+    assert [two_by_two("mpi", i).workers[0].hears_signals for i in (0, 1)] == [True, False]
+    assert all(worker.hears_signals for worker in two_by_two("horovod").workers)
 
 
 def test_mpirun_knows_every_node_and_its_ranks() -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from controlplane.model.launch import LeaseSignal
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from controlplane.v1 import agent_service_pb2 as pb
+from nodeagent import status as agent_status
 from nodeagent import streams
 from nodeagent.folders import Folders, LeaseKey, leases_in
 from nodeagent.leases import Held, Leases
 from nodeagent.plan import StepPlan, WorkerPlan
-from nodeagent.reconcile import Forget
+from nodeagent.reconcile import Forget, Signal
 from nodeagent.shipping import ship_once
-from nodeagent.supervision import record
+from nodeagent.supervision import record, sockets
 from tests.support.disk import room_for
 
 if TYPE_CHECKING:
@@ -163,3 +168,62 @@ def test_a_lease_that_was_stopped_before_it_was_seen_leaves_nothing(folders: Fol
     found.drop(7)
 
     assert found.held == {}
+
+
+def test_signals_are_ordered_again_until_they_are_reported_and_never_out_of_order(
+    folders: Folders,
+) -> None:
+    leave(folders, plan=a_plan())
+    folder = folders.control / str(KEY)
+    told = folder / record.STATUS
+    fact = {"fact": "started", "time": 5, "rank": 0, "pid": 4_000_000, "ticks": 1}
+    told.write_text(json.dumps(fact) + "\n")
+    found = leases(folders)
+    found.adopt()
+    ordered = tuple(LeaseSignal(number=n, signal="USR1", ranks=(0,)) for n in (3, 4))
+
+    def heard(control: socket.socket) -> list[int]:
+        numbers = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                numbers.append(json.loads(control.recv(4096))["number"])
+        return numbers
+
+    with (folder / record.PLAN).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as its supervisor does, which does not listen yet
+        found.perform(Signal(lease_id=KEY.lease_id, signals=ordered))
+        control = sockets.bind_to(str(folder / record.CONTROL))
+        found.refresh_all()
+        assert heard(control) == [3, 4]
+        found.refresh_all()
+        assert heard(control) == [3, 4]
+        with told.open("a") as file:
+            file.write(json.dumps({"fact": "signalled", "time": 6, "number": 3}) + "\n")
+        found.refresh_all()
+        assert heard(control) == [4]
+        with told.open("a") as file:
+            file.write(json.dumps({"fact": "signalled", "time": 7, "number": 4}) + "\n")
+        found.refresh_all()
+        found.refresh_all()
+        assert heard(control) == []
+        assert found.held[KEY.lease_id].status.signals_done == 4
+        control.close()
+
+
+def test_a_signal_that_is_not_heard_holds_up_those_behind_it(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(folders, plan=a_plan())
+    found = leases(folders)
+    found.adopt()
+    tried: list[int] = []
+
+    def full(_folder: Path, number: int, *_: object) -> bool:
+        tried.append(number)
+        return False
+
+    monkeypatch.setattr(agent_status, "signal_workers", full)
+    ordered = tuple(LeaseSignal(number=n, signal="USR1") for n in (3, 4))
+    found.perform(Signal(lease_id=KEY.lease_id, signals=ordered))
+
+    assert tried == [3]

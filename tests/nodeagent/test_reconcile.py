@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.model.launch import LeaseOrder
+from controlplane.model.launch import LeaseOrder, LeaseSignal
 from controlplane.model.lease import LeasePhase, LeaseStatus
 from nodeagent.reconcile import (
     ABANDONED_GRACE_US,
     Action,
     Forget,
     NeverStarted,
+    Signal,
     Start,
     Stop,
     reconcile,
@@ -120,6 +121,31 @@ def test_what_follows(
     assert reconcile(orders, held, stopping) == actions
 
 
+def signals(*numbers: int) -> tuple[LeaseSignal, ...]:
+    return tuple(LeaseSignal(number=number, signal="USR1") for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("done", "token", "phase", "unsent"),
+    [
+        pytest.param(0, 5, LeasePhase.RUNNING, (2, 4), id="all that are ordered are sent"),
+        pytest.param(2, 5, LeasePhase.RUNNING, (4,), id="what was sent is not sent again"),
+        pytest.param(4, 5, LeasePhase.RUNNING, (), id="there is nothing left to send"),
+        pytest.param(0, 6, LeasePhase.RUNNING, (), id="an order under a lower token is stale"),
+        pytest.param(0, 5, LeasePhase.STOPPING, (), id="what is being ended gets none"),
+        pytest.param(0, 5, LeasePhase.STARTING, (), id="nor what does not run yet"),
+    ],
+)
+def test_signals_are_for_what_runs_and_has_not_sent_them(
+    done: int, token: int, phase: LeasePhase, unsent: tuple[int, ...]
+) -> None:
+    order = replace(run_order(), signals=signals(2, 4))
+    held = {i: replace(s, signals_done=done) for i, s in holding(phase, token=token).items()}
+
+    wanted = [Signal(lease_id=1, signals=signals(*unsent))] if unsent else []
+    assert reconcile([order], held, {}) == wanted
+
+
 @pytest.mark.parametrize("phase", ALIVE)
 def test_a_lease_can_be_stopped_at_every_time_of_its_life(phase: LeasePhase) -> None:
     assert reconcile([stop_order()], holding(phase), {}) == [STOP]
@@ -145,6 +171,7 @@ def all_orders(draw: st.DrawFn) -> list[LeaseOrder]:
                 stop=st.booleans(),
                 grace_period_us=graces,
                 launch=st.none() | st.just(LAUNCH),
+                signals=st.sampled_from([(), signals(1), signals(1, 2)]),
             )
         )
         for lease_id in draw(st.lists(ids, unique=True))
@@ -176,6 +203,9 @@ def perform(
             case Stop(lease_id=lease_id, grace_period_us=grace):
                 assert now_held[lease_id].phase is not LeasePhase.ENDED
                 now_stopping[lease_id] = grace
+            case Signal(lease_id=lease_id, signals=sent):
+                assert now_held[lease_id].phase is LeasePhase.RUNNING
+                now_held[lease_id] = replace(now_held[lease_id], signals_done=sent[-1].number)
             case Forget(lease_id=lease_id):
                 assert now_held.pop(lease_id).phase is LeasePhase.ENDED
                 now_stopping.pop(lease_id, None)
@@ -227,7 +257,10 @@ def test_stale_orders_are_passed_over(
         for order in orders
         if order.lease_id in held and order.token < held[order.lease_id].token
     }
-    idle = [replace(o, stop=False, launch=None) if o.lease_id in stale else o for o in orders]
+    idle = [
+        replace(o, stop=False, launch=None, signals=()) if o.lease_id in stale else o
+        for o in orders
+    ]
 
     actions = reconcile(orders, held, stopping)
 

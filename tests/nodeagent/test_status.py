@@ -126,6 +126,17 @@ def test_a_lease_that_is_being_ended_says_why_and_goes_not_back() -> None:
     assert (stopping.end, stopping.message) == (LeaseEnd.ORDERED, "größer\n")
 
 
+def test_a_warning_and_signals_are_kept_and_change_nothing_else() -> None:
+    warned = {"fact": "warned", "time": 30, "signal": 12}
+    first = {"fact": "signalled", "time": 31, "number": 4, "signal": 10, "ranks": [0]}
+    second = {**first, "time": 32, "number": 6}
+    ran = after(started(0), started(1))
+
+    told = after(started(0), started(1), warned, first, second)
+
+    assert told == replace(ran, warned_us=30, signals_done=6)
+
+
 def test_output_that_came_after_the_exit_is_counted_at_the_end() -> None:
     first, second = after(exited(0), exited(1), ENDED | {"bytes": {"1": [100, 200]}}).workers
 

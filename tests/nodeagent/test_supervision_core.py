@@ -20,6 +20,7 @@ from nodeagent.supervision.core import (
     Ready,
     Reaped,
     Rules,
+    Signal,
     Started,
     State,
     Stop,
@@ -33,6 +34,7 @@ GRACE = 10_000 * MS
 FAILURE_GRACE = 2_000 * MS
 RULES = Rules(time_limit_us=None, grace_us=GRACE, failure_grace_us=FAILURE_GRACE)
 LIMITED = replace(RULES, time_limit_us=60_000 * MS)
+WARNED = replace(LIMITED, warn_before_us=20_000 * MS)
 
 RUNNING = State(phase=Phase.RUNNING, alive=frozenset({0, 1}))
 STOPPING = replace(RUNNING, phase=Phase.STOPPING, end="ordered", message="", kill_us=NOW + GRACE)
@@ -130,6 +132,16 @@ def test_a_rank_that_fails_ends_the_others() -> None:
     assert state.wake_us() == NOW + FAILURE_GRACE
 
 
+def test_a_rank_that_asks_to_be_started_again_leaves_the_others_their_whole_grace() -> None:
+    asks = replace(ended(1, failed={1}), asking=frozenset({1}))
+
+    state, actions = decide(RULES, RUNNING, asks, NOW)
+
+    assert actions == (Do.TELL_STOPPING, Do.TERM_WORKERS)
+    assert (state.end, state.message) == ("natural", "rank 1 failed")
+    assert state.kill_us == NOW + GRACE
+
+
 def test_of_several_ends_the_first_failure_is_told() -> None:
     three = replace(RUNNING, alive=frozenset({0, 1, 2, 3}))
     state, _ = decide(RULES, three, ended(0, 2, 1, failed={1, 2}), NOW)
@@ -167,6 +179,65 @@ def test_the_time_limit_means_nothing_to_workers_that_are_being_ended() -> None:
 
     assert decide(LIMITED, late, Tick(), NOW) == (late, ())
     assert late.wake_us() == late.kill_us
+
+
+# --- the warning ----------------------------------------------------------------------------------
+
+
+def test_the_warning_comes_so_long_before_the_limit_and_once() -> None:
+    state, _ = decide(WARNED, State(), Started(frozenset({0, 1})), NOW)
+    due = NOW + 40_000 * MS
+
+    assert state.wake_us() == state.warn_us == due
+    assert decide(WARNED, state, Tick(), due - 1) == (state, ())
+    state, actions = decide(WARNED, state, Tick(), due)
+    assert actions == (Do.WARN,)
+    assert decide(WARNED, state, Tick(), due + 1) == (state, ())
+    assert state.wake_us() == state.limit_us == NOW + 60_000 * MS
+
+
+def test_after_the_warning_the_limit_ends_those_that_still_run() -> None:
+    warned = replace(RUNNING, limit_us=NOW)
+
+    state, actions = decide(WARNED, warned, Tick(), NOW)
+
+    assert actions == (Do.TELL_STOPPING, Do.TERM_WORKERS)
+    assert (state.end, state.kill_us) == ("time_limit", NOW + GRACE)
+
+
+def test_a_host_that_slept_through_warning_and_limit_ends_the_workers_unwarned() -> None:
+    both = replace(RUNNING, warn_us=NOW - 2, limit_us=NOW - 1)
+
+    state, actions = decide(WARNED, both, Tick(), NOW)
+
+    assert actions == (Do.TELL_STOPPING, Do.TERM_WORKERS)
+    assert decide(WARNED, state, Tick(), NOW) == (state, ())
+
+
+def test_nobody_who_is_being_ended_is_warned() -> None:
+    due = replace(STOPPING, warn_us=NOW)
+
+    assert decide(WARNED, due, Tick(), NOW) == (due, ())
+    assert due.wake_us() == due.kill_us
+
+
+# --- signals on order -----------------------------------------------------------------------------
+
+
+def test_a_signal_is_sent_once_and_a_higher_number_is_another() -> None:
+    first, second = Signal(4, 10, frozenset({1})), Signal(5, 10)
+
+    state, actions = decide(RULES, RUNNING, first, NOW)
+    assert (state, actions) == (replace(RUNNING, sent=first), (Do.SIGNAL,))
+    assert decide(RULES, state, first, NOW + 1) == (state, ())
+    assert decide(RULES, state, Signal(3, 12), NOW + 1) == (state, ())
+    state, actions = decide(RULES, state, second, NOW + 2)
+    assert (state.sent, actions) == (second, (Do.SIGNAL,))
+
+
+@pytest.mark.parametrize("state", [State(), STOPPING, SWEEPING, ENDED], ids=lambda s: s.phase.name)
+def test_a_signal_to_workers_that_do_not_run_is_not_taken_for_sent(state: State) -> None:
+    assert decide(RULES, state, Signal(1, 10), NOW) == (state, ())
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -345,6 +416,7 @@ def test_a_stop_after_the_last_worker_does_not_change_how_it_ended() -> None:
         ended(0, failed={0}),
         CHILDLESS,
         Stop("ordered", "late", 0),
+        Signal(1, 10),
         Deadline(0),
         Deadline(None),
         Tick(),
@@ -362,7 +434,11 @@ def test_nothing_changes_after_the_end(event: Event) -> None:
 ranks = st.frozensets(st.integers(0, 3))
 moments = st.integers(0, 20_000 * MS)
 rules = st.builds(
-    Rules, time_limit_us=st.none() | moments, grace_us=moments, failure_grace_us=moments
+    Rules,
+    time_limit_us=st.none() | moments,
+    warn_before_us=st.none() | moments,
+    grace_us=moments,
+    failure_grace_us=moments,
 )
 
 
@@ -377,7 +453,9 @@ def events(now_us: int) -> st.SearchStrategy[Event]:
             Reaped,
             st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=3).map(tuple),
             st.booleans(),
+            ranks,
         ),
+        st.builds(Signal, st.integers(1, 4), st.just(10), ranks),
         st.builds(Stop, st.just("ordered"), st.sampled_from(["", "why"]), moments),
         st.builds(Deadline, st.none() | around),
         st.just(Tick()),
@@ -404,6 +482,17 @@ def check_step(before: State, event: Event, after: State, actions: tuple[Do, ...
         assert before.phase is Phase.PREPARING
     if Do.TERM_WORKERS in actions:
         assert after.alive
+    if Do.WARN in actions:
+        assert before.phase is after.phase is Phase.RUNNING
+        assert before.warn_us is not None
+        assert after.warn_us is None
+    if after.sent != before.sent:
+        assert actions == (Do.SIGNAL,)
+        assert after.phase is Phase.RUNNING
+        assert after.sent == event
+        assert before.sent is None or before.sent.number < event.number
+    else:
+        assert Do.SIGNAL not in actions
 
 
 def to_the_kill(rules: Rules, state: State, now_us: int) -> int:
@@ -424,16 +513,19 @@ def to_the_kill(rules: Rules, state: State, now_us: int) -> int:
 @given(rules, st.data())
 def test_whatever_comes_a_lease_only_moves_on(rules: Rules, data: st.DataObject) -> None:
     state, now, told, stop_by = State(), NOW, 0, None
+    warned = 0
     for pause in data.draw(st.lists(st.integers(0, 3_000 * MS), max_size=15)):
         now += pause
         event = data.draw(events(now))
         before, (state, actions) = state, decide(rules, state, event, now)
         check_step(before, event, state, actions)
         told += actions.count(Do.TELL_STOPPING)
+        warned += actions.count(Do.WARN)
         if stop_by is None and state.phase > Phase.RUNNING:
             stop_by = now + 20_000 * MS
 
     assert told <= 1
+    assert warned <= (rules.time_limit_us is not None and rules.warn_before_us is not None)
     if state.phase in (Phase.STOPPING, Phase.SWEEPING):
         assert stop_by is not None
         assert to_the_kill(rules, state, now) <= max(stop_by, now + core.LAST_RETRY_US)
@@ -551,6 +643,13 @@ def test_every_life_ends_in_time_with_nothing_left(
     bounds = [last_natural, *(at + grace for at, grace in stops)]
     if fence is not None:
         bounds.append(max(0, fence))
+    warnings = [at for at, do in world.done if do is Do.WARN]
+    asked = [at for at, do in world.done if do in (Do.TERM_WORKERS, Do.KILL)]
+    if warnings:
+        assert rules.time_limit_us is not None
+        assert rules.warn_before_us is not None
+        assert warnings == [max(0, rules.time_limit_us - rules.warn_before_us)]
+        assert all(at >= warnings[0] for at in asked)  # the warning comes before everything else
     if rules.time_limit_us is not None:
         # A limit that is reached while they are being ended already gives nobody less time.
         graces = [rules.grace_us, rules.failure_grace_us, *(grace for _, grace in stops)]

@@ -17,6 +17,7 @@ import pytest
 from controlplane.model.lease import LeaseEnd, LeasePhase, WorkerState
 from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
 from nodeagent.spawning import Spawner
+from nodeagent.status import signal_workers
 from nodeagent.supervision import kernel, processes
 from tests.support.supervised import ENV, Lease, gone, shell, step, until, worker
 
@@ -491,6 +492,116 @@ def test_the_time_limit_ends_the_workers(start: Start) -> None:
     assert only.ended_us is not None
     assert only.started_us is not None
     assert only.ended_us - only.started_us >= 290_000
+
+
+# --- the warning, and signals ---------------------------------------------------------------------
+
+LISTENING = (
+    'for n in HUP USR1 USR2; do trap "echo got $n" $n; done;'
+    " echo ready; while :; do sleep 0.01; done"
+)
+
+
+def test_workers_are_warned_before_the_time_limit_and_then_ended(start: Start) -> None:
+    two = (shell(LISTENING, rank=rank) for rank in range(2))
+    warned = {"warn_signal": signal.SIGUSR2, "warn_before_ms": 700, "time_limit_ms": 1_200}
+    lease = start(step(*two, **warned))
+
+    over = lease.ended()
+
+    assert over.end is LeaseEnd.TIME_LIMIT
+    assert lease.told() == [
+        *("supervising", "started", "started"),
+        *("warned", "stopping", "exited", "exited", "ended"),
+    ]
+    assert [lease.printed(rank) for rank in range(2)] == [b"ready\ngot USR2\n"] * 2
+    assert over.warned_us is not None
+    began = max(worker.started_us or 0 for worker in over.workers)
+    assert 490_000 <= over.warned_us - began < 1_200_000
+
+
+def test_a_warning_reaches_the_children_of_a_worker_too(start: Start) -> None:
+    child = "trap 'echo child; exit' USR2; echo r; while :; do sleep 0.01; done"
+    script = f"trap : USR2; ({child}) & wait; wait"
+    lease = start(
+        step(shell(script), warn_signal=signal.SIGUSR2, warn_before_ms=58_000, time_limit_ms=60_000)
+    )
+
+    assert lease.ended().workers[0].exit_code == 0
+    assert lease.printed() == b"r\nchild\n"
+
+
+def test_signals_reach_those_that_they_are_for_once_and_are_told(start: Start) -> None:
+    lease = start(step(*(shell(LISTENING, rank=rank) for rank in range(3))))
+    lease.running()
+    for rank in range(3):
+        lease.waits_for(b"ready\n", rank)
+    reader = lease.reader()
+
+    def send(number: int, which: int, *ranks: int) -> None:
+        for _ in range(3):
+            assert signal_workers(lease.control, number, which, ranks)
+        until(lambda: reader.read().signals_done == number, f"signal {number} to be told")
+
+    send(2, signal.SIGUSR1)
+    send(3, signal.SIGHUP, 0, 2, 9)
+    send(7, signal.SIGUSR2, 1)
+    signal_workers(lease.control, 6, signal.SIGHUP, ())  # late, and so a repeat
+    lease.waits_for(b"got USR2\n", 1)
+    lease.waits_for(b"got HUP\n", 2)
+    lease.waits_for(b"got HUP\n", 0)
+
+    lease.stop(60_000)
+    lease.ended()
+
+    said = [sorted(lease.printed(rank).split(b"\n")[1:-1]) for rank in range(3)]
+    assert said == [
+        [b"got HUP", b"got USR1"],
+        [b"got USR1", b"got USR2"],
+        [b"got HUP", b"got USR1"],
+    ]
+    told = [f for f in lease.facts() if f["fact"] == "signalled"]
+    assert [(f["number"], f["ranks"]) for f in told] == [(2, [0, 1, 2]), (3, [0, 2]), (7, [1])]
+
+
+def test_a_worker_to_which_another_hands_signals_on_gets_none_itself(start: Start) -> None:
+    deaf = shell(LISTENING, rank=1, hears_signals=False)
+    lease = start(step(shell(LISTENING), deaf))
+    lease.running()
+    for rank in range(2):
+        lease.waits_for(b"ready\n", rank)
+
+    signal_workers(lease.control, 1, signal.SIGUSR1, ())
+
+    lease.waits_for(b"got USR1\n")
+    lease.stop(60_000)
+    lease.ended()
+    assert lease.printed(1) == b"ready\n"
+
+
+def test_a_signal_that_is_not_handled_ends_the_worker(start: Start) -> None:
+    lease = start(step(shell(FOR_LONG)))
+    lease.waits_for(b"ready\n")
+
+    signal_workers(lease.control, 1, signal.SIGUSR1, ())
+
+    over = lease.ended()
+    assert (over.end, over.workers[0].signal) == (LeaseEnd.NATURAL, signal.SIGUSR1)
+    assert over.signals_done == 1
+
+
+def test_when_one_asks_to_be_started_again_the_others_get_their_whole_grace(
+    start: Start, tmp_path: Path
+) -> None:
+    saves = "trap 'sleep 0.5; echo saved; exit 75' TERM; echo ready; while :; do sleep 0.01; done"
+    asks = shell(FAILING.replace("3", "75"), rank=1, cwd=str(tmp_path))
+    lease = start(step(shell(saves), asks, failure_grace_ms=0, requeue_exit_codes=(75,)))
+    lease.waits_for(b"ready\n")
+
+    (tmp_path / "go").touch()
+
+    assert [worker.exit_code for worker in lease.ended().workers] == [75, 75]
+    assert lease.printed() == b"ready\nsaved\n"
 
 
 def test_a_deadline_in_the_past_lets_nothing_start(start: Start, tmp_path: Path) -> None:

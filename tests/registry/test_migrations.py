@@ -45,6 +45,35 @@ def test_what_an_earlier_release_wrote_is_kept(tmp_path: Path) -> None:
     assert (row["job_id"], row["not_before_us"], row["released_us"]) == (7, 5, None)
 
 
+def test_what_an_earlier_release_wrote_is_kept_with_no_signals(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    engine = connect(url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        for table, values in {
+            "task": {"state": "active", "not_before_us": 0},
+            "attempt": {"number": 1, "state": "running", "created_us": 5},
+            "lease": {"lease_id": 9, "phase": "running"},
+        }.items():
+            row = {column.name: 0 for column in metadata.tables[table].c} | values
+            for new in ("quick_requeues", "warned_us", "signals", "signals_done", "released_us"):
+                row.pop(new, None)
+            names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+            connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
+    upgrade(url)
+    with engine.connect() as connection:
+
+        def only(table: str) -> dict[str, object]:
+            found = connection.execute(sa.select(metadata.tables[table])).mappings().one()
+            return dict(found)
+
+        assert only("task")["quick_requeues"] == 0
+        attempt = only("attempt")
+        assert (attempt["warned_us"], attempt["signals"]) == (None, "[]")
+        assert (only("lease")["signals_done"], only("lease")["phase"]) == (0, "running")
+    engine.dispose()
+
+
 def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/registry.db"
     upgrade(url)
