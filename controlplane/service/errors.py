@@ -17,7 +17,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from controlplane import __version__
 from controlplane.model import errors as e
 from controlplane.model.spec import InvalidSpec
-from controlplane.service.auth import Unauthenticated
+from controlplane.service.auth import CALLER, Unauthenticated
+from controlplane.service.permissions import RPC
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -104,6 +105,12 @@ async def refuse(context: Any, error: Exception) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+async def _deny(service: Any, context: Any, error: e.NotAllowed) -> NoReturn:
+    """Refuse what the caller may not do, and have it written down."""
+    service._house.denied(error, RPC.get(), CALLER.get(), context.peer())
+    await refuse(context, error)
+
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -117,6 +124,8 @@ def answers(handler: Callable[..., Awaitable[Any]]) -> Any:
             return await handler(self, request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
+        except e.NotAllowed as error:
+            await _deny(self, context, error)
         except Exception as error:
             await refuse(context, error)
 
@@ -134,6 +143,8 @@ def streams(handler: Callable[..., AsyncIterator[Any]]) -> Any:
                 yield message
         except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
             raise
+        except e.NotAllowed as error:
+            await _deny(self, context, error)
         except Exception as error:
             await refuse(context, error)
 

@@ -176,6 +176,22 @@ def world() -> World:
                 resource="jobs/2/tasks/0/attempts/1",
                 changed=struct({"nodes": ["gpu-0", "gpu-1"]}),
             ),
+            event_pb2.Event(
+                seq=6,
+                time=ago(minutes=60),
+                kind="access.denied",
+                principal="bob",
+                peer="127.0.0.1",
+                resource="principals/bob",
+                changed=struct(
+                    {
+                        "rpc": "JobService/GetJob",
+                        "role": "user",
+                        "object": "jobs/2",
+                        "passed_over": 3,
+                    }
+                ),
+            ),
         ],
         logs={
             (1, 0, 1): b"epoch 1\nepoch 2\n",
