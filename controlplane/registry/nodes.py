@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
 
 _PHASES = list(LeasePhase)
+LONGEST_TOLD = 255
+"""Characters of a name that is told again; no node has a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +217,8 @@ def find(nodes: Iterable[Node], name: str) -> Node:
     wanted = name.removeprefix("nodes/")
     found = [n for n in nodes if wanted in (n.uuid, n.facts.display_name)]
     if not found:
-        raise NotFound(f"nodes/{wanted}: there is no such node; `ccctl node list` shows them")
+        told = wanted[:LONGEST_TOLD]
+        raise NotFound(f"nodes/{told}: there is no such node; `ccctl node list` shows them")
     exact = [n for n in found if n.uuid == wanted]
     if len(found) > 1 and not exact:
         uuids = ", ".join(sorted(n.uuid for n in found))

@@ -24,7 +24,6 @@ from controlplane.service.permissions import (
     may,
     reach,
     refusal,
-    require,
 )
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
@@ -285,8 +284,10 @@ def _narrowed(which: JobFilter) -> JobFilter:
     caller = CALLER.get()
     if reach(caller, RPC.get()) is Reach.ALL:
         return which
-    if which.owner:
-        require(which.owner, f"jobs of {which.owner[:100]!r}")
+    if which.owner and not may(caller, RPC.get(), which.owner):
+        error = refusal(caller, RPC.get(), f"jobs of {which.owner[:100]!r}")
+        error.resource = "jobs"  # the name is the caller's words, and may be anything
+        raise error
     return replace(which, owner=caller.name)
 
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from enum import StrEnum
 
 from controlplane.model.errors import NotAllowed
-from controlplane.service.auth import CALLER, Principal, Role
+from controlplane.service.auth import Principal, Role
 
 
 class Reach(StrEnum):
@@ -35,7 +35,7 @@ def _row(*reaches: Reach) -> dict[Role, Reach]:
 _ADMIN_ALONE = _row(NONE, NONE, NONE, ALL, NONE)
 
 PERMISSIONS: dict[str, dict[Role, Reach]] = {
-    # rpc                                               viewer user operator admin agent
+    # _row(viewer, user, operator, admin, agent)
     "/controlplane.v1.JobService/SubmitJob": _row(NONE, OWN, OWN, OWN, NONE),
     "/controlplane.v1.JobService/GetJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListJobs": _row(ALL, OWN, ALL, ALL, NONE),
@@ -91,13 +91,6 @@ def authorise(principal: Principal, rpc: str) -> None:
     """NotAllowed unless there is something that the principal may call the rpc on."""
     if reach(principal, rpc) is NONE:
         raise refusal(principal, rpc)
-
-
-def require(owner: str | None, resource: str) -> None:
-    """NotAllowed unless the caller may do what is being handled to an object, `resource`."""
-    caller, rpc = CALLER.get(), RPC.get()
-    if not may(caller, rpc, owner):
-        raise refusal(caller, rpc, resource)
 
 
 def refusal(principal: Principal, rpc: str, resource: str = "") -> NotAllowed:
