@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_NAMES = 10_000
 """Names of jobs in one call."""
+MOST_TOLD = 100
+"""Names of jobs in one refusal; of more it tells how many there are."""
 LONGEST_PATTERN = 200
 """Characters of a pattern; display names are no longer."""
 REASON_PERIOD_S = 1.0
@@ -228,7 +230,9 @@ class JobService(JobServiceServicer):
         caller, rpc = CALLER.get(), RPC.get()
         foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
         if foreign:
-            raise refusal(caller, rpc, ", ".join(f"jobs/{number}" for number in foreign))
+            told = ", ".join(f"jobs/{number}" for number in foreign[:MOST_TOLD])
+            more = f" and {len(foreign) - MOST_TOLD} more" if len(foreign) > MOST_TOLD else ""
+            raise refusal(caller, rpc, told + more)
 
     async def _may_see(self, resource: str) -> None:
         """NotAllowed unless the caller may see the events of a resource."""

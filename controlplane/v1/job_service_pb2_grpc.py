@@ -106,7 +106,7 @@ class JobServiceServicer:
     def CancelJobs(self, request, context):
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
         period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
-        caller may not end, none is ended, and PERMISSION_DENIED names them all; a filter takes what the caller may end.
+        caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class JobServiceStub:
     CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
-    caller may not end, none is ended, and PERMISSION_DENIED names them all; a filter takes what the caller may end.
+    caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_pb2.Job]
     """Follows one job: the first message is its present state, then one after each change, until it ends.
@@ -87,7 +87,7 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
-    caller may not end, none is ended, and PERMISSION_DENIED names them all; a filter takes what the caller may end.
+    caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Follows one job: the first message is its present state, then one after each change, until it ends.
@@ -145,7 +145,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.CancelJobsResponse, _abc.Awaitable[_job_service_pb2.CancelJobsResponse]]:
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
         period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
-        caller may not end, none is ended, and PERMISSION_DENIED names them all; a filter takes what the caller may end.
+        caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
         """
 
     @_abc_1.abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -432,3 +433,41 @@ def test_an_agent_ships_output_of_leases_of_the_node_that_it_speaks_for_alone(ma
         )[0]
     )
     assert list(answer.next_offsets) == [-1]
+
+
+def test_a_cancel_of_very_many_foreign_jobs_still_says_who_may(made: Centre) -> None:
+    names = [job(made, OTHER) for _ in range(150)]
+    request = jobs_pb.CancelJobsRequest(names=names)
+    words = refused(made, Role.USER, "/controlplane.v1.JobService/CancelJobs", request)
+    assert f"{names[99]} and 50 more: not the-user's own" in words
+    assert words.endswith("operator and admin may for all")
+
+
+def test_a_token_counts_for_its_own_role_where_one_name_has_several(made: Centre) -> None:
+    rpc = "/controlplane.v1.FleetService/DrainNode"
+    node = node_of(made, OTHER)
+    drain = fleet_pb.DrainNodeRequest(name=f"nodes/{node}", reason="x").SerializeToString()
+    as_user, as_operator = made.token("both", Role.USER), made.token("both", Role.OPERATOR)
+    assert made.code(rpc, drain, as_user) is grpc.StatusCode.PERMISSION_DENIED
+    assert made.code(rpc, drain, as_operator) is grpc.StatusCode.OK
+
+
+def test_an_upload_that_turns_into_rubbish_is_refused_and_keeps_nothing(made: Centre) -> None:
+    data = b"the whole of it"
+    sha256 = hashlib.sha256(data).hexdigest()
+    first = blobs_pb.UploadBlobRequest(sha256=sha256, data=data).SerializeToString()
+    rpc, mine = "/controlplane.v1.BlobService/UploadBlob", token(made, Role.USER)
+    assert made.code(rpc, [first, b"\xff\xff"], mine) is grpc.StatusCode.INVALID_ARGUMENT
+    get = blobs_pb.GetBlobRequest(sha256=sha256).SerializeToString()
+    assert made.code("/controlplane.v1.BlobService/GetBlob", get, mine) is (
+        grpc.StatusCode.NOT_FOUND
+    )
+    assert made.code(rpc, [first], mine) is grpc.StatusCode.OK
+    assert made.code("/controlplane.v1.BlobService/GetBlob", get, mine) is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("name", [".", "..", "a@b.example", "-"])
+def test_a_principal_of_any_name_owns_what_it_uploads(made: Centre, name: str) -> None:
+    sha256 = made.upload(name, name.encode())
+    assert made.blobs.owner(sha256, name) == name
+    assert made.blobs.owner(sha256, "another") is None
