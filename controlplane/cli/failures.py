@@ -50,6 +50,8 @@ def tell_client_error(error: ClientError, *, has_token: bool) -> int:
         hint = "`ccctl config show` tells where --server and --ca-file come from."
     if type(error).__name__ == "Denied" and not has_token and "--token-file" not in error.message:
         hint = "No token was given: name its file with --token-file or CCCTL_TOKEN_FILE."
+    if error.reason == "NOT_ALLOWED":
+        hint = "`ccctl version --remote` tells whom the server takes you for."
     if error.faults:
         own = error.faults[0].field in OWN_FIELDS
         tell(fault_list("The configuration" if own else "The request", error.faults))

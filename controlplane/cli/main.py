@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import jobs, nodes, submit, tools, usage
+from controlplane.cli import denials, jobs, nodes, submit, tools, usage
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -54,6 +54,7 @@ for command in (
     jobs.history,
     usage.usage,
     nodes.node,
+    denials.denials,
     tools.version,
     tools.schema,
     tools.completion,

@@ -80,6 +80,23 @@ def undrain(app: App, name: str) -> None:
     _tell(app, found)
 
 
+@node.command("release", examples="ccctl node release gpu-07")
+@click.argument("name", type=node_name, metavar="NODE")
+@pass_app
+def release(app: App, name: str) -> None:
+    """Let another agent's token speak for NODE.
+
+    The agent that calls next enrols it. Stop the old one, or revoke its token, first. What runs
+    there runs on.
+    """
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        found = client.release(name)
+    words = f"{found.facts.display_name or found.name} is enrolled by the agent that calls next."
+    app.emit(lambda: plain(found), lambda console: console.print(words))
+
+
 def _tell(app: App, found: Node) -> None:
     from controlplane.cli.nodetables import node_state
     from controlplane.cli.render import plain

@@ -58,6 +58,7 @@ def draw_node(console: Console, node: node_pb2.Node, now_us: int) -> None:
     )
     for name, value in (
         ("Heard", _heard(node, now_us) + " ago" if node.HasField("heartbeat_time") else "never"),
+        ("Enrolled by", node.enrolled_by),
         ("Address", facts.address),
         ("System", f"{facts.os}, kernel {facts.kernel}, agent {facts.agent_version}"),
         ("Cores", f"{leased} ({facts.cpu_model})" if facts.cpu_model else leased),

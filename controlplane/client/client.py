@@ -323,6 +323,15 @@ class Client:
         )
         return self._connection.call(self._fleet.UndrainNode, request, self._timeout_s)
 
+    def release(self, name: str, *, request_id: str | None = None) -> node_pb2.Node:
+        """Let the agent that calls next speak for a node, whoever enrolled it before."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.ReleaseNodeRequest(
+            name=name, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._fleet.ReleaseNode, request, self._timeout_s)
+
     # The rest
 
     def server_info(self) -> fleet_service_pb2.ServerInfo:

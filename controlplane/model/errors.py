@@ -51,6 +51,11 @@ class RequestIdReused(ControlPlaneError):
 class NotAllowed(ControlPlaneError):
     """The caller's role does not allow that."""
 
+    def __init__(self, message: str, resource: str = "") -> None:
+        """`resource`: names of what it was asked of, for the event that tells of it."""
+        super().__init__(message)
+        self.resource = resource
+
 
 class WrongState(ControlPlaneError):
     """That cannot be done in the present state."""

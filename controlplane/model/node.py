@@ -100,6 +100,8 @@ class Node:
     """Why an operator drains it; None while it may take work."""
     silent_since_us: int | None = None
     """When it was last heard, once it has been silent past its lease; None while it is heard."""
+    enrolled_by: str = ""
+    """Principal of the agent that may speak for it: the first that did. Empty: there is none."""
 
     @property
     def name(self) -> str:

@@ -98,6 +98,10 @@ class MemoryStore:
         ]
         return [self._record(job, full=full) for job in found[:limit]]
 
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
+        """Owners of jobs."""
+        return {number: self._jobs[number].owner for number in job_ids if number in self._jobs}
+
     def lease(self, lease_id: int) -> Lease | None:
         """One lease."""
         return self._leases.get(lease_id)

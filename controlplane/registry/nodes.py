@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from controlplane.model.errors import NotFound
+from controlplane.model.errors import NotAllowed, NotFound
 from controlplane.model.lease import (
     Lease,
     LeaseEnd,
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
 
 _PHASES = list(LeasePhase)
+LONGEST_TOLD = 255
+"""Characters of a name that is told again; no node has a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,14 @@ class NodeReport:
 
 def observe(draft: Draft, report: NodeReport) -> None:
     """Take in a node's report. Reports on leases that are over, or under a stale token, are passed
-    over.
+    over. The first that speaks for a node enrols it.
 
-    NotFound when the node is new and the report carries no facts.
+    NotFound when the node is new and the report carries no facts; NotAllowed when another principal
+    has enrolled it.
     """
     node = draft.nodes.get(report.node_uuid)
+    if node is not None and node.enrolled_by not in ("", draft.actor.principal):
+        raise foreign(node, draft.actor.principal)
     if node is None and report.facts is None:
         raise NotFound(f"nodes/{report.node_uuid}: unknown node; its agent must send its facts")
     rebooted = node is not None and node.boot_id != report.boot_id
@@ -76,8 +81,10 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
             facts=report.facts,
             boot_id=report.boot_id,
             created_us=draft.now_us,
+            enrolled_by=draft.actor.principal,
         )
-        draft.emit("node.joined", node.name, {"display_name": report.facts.display_name})
+        told = {"display_name": report.facts.display_name, "enrolled_by": node.enrolled_by}
+        draft.emit("node.joined", node.name, told)
         draft.turn(node.uuid)
         draft.nodes[node.uuid] = node
         return
@@ -88,6 +95,8 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
         changed["facts"] = _difference(node.facts, report.facts)
     if node.silent_since_us is not None:
         changed["silent_since"] = None
+    if not node.enrolled_by:
+        changed["enrolled_by"] = draft.actor.principal
     if changed:
         draft.emit("node.changed", node.name, changed)
         draft.nodes[node.uuid] = replace(
@@ -95,6 +104,7 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
             boot_id=report.boot_id,
             facts=report.facts or node.facts,
             silent_since_us=None,
+            enrolled_by=draft.actor.principal,
         )
 
 
@@ -183,6 +193,23 @@ def undrain(draft: Draft, node_uuid: str) -> None:
         draft.nodes[node_uuid] = replace(node, drain_reason=None)
 
 
+def release(draft: Draft, node_uuid: str) -> None:
+    """Forget who enrolled a node: the next agent that speaks for it enrols it anew."""
+    node = _known(draft, node_uuid)
+    if node.enrolled_by:
+        draft.emit("node.released", node.name, {"enrolled_by": ""})
+        draft.nodes[node_uuid] = replace(node, enrolled_by="")
+
+
+def foreign(node: Node, principal: str) -> NotAllowed:
+    """The error for an agent that speaks for a node which another principal has enrolled."""
+    return NotAllowed(
+        f"{node.name} was enrolled by {node.enrolled_by}, and {principal} may not speak for it;"
+        f" an admin lets another in with `ccctl node release {node.facts.display_name}`",
+        node.name,
+    )
+
+
 def _known(draft: Draft, node_uuid: str) -> Node:
     node = draft.nodes.get(node_uuid)
     if node is None:
@@ -196,7 +223,8 @@ def find(nodes: Iterable[Node], name: str) -> Node:
     wanted = name.removeprefix("nodes/")
     found = [n for n in nodes if wanted in (n.uuid, n.facts.display_name)]
     if not found:
-        raise NotFound(f"nodes/{wanted}: there is no such node; `ccctl node list` shows them")
+        told = wanted[:LONGEST_TOLD]
+        raise NotFound(f"nodes/{told}: there is no such node; `ccctl node list` shows them")
     exact = [n for n in found if n.uuid == wanted]
     if len(found) > 1 and not exact:
         uuids = ", ".join(sorted(n.uuid for n in found))

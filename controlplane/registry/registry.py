@@ -17,6 +17,7 @@ from controlplane.model.errors import (
     StaleControlPlane,
     StoreUnavailable,
 )
+from controlplane.model.spec import Archive
 from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
 from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
@@ -280,6 +281,7 @@ class Registry:
         return tuple(
             LeaseSummary(
                 attempt=f"jobs/{lease.job_id}/tasks/{lease.task_index}/attempts/{lease.attempt}",
+                owner=self._facts.jobs[lease.job_id].owner,
                 cpu_millicores=lease.cpu_millicores,
                 memory_bytes=lease.memory_bytes,
                 device_ids=lease.device_ids,
@@ -331,6 +333,28 @@ class Registry:
         with self._lock:
             return living(self._facts)
 
+    def live_owners(self, job_ids: Iterable[int]) -> dict[int, str]:
+        """Owners of those of these jobs that have not ended, by number. `Store.owners` knows the
+        others'."""
+        with self._lock:
+            jobs = self._facts.jobs
+            return {number: jobs[number].owner for number in job_ids if number in jobs}
+
+    def leases_blob(self, principal: str, sha256: str) -> bool:
+        """Whether a node that an agent's principal enrolled holds a lease of a job with a working
+        directory of this content."""
+        with self._lock:
+            facts = self._facts
+            return any(
+                isinstance(
+                    work := facts.jobs[facts.leases[lease_id].job_id].spec.working_dir, Archive
+                )
+                and work.sha256 == sha256
+                for node in facts.nodes.values()
+                if node.enrolled_by == principal
+                for lease_id in facts.node_leases.get(node.uuid, ())
+            )
+
     @property
     def store(self) -> Store:
         """The store, for reads of what has ended."""
@@ -343,6 +367,8 @@ class LeaseSummary:
 
     attempt: str
     """Resource name of the attempt."""
+    owner: str
+    """Owner of its job."""
     cpu_millicores: int
     """Processor time held."""
     memory_bytes: int

@@ -297,6 +297,7 @@ def node_row(node: Node) -> Row:
         "created_us": node.created_us,
         "drain_reason": node.drain_reason,
         "silent_since_us": node.silent_since_us,
+        "enrolled_by": node.enrolled_by,
     }
 
 
@@ -311,6 +312,7 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         created_us=row["created_us"],
         drain_reason=row["drain_reason"],
         silent_since_us=row["silent_since_us"],
+        enrolled_by=row["enrolled_by"],
     )
 
 

@@ -214,6 +214,16 @@ class SqlStore:
             result.close()
             return _records(connection, found, full=full)
 
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
+        """Owners of jobs."""
+        c = tables.job.c
+        found: dict[int, str] = {}
+        with self._transaction() as connection:
+            for i in range(0, len(job_ids), _CHUNK):
+                query = sa.select(c.job_id, c.owner).where(c.job_id.in_(job_ids[i : i + _CHUNK]))
+                found.update((row.job_id, row.owner) for row in connection.execute(query))
+        return found
+
     def lease(self, lease_id: int) -> Lease | None:
         """One lease."""
         query = sa.select(tables.lease).where(tables.lease.c.lease_id == lease_id)

@@ -97,6 +97,9 @@ class Store(Protocol):
     ) -> Sequence[JobRecord]:
         """Jobs with numbers under `before`, newest first; without attempts unless `full`."""
 
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
+        """Owners of those of these jobs that there are, live or ended, by number."""
+
     def lease(self, lease_id: int) -> Lease | None:
         """One lease, held or given back."""
 

@@ -206,6 +206,13 @@ node = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("drain_reason", Text),
     Column("silent_since_us", BigInteger),
+    Column(
+        "enrolled_by",
+        String(255),
+        nullable=False,
+        server_default="",
+        comment="principal of its agent; empty: whose agent calls next",
+    ),
 )
 
 device = Table(

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
-from controlplane.registry.nodes import NodeReport, observe
+from controlplane.model.nodefaults import fact_faults
+from controlplane.registry.nodes import NodeReport, foreign, observe
+from controlplane.service.auth import CALLER
 from controlplane.service.errors import answers
 from controlplane.service.hub import wait
 from controlplane.service.logstore import StreamId
+from controlplane.service.permissions import RPC, may
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1.agent_service_pb2_grpc import AgentServiceServicer
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 REMEMBERED_AGENTS = 16
 """Of a node: those that another one has replaced; such a one must not speak again."""
+MOST_FAULTS = 20
+"""Faults of a report that are told at once."""
+LAST_OFFSET = 1 << 62
+"""No stream of output is so long."""
 REMEMBERED_LEASES = 20_000
 """Leases whose logs may still come after their end; older ones are looked up in the store."""
 
@@ -60,6 +67,7 @@ class AgentService(AgentServiceServicer):
         """Take in what an agent observes, and answer what it should do."""
         house, registry = self._house, self._house.registry
         _check(request)
+        self._speaks(request.node_uuid)
         if request.epoch_seen > registry.epoch:
             raise WrongState(
                 f"the node obeys epoch {request.epoch_seen}, and this control plane is of epoch"
@@ -109,7 +117,8 @@ class AgentService(AgentServiceServicer):
         report_digest = digest.digest()
         node = self._house.registry.node(request.node_uuid)
         silent = node is None or node.silent_since_us is not None
-        if report_digest == session.report_digest and not silent:
+        enrolled = node is not None and node.enrolled_by
+        if report_digest == session.report_digest and not silent and enrolled:
             return
         try:
             report = NodeReport(
@@ -120,6 +129,9 @@ class AgentService(AgentServiceServicer):
             )
         except ValueError as error:
             raise InvalidRequest(FieldFault(field="leases", description=str(error))) from None
+        faults = fact_faults(report.facts) if report.facts is not None else []
+        if faults:
+            raise InvalidRequest(*faults[:MOST_FAULTS])
         await self._house.write(lambda draft: observe(draft, report), self._house.actor(context))
         session.report_digest = report_digest
         session.facts_digest = request.facts_digest
@@ -159,7 +171,11 @@ class AgentService(AgentServiceServicer):
     @answers
     async def ShipLogs(self, request: pb.ShipLogsRequest, context: Any) -> pb.ShipLogsResponse:
         """Keep output of workers."""
-        places = [await self._place(chunk) for chunk in request.chunks]
+        if not self._speaks(request.node_uuid):
+            raise WrongState("no agent speaks for the node yet: Synchronize enrols it")
+        for number, chunk in enumerate(request.chunks):
+            _check_chunk(number, chunk)
+        places = [await self._place(request.node_uuid, chunk) for chunk in request.chunks]
         ends = await asyncio.to_thread(self._keep, request, places)
         self._house.hub.tell({("log", place.job_id) for place in places if place is not None})
         return pb.ShipLogsResponse(next_offsets=ends)
@@ -171,15 +187,24 @@ class AgentService(AgentServiceServicer):
             for chunk, place in zip(request.chunks, places, strict=True)
         ]
 
-    async def _place(self, chunk: pb.LogChunk) -> StreamId | None:
-        """Where a chunk belongs; None when its lease is unknown or its token stale."""
+    def _speaks(self, node_uuid: str) -> bool:
+        """Whether the caller has enrolled a node; NotAllowed when another principal has."""
+        node = self._house.registry.node(node_uuid)
+        if node is None or not node.enrolled_by:
+            return False
+        if not may(CALLER.get(), RPC.get(), node.enrolled_by):
+            raise foreign(node, CALLER.get().name)
+        return True
+
+    async def _place(self, node_uuid: str, chunk: pb.LogChunk) -> StreamId | None:
+        """Where a chunk belongs; None when its lease is none of the node's or its token stale."""
         if chunk.lease_id not in self._leases:
             lease = await asyncio.to_thread(self._house.registry.lease, chunk.lease_id)
             self._leases[chunk.lease_id] = lease
             if len(self._leases) > REMEMBERED_LEASES:
                 self._leases.popitem(last=False)
         known = self._leases[chunk.lease_id]
-        if known is None or known.token != chunk.token:
+        if known is None or known.token != chunk.token or known.node_uuid != node_uuid:
             return None
         if not known.first_rank <= chunk.rank < known.first_rank + known.workers:
             return None
@@ -190,6 +215,12 @@ class AgentService(AgentServiceServicer):
             rank=chunk.rank,
             stream="err" if chunk.stream == jobs_pb.LOG_STREAM_STDERR else "out",
         )
+
+
+def _check_chunk(number: int, chunk: pb.LogChunk) -> None:
+    if not 0 <= chunk.offset <= LAST_OFFSET:
+        words = f"{chunk.offset}: must be from 0 to {LAST_OFFSET}"
+        raise InvalidRequest(FieldFault(field=f"chunks[{number}].offset", description=words))
 
 
 def _check(request: pb.SynchronizeRequest) -> None:

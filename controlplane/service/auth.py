@@ -1,5 +1,5 @@
-"""Who calls, and what they may do: a principal on every call, and one table of permissions. What
-is not in it is denied."""
+"""Who calls: a principal on every call, told from its token. What it may do is `permissions`' to
+say."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 class Role(StrEnum):
     """What a principal is."""
 
+    VIEWER = "viewer"
+    """Sees jobs, nodes and events; changes nothing, and reads nobody's output."""
     USER = "user"
-    """Submits jobs, sees and ends them."""
+    """Submits jobs; sees, follows and ends its own; sees nodes."""
+    OPERATOR = "operator"
+    """As a user; sees and ends everybody's jobs, without their output; runs the fleet."""
     ADMIN = "admin"
-    """As a user, and runs the fleet."""
+    """May do all that people may."""
     AGENT = "agent"
-    """Speaks for a node."""
+    """Speaks for the nodes that it enrolled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,45 +47,6 @@ class Principal:
 CALLER: ContextVar[Principal] = ContextVar("caller")
 """Who makes the call that is being handled, as the guard found; set for every call that it let
 through but the public ones."""
-
-_PEOPLE = frozenset({Role.USER, Role.ADMIN})
-_ADMIN = frozenset({Role.ADMIN})
-_AGENT = frozenset({Role.AGENT})
-_ALL = frozenset(Role)
-
-PERMISSIONS: dict[str, frozenset[Role]] = {
-    "/controlplane.v1.JobService/SubmitJob": _PEOPLE,
-    "/controlplane.v1.JobService/GetJob": _PEOPLE,
-    "/controlplane.v1.JobService/ListJobs": _PEOPLE,
-    "/controlplane.v1.JobService/CancelJobs": _PEOPLE,
-    "/controlplane.v1.JobService/SignalJob": _PEOPLE,
-    "/controlplane.v1.JobService/WatchJob": _PEOPLE,
-    "/controlplane.v1.JobService/ListEvents": _PEOPLE,
-    "/controlplane.v1.JobService/ReadLogs": _PEOPLE,
-    "/controlplane.v1.UsageService/GetUsage": _PEOPLE,
-    "/controlplane.v1.FleetService/ListNodes": _PEOPLE,
-    "/controlplane.v1.FleetService/GetNode": _PEOPLE,
-    "/controlplane.v1.FleetService/DrainNode": _ADMIN,
-    "/controlplane.v1.FleetService/UndrainNode": _ADMIN,
-    "/controlplane.v1.FleetService/GetServerInfo": _ALL,
-    "/controlplane.v1.BlobService/GetBlob": _PEOPLE,
-    "/controlplane.v1.BlobService/UploadBlob": _PEOPLE,
-    "/controlplane.v1.BlobService/DownloadBlob": _ALL,
-    "/controlplane.v1.AgentService/Synchronize": _AGENT,
-    "/controlplane.v1.AgentService/ShipLogs": _AGENT,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ALL,
-    "/grpc.channelz.v1.Channelz/GetTopChannels": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetServers": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetServer": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetServerSockets": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetChannel": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetSubchannel": _ADMIN,
-    "/grpc.channelz.v1.Channelz/GetSocket": _ADMIN,
-}
-"""Which roles may call which rpc."""
-
-PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
-"""Open to everybody: load balancers and service managers ask without credentials."""
 
 
 class Unauthenticated(NotAllowed):
@@ -164,12 +129,3 @@ def _bearers(metadata: Iterable[Any]) -> Iterable[str]:
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer":
                 yield token.strip()
-
-
-def authorise(principal: Principal, method: str) -> None:
-    """NotAllowed unless the table lets the principal call the method."""
-    if principal.role not in PERMISSIONS.get(method, frozenset()):
-        raise NotAllowed(
-            f"{principal.name} has the role {principal.role}, which may not call "
-            + method.lstrip("/")
-        )

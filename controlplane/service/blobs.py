@@ -6,7 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.service.auth import CALLER, Role
+from controlplane.service.blobstore import absent
 from controlplane.service.errors import answers, streams
+from controlplane.service.permissions import RPC, may
 from controlplane.v1 import blob_service_pb2 as pb
 from controlplane.v1.blob_service_pb2_grpc import BlobServiceServicer
 
@@ -27,6 +30,7 @@ class BlobService(BlobServiceServicer):
     @answers
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> pb.Blob:
         """Tell whether a blob is there."""
+        self._claim(request.sha256)
         return pb.Blob(sha256=request.sha256, size_bytes=self._house.blobs.size(request.sha256))
 
     @answers
@@ -45,7 +49,7 @@ class BlobService(BlobServiceServicer):
             if receiving is None:
                 words = "the upload carried no message; the first one names the blob"
                 raise InvalidRequest(FieldFault(field="sha256", description=words))
-            await asyncio.to_thread(receiving.finish)
+            await asyncio.to_thread(receiving.finish, CALLER.get().name)
             return pb.Blob(sha256=sha256, size_bytes=receiving.size)
         finally:
             if receiving is not None:
@@ -56,6 +60,19 @@ class BlobService(BlobServiceServicer):
         self, request: pb.DownloadBlobRequest, context: Any
     ) -> AsyncIterator[pb.DownloadBlobResponse]:
         """Hand a blob out."""
+        self._claim(request.sha256)
         parts = self._house.blobs.parts(request.sha256, max(request.offset, 0))
         while (part := await asyncio.to_thread(next, parts, b"")) != b"":
             yield pb.DownloadBlobResponse(data=part)
+
+    def _claim(self, sha256: str) -> None:
+        """NotFound for a blob that is none of the caller's, as for one that is not there: which
+        contents others have is told to nobody."""
+        house, caller = self._house, CALLER.get()
+        if caller.role is Role.AGENT:
+            house.blobs.path(sha256)
+            owner = caller.name if house.registry.leases_blob(caller.name, sha256) else None
+        else:
+            owner = house.blobs.owner(sha256, caller.name)
+        if not may(caller, RPC.get(), owner):
+            raise absent(sha256)

@@ -1,4 +1,8 @@
-"""Blobs in files under the SHA-256 of their content."""
+"""Blobs in files under the SHA-256 of their content.
+
+Beside a blob lies an empty file for each principal who has uploaded it, `<sha256>.<principal>`: the
+same content may have several owners, and none learns of the others.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +42,16 @@ class BlobStore:
         try:
             return self.path(sha256).stat().st_size
         except FileNotFoundError:
-            raise NotFound(f"there is no blob {sha256}; upload it first") from None
+            raise absent(sha256) from None
+
+    def owner(self, sha256: str, principal: str) -> str | None:
+        """The principal, if they have uploaded a blob; None else."""
+        return principal if mark(self.path(sha256), principal).exists() else None
 
     def parts(self, sha256: str, offset: int) -> Iterator[bytes]:
         """A blob from an offset on, in parts."""
-        self.size(sha256)
+        if offset >= self.size(sha256):
+            return
         with self.path(sha256).open("rb") as file:
             file.seek(offset)
             while part := file.read(PART_BYTES):
@@ -51,6 +60,16 @@ class BlobStore:
     def receive(self, sha256: str) -> Receiving:
         """Begin to take a blob in."""
         return Receiving(self.path(sha256), sha256, self._limit)
+
+
+def mark(path: Path, principal: str) -> Path:
+    """The file that says that a principal has uploaded the blob that lies at `path`."""
+    return path.with_name(f"{path.name}.{principal}")
+
+
+def absent(sha256: str) -> NotFound:
+    """The error for a blob that is not there."""
+    return NotFound(f"there is no blob {sha256}; upload it first")
 
 
 class Receiving:
@@ -75,13 +94,15 @@ class Receiving:
         while view:
             view = view[os.write(self._fd, view) :]
 
-    def finish(self) -> None:
-        """Keep it, durably, if it is what was announced; InvalidRequest else."""
+    def finish(self, principal: str) -> None:
+        """Keep it, durably, if it is what was announced, as this principal's; InvalidRequest
+        else."""
         if self._digest.hexdigest() != self._sha256:
             words = f"announced as {self._sha256}, but the content's is {self._digest.hexdigest()}"
             raise InvalidRequest(FieldFault(field="sha256", description=words))
         os.fsync(self._fd)
         os.replace(self._name, self._path)
+        mark(self._path, principal).touch(mode=0o600)
 
     def close(self) -> None:
         """Give back what it holds; what was not finished is gone."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.event import Actor
+from controlplane.registry import audit
 from controlplane.registry.registry import Once
 from controlplane.registry.store import RequestKey
 from controlplane.service.auth import CALLER
+from controlplane.service.denials import Denials
+from controlplane.service.permissions import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from controlplane.engine.upkeep import Liveness
     from controlplane.kit.clock import Clock
+    from controlplane.model.errors import NotAllowed
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
-    from controlplane.service.auth import TokenFile
+    from controlplane.service.auth import Principal, TokenFile
     from controlplane.service.blobstore import BlobStore
     from controlplane.service.hub import Hub
     from controlplane.service.logstore import LogStore
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_REQUEST_ID = 128
+LONGEST_OBJECT = 200
+"""Characters of an object's names in the event of a denial."""
 COMMIT_DEADLINE_S = 30.0
 """A commit that takes longer is answered as an error; the same request_id finds its fate later."""
 
@@ -68,10 +74,28 @@ class House:
     """Whose token is whose."""
     rules: Rules
     """What the site allows."""
+    denials: Denials = field(default_factory=Denials)
+    """Whose denials were written down lately."""
 
     def actor(self, context: Any) -> Actor:
         """Who calls, and from where, for the events."""
         return Actor(principal=CALLER.get().name, peer=context.peer())
+
+    def denied(self, error: NotAllowed, rpc: str, caller: Principal | None, peer: str) -> None:
+        """Have a denial written down, unless the caller had too many of late. `caller`: None for
+        one without a valid token. Nobody waits for the commit."""
+        name = caller.name if caller is not None else ""
+        passed_over = self.denials.note(name, self.clock.boot_us())
+        if passed_over is None:
+            return
+        denial = audit.Denial(
+            rpc=short(rpc),
+            role=caller.role if caller is not None else "",
+            resource=error.resource[:LONGEST_OBJECT],
+            passed_over=passed_over,
+        )
+        actor = Actor(principal=name, peer=peer)
+        self.registry.submit(lambda draft: audit.deny(draft, denial), actor)
 
     async def write(
         self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None

@@ -18,13 +18,17 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from controlplane import __version__
 from controlplane.model import errors as e
 from controlplane.model.spec import InvalidSpec
-from controlplane.service.auth import Unauthenticated
+from controlplane.service.auth import CALLER, Unauthenticated
+from controlplane.service.permissions import RPC
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 log = logging.getLogger(__name__)
 DOMAIN = "controlplane"
+LONGEST_MESSAGE, LONGEST_FAULTS = 2000, 2500
+"""Bytes of an error on the wire. All of it travels as metadata, of which clients take 8 KiB: a
+longer one would reach them as another error."""
 VERSION_METADATA = (("cc-server-version", __version__), ("cc-api-version", "v1"))
 
 CODES: dict[type[Exception], grpc.StatusCode] = {
@@ -60,9 +64,10 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
         )
     else:
         code, message, reason = CODES[kind], str(error), type(error).__name__
+    message = _clipped(message, LONGEST_MESSAGE)
     status = status_pb2.Status(code=code.value[0], message=message)
     _attach(status, error_details_pb2.ErrorInfo(reason=_upper_snake(reason), domain=DOMAIN))
-    faults = faults_of(error)
+    faults = _fitting(faults_of(error))
     if faults:
         _attach(
             status,
@@ -90,6 +95,29 @@ def faults_of(error: Exception) -> list[tuple[str, str]]:
     return []
 
 
+def _clipped(text: str, bytes_on_the_wire: int) -> str:
+    """As much of a text as fits; gRPC writes what is not ASCII with three bytes for each."""
+    room = bytes_on_the_wire
+    for at, char in enumerate(text):
+        room -= 1 if " " <= char <= "~" else 3 * len(char.encode("utf-8", "replace"))
+        if room < 0:
+            return f"{text[:at]}..."
+    return text
+
+
+def _fitting(faults: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As many faults as fit, and how many were left out."""
+    room = LONGEST_FAULTS
+    kept: list[tuple[str, str]] = []
+    for field, words in faults:
+        told = (_clipped(field, 300), _clipped(words, 1000))
+        room -= sum(len(text.encode("utf-8", "replace")) for text in told)
+        if room < 0:
+            return [*kept, ("", f"and {len(faults) - len(kept)} more faults")]
+        kept.append(told)
+    return kept
+
+
 def _attach(status: status_pb2.Status, detail: Message) -> None:
     packed = AnyMessage()
     packed.Pack(detail)
@@ -108,6 +136,12 @@ async def refuse(context: Any, error: Exception) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+async def _deny(service: Any, context: Any, error: e.NotAllowed) -> NoReturn:
+    """Refuse what the caller may not do, and have it written down."""
+    service._house.denied(error, RPC.get(), CALLER.get(), context.peer())
+    await refuse(context, error)
+
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -121,6 +155,8 @@ def answers(handler: Callable[..., Awaitable[Any]]) -> Any:
             return await handler(self, request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
+        except e.NotAllowed as error:
+            await _deny(self, context, error)
         except Exception as error:
             await refuse(context, error)
 
@@ -138,6 +174,8 @@ def streams(handler: Callable[..., AsyncIterator[Any]]) -> Any:
                 yield message
         except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
             raise
+        except e.NotAllowed as error:
+            await _deny(self, context, error)
         except Exception as error:
             await refuse(context, error)
 

@@ -11,6 +11,7 @@ from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
 from controlplane.service.jobs import page_size
+from controlplane.service.permissions import GET_JOB, may
 from controlplane.v1 import fleet_service_pb2 as pb
 from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from controlplane.v1 import node_pb2
 
 MICRO = 1_000_000
+LONGEST_REASON = 1000
+"""Characters of the reason for a drain."""
 
 
 class FleetService(FleetServiceServicer):
@@ -62,6 +65,9 @@ class FleetService(FleetServiceServicer):
         if not request.reason.strip():
             words = "say why, for those who look at the node later"
             raise InvalidRequest(FieldFault(field="reason", description=words))
+        if len(request.reason) > LONGEST_REASON:
+            words = f"has {len(request.reason)} characters; at most {LONGEST_REASON} are allowed"
+            raise InvalidRequest(FieldFault(field="reason", description=words))
         node_uuid = self._find(request.name).uuid
         await self._change(
             lambda draft: commands.drain(draft, node_uuid, request.reason), request, context
@@ -73,6 +79,13 @@ class FleetService(FleetServiceServicer):
         """Take a node back into service."""
         node_uuid = self._find(request.name).uuid
         await self._change(lambda draft: commands.undrain(draft, node_uuid), request, context)
+        return self._shown(node_uuid)
+
+    @answers
+    async def ReleaseNode(self, request: pb.ReleaseNodeRequest, context: Any) -> node_pb2.Node:
+        """Let another agent speak for a node."""
+        node_uuid = self._find(request.name).uuid
+        await self._change(lambda draft: commands.release(draft, node_uuid), request, context)
         return self._shown(node_uuid)
 
     @answers
@@ -104,7 +117,7 @@ class FleetService(FleetServiceServicer):
         return self._message(*shown)
 
     def _message(self, node: Node, held: tuple[LeaseSummary, ...]) -> node_pb2.Node:
-        house = self._house
+        house, caller = self._house, CALLER.get()
         heard_boot_us = house.liveness.heard_us.get(node.uuid)
         heard_us = None
         if heard_boot_us is not None:
@@ -116,7 +129,8 @@ class FleetService(FleetServiceServicer):
             node,
             reason=reason,
             heard_us=heard_us,
-            attempts=sorted({lease.attempt for lease in held}),
+            busy=bool(held),
+            attempts=sorted({lease.attempt for lease in held if may(caller, GET_JOB, lease.owner)}),
             leased=(
                 sum(lease.cpu_millicores for lease in held),
                 sum(lease.memory_bytes for lease in held),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed, NotFound
 from controlplane.model.signals import parse_signal
 from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
 from controlplane.model.specfaults import shown
@@ -18,10 +19,19 @@ from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
 from controlplane.service.hub import wait
 from controlplane.service.logreader import read_logs
+from controlplane.service.permissions import (
+    GET_BLOB,
+    READ_LOGS,
+    RPC,
+    Reach,
+    may,
+    reach,
+    refusal,
+)
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
 from controlplane.wire.basics import document, from_timestamp
-from controlplane.wire.jobs import JOB_STATES, checked_job, event_message, job_message
+from controlplane.wire.jobs import JOB_STATES, checked_job, conceal, event_message, job_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -31,6 +41,12 @@ if TYPE_CHECKING:
     from controlplane.v1 import job_pb2
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+MOST_NAMES = 10_000
+"""Names of jobs in one call."""
+MOST_TOLD = 100
+"""Names of jobs in one refusal; of more it tells how many there are."""
+LONGEST_PATTERN = 200
+"""Characters of a pattern; display names are no longer."""
 REASON_PERIOD_S = 1.0
 """Reasons to wait are not events: a watched job that waits is looked at so often."""
 
@@ -71,11 +87,11 @@ class JobService(JobServiceServicer):
             words = _unknown(spec.queue, "queue", rules.queues)
             faults.append(FieldFault(field="queue", description=words))
         if isinstance(spec.working_dir, Archive):
-            blob = self._house.blobs.path(spec.working_dir.sha256)
-            if not blob.is_file():
-                words = (
-                    f'"{spec.working_dir.sha256}": no such blob here; upload it before the submit'
-                )
+            sha256, caller = spec.working_dir.sha256, CALLER.get()
+            blobs = self._house.blobs
+            there = blobs.path(sha256).is_file()
+            if not there or not may(caller, GET_BLOB, blobs.owner(sha256, caller.name)):
+                words = f'"{sha256}": no such blob of yours here; upload it before the submit'
                 faults.append(FieldFault(field="working_dir.sha256", description=words))
         if faults:
             raise InvalidRequest(*faults)
@@ -84,20 +100,21 @@ class JobService(JobServiceServicer):
     @answers
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> job_pb2.Job:
         """Show one job."""
-        return await self._message(job_number(request.name))
+        return await self._message(await self._asked(request.name))
 
     @answers
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """List jobs, newest first."""
         limit = page_size(request.page_size)
-        before = int(request.page_token) if _is_number(request.page_token) else None
+        before = _decimal(request.page_token)
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
             raise InvalidRequest(FieldFault(field="page_token", description=words))
+        which = _narrowed(job_filter(request.filter))
         full = request.view == pb.JOB_VIEW_FULL
         store = self._house.registry.store
         records = await asyncio.to_thread(
-            store.jobs, job_filter(request.filter), before=before, limit=limit + 1, full=full
+            store.jobs, which, before=before, limit=limit + 1, full=full
         )
         more = len(records) > limit
         return pb.ListJobsResponse(
@@ -114,7 +131,11 @@ class JobService(JobServiceServicer):
         if bool(request.names) == request.HasField("filter"):
             words = "name jobs, or give a filter with at least one field set, but not both"
             raise InvalidRequest(FieldFault(field="names", description=words))
-        numbers = [job_number(name) for name in request.names]
+        if len(request.names) > MOST_NAMES:
+            words = f"{len(request.names)} of them; at most {MOST_NAMES} in one call"
+            raise InvalidRequest(FieldFault(field="names", description=words))
+        numbers = [job_number(name, "names") for name in request.names]
+        await self._all_mine(numbers)
         if request.HasField("filter"):
             numbers = await self._matching(request.filter)
         once = once_for(caller.name, request)
@@ -139,6 +160,7 @@ class JobService(JobServiceServicer):
         except ValueError as error:
             words = f"{shown(request.signal)}: {error}"
             raise InvalidRequest(FieldFault(field="signal", description=words)) from None
+        await self._all_mine([number])
 
         def command(draft: Draft) -> dict[str, object]:
             done = signals.send(draft, number, name, request.ranks)
@@ -155,6 +177,7 @@ class JobService(JobServiceServicer):
         if which == JobFilter():
             words = "would end every job; set at least one field, e.g. states"
             raise InvalidRequest(FieldFault(field="filter", description=words))
+        which = _narrowed(which)
         numbers: list[int] = []
         before: int | None = None
         while True:
@@ -175,7 +198,7 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Any
     ) -> AsyncIterator[job_pb2.Job]:
         """Follow one job until it ends."""
-        number = job_number(request.name)
+        number = await self._asked(request.name)
         told: tuple[str, str] | None = None
         with self._house.hub.listening(("job", number)) as changed:
             while True:
@@ -192,6 +215,7 @@ class JobService(JobServiceServicer):
         self, request: pb.ListEventsRequest, context: Any
     ) -> pb.ListEventsResponse:
         """List events in the order of commits."""
+        await self._may_see(request.resource)
         events = await asyncio.to_thread(
             self._house.registry.store.events,
             request.resource,
@@ -205,8 +229,48 @@ class JobService(JobServiceServicer):
         self, request: pb.ReadLogsRequest, context: Any
     ) -> AsyncIterator[pb.ReadLogsResponse]:
         """Read the output of a job's workers."""
-        async for piece in read_logs(self._house, job_number(request.name), request):
+        number = await self._asked(request.name)
+        async for piece in read_logs(self._house, number, request):
             yield piece
+
+    async def _asked(self, name: str) -> int:
+        """The number of the job that a request names. NotFound when there is none, NotAllowed when
+        the caller may not do this to it."""
+        number = job_number(name)
+        await self._all_mine([number])
+        return number
+
+    async def _all_mine(self, numbers: Iterable[int]) -> None:
+        """NotFound when one of these jobs is not there. NotAllowed, with the names of all of them,
+        for those that the caller may not do this to."""
+        wanted = dict.fromkeys(numbers)
+        owners = self._house.registry.live_owners(wanted)
+        ended = [number for number in wanted if number not in owners]
+        if ended:
+            store = self._house.registry.store
+            owners |= await asyncio.to_thread(store.owners, ended)
+        for number in wanted:
+            if number not in owners:
+                raise NotFound(f"jobs/{number}: there is no such job")
+        caller, rpc = CALLER.get(), RPC.get()
+        foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
+        if foreign:
+            told = ", ".join(f"jobs/{number}" for number in foreign[:MOST_TOLD])
+            more = f" and {len(foreign) - MOST_TOLD} more" if len(foreign) > MOST_TOLD else ""
+            raise refusal(caller, rpc, told + more)
+
+    async def _may_see(self, resource: str) -> None:
+        """NotAllowed unless the caller may see the events of a resource."""
+        name, _, _ = resource.removeprefix("jobs/").partition("/")
+        if resource.startswith("jobs/") and _decimal(name) is not None:
+            await self._asked(f"jobs/{name}")
+            return
+        caller = CALLER.get()
+        if reach(caller, RPC.get()) is not Reach.ALL:
+            raise NotAllowed(
+                f"{caller.name} has the role {caller.role}, which sees events of its own jobs"
+                " alone; name one of them, or a part of one, as the resource: jobs/123"
+            )
 
     async def _message(self, job_id: int) -> job_pb2.Job:
         registry = self._house.registry
@@ -217,7 +281,7 @@ class JobService(JobServiceServicer):
 
     def _encode(self, record: JobRecord) -> job_pb2.Job:
         registry = self._house.registry
-        return job_message(
+        message = job_message(
             record.job,
             registry.reason(record.job),
             record.attempts,
@@ -225,20 +289,36 @@ class JobService(JobServiceServicer):
             record.usages,
             registry.node_names(),
         )
+        if not may(CALLER.get(), READ_LOGS, record.job.owner):
+            conceal(message)
+        return message
 
 
-def job_number(name: str) -> int:
+def job_number(name: str, field: str = "name") -> int:
     """The number of `jobs/123`. InvalidRequest for any other name."""
-    number = name.removeprefix("jobs/")
-    if not _is_number(number):
+    number = _decimal(name.removeprefix("jobs/"))
+    if number is None:
         words = f"{name[:80]!r} is no job's name; write jobs/123"
-        raise InvalidRequest(FieldFault(field="name", description=words))
-    return int(number)
+        raise InvalidRequest(FieldFault(field=field, description=words))
+    return number
 
 
-def _is_number(text: str) -> bool:
-    """Whether it is written in digits, few enough for a column."""
-    return text.isascii() and text.isdigit() and len(text) < 19
+def _decimal(text: str) -> int | None:
+    """A number of at most 18 digits; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _narrowed(which: JobFilter) -> JobFilter:
+    """A filter that takes only what the caller may do this to. NotAllowed when it asks for others'
+    by name."""
+    caller = CALLER.get()
+    if reach(caller, RPC.get()) is Reach.ALL:
+        return which
+    if which.owner and not may(caller, RPC.get(), which.owner):
+        error = refusal(caller, RPC.get(), f"jobs of {which.owner[:100]!r}")
+        error.resource = "jobs"  # the name is the caller's words, and may be anything
+        raise error
+    return replace(which, owner=caller.name)
 
 
 def job_filter(message: pb.JobFilter) -> JobFilter:
@@ -247,6 +327,9 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
         states = frozenset(JOB_STATES.into(state) for state in message.states)
     except ValueError as error:
         raise InvalidRequest(FieldFault(field="filter.states", description=str(error))) from None
+    if len(message.display_name) > LONGEST_PATTERN:
+        words = f"has {len(message.display_name)} characters; at most {LONGEST_PATTERN} are allowed"
+        raise InvalidRequest(FieldFault(field="filter.display_name", description=words))
     return JobFilter(
         states=states,
         owner=message.owner,
@@ -258,15 +341,14 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
 
 
 def _moment(message: pb.JobFilter, field: str) -> int | None:
-    moment = from_timestamp(message, field)
-    if moment is not None and not -(2**63) <= moment < 2**63:
-        words = "is no moment: must lie in the years from 1 to 9999"
-        raise InvalidRequest(FieldFault(field=f"filter.{field}", description=words))
-    return moment
+    try:
+        return from_timestamp(message, field)
+    except ValueError as error:
+        raise InvalidRequest(FieldFault(field=f"filter.{field}", description=str(error))) from None
 
 
 def page_size(wanted: int) -> int:
-    """Entries on a page, from what a caller wants. InvalidRequest for less than none."""
+    """How many entries a page holds. InvalidRequest for a negative number."""
     if wanted < 0:
         words = f"{wanted}: must not be negative; at most {LARGEST_PAGE}"
         raise InvalidRequest(FieldFault(field="page_size", description=words))

@@ -14,12 +14,11 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]
 )
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from controlplane.model.errors import NotAllowed, WrongState
+from controlplane.model.errors import WrongState
 from controlplane.service.agents import AgentService
-from controlplane.service.auth import CALLER, PUBLIC, TokenFile, authenticate, authorise
 from controlplane.service.blobs import BlobService
-from controlplane.service.errors import refuse
 from controlplane.service.fleet import FleetService
+from controlplane.service.guard import Guard
 from controlplane.service.jobs import JobService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
@@ -36,7 +35,6 @@ from controlplane.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from controlplane.service.context import House
@@ -54,55 +52,9 @@ OPTIONS = [
 ]
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Lets a call through only if its principal may make it: deny by default."""
-
-    def __init__(self, tokens: TokenFile) -> None:
-        """`tokens`: whose token is whose."""
-        self._tokens = tokens
-
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
-    ) -> Any:
-        """Look at one call before its handler does."""
-        method = details.method
-        handler = await continuation(details)
-        if handler is None or method in PUBLIC:
-            return handler
-        try:
-            principal = authenticate(self._tokens, details.invocation_metadata)
-            authorise(principal, method)
-        except (NotAllowed, WrongState) as error:
-            return _refusing(handler, error)
-        CALLER.set(principal)  # the handler runs in this very task
-        return handler
-
-
-def _refusing(handler: Any, error: Exception) -> Any:
-    async def deny(_request: Any, context: Any) -> Any:
-        await refuse(context, error)
-
-    async def deny_stream(_request: Any, context: Any) -> Any:
-        await refuse(context, error)
-        yield  # makes it a stream; never reached
-
-    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
-        (False, False): (grpc.unary_unary_rpc_method_handler, deny),
-        (False, True): (grpc.unary_stream_rpc_method_handler, deny_stream),
-        (True, False): (grpc.stream_unary_rpc_method_handler, deny),
-        (True, True): (grpc.stream_stream_rpc_method_handler, deny_stream),
-    }
-    make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
-    return make(
-        behaviour,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
-
-
 def build(house: House) -> tuple[Any, Any]:
     """A server with all services that listens nowhere yet, and its health."""
-    server = grpc.aio.server(interceptors=[Guard(house.tokens)], options=OPTIONS)
+    server = grpc.aio.server(interceptors=[Guard(house)], options=OPTIONS)
     job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(house), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(house), server)
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(house), server)

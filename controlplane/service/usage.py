@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.usage import Key, UsageFilter, UsageGroup
 from controlplane.registry.usage import UsagePage, usage_page
+from controlplane.service.auth import CALLER
 from controlplane.service.errors import answers
 from controlplane.service.jobs import job_number, page_size
+from controlplane.service.permissions import RPC, Reach, may, reach, refusal
 from controlplane.v1 import usage_service_pb2 as pb
 from controlplane.v1.usage_service_pb2_grpc import UsageServiceServicer
 from controlplane.wire.basics import from_timestamp, timestamp
@@ -30,7 +33,7 @@ class UsageService(UsageServiceServicer):
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
         """Sum usage within a window."""
         registry, now_us = self._house.registry, self._house.clock.now_us()
-        by, which = usage_group(request.group_by), usage_filter(request, now_us)
+        by, which = usage_group(request.group_by), _narrowed(usage_filter(request, now_us))
         after, limit = _after(request.page_token, by), page_size(request.page_size)
 
         def read() -> UsagePage:
@@ -62,7 +65,7 @@ def usage_group(number: int) -> UsageGroup:
 
 def usage_filter(request: pb.GetUsageRequest, now_us: int) -> UsageFilter:
     """Which usage counts. InvalidRequest for a window that holds no time."""
-    from_us, to_us = from_timestamp(request, "from_time"), from_timestamp(request, "to_time")
+    from_us, to_us = _moment(request, "from_time"), _moment(request, "to_time")
     end_us = now_us if to_us is None else min(to_us, now_us)
     begin_us = max(from_us or 0, 0)
     if begin_us >= end_us:
@@ -72,6 +75,25 @@ def usage_filter(request: pb.GetUsageRequest, now_us: int) -> UsageFilter:
             words = "the window holds no time: it begins in the future"
         raise InvalidRequest(FieldFault(field="from_time", description=words))
     return UsageFilter(from_us=begin_us, to_us=end_us, owner=request.owner, account=request.account)
+
+
+def _moment(request: pb.GetUsageRequest, field: str) -> int | None:
+    try:
+        return from_timestamp(request, field)
+    except ValueError as error:
+        raise InvalidRequest(FieldFault(field=field, description=str(error))) from None
+
+
+def _narrowed(which: UsageFilter) -> UsageFilter:
+    """A filter that takes only what the caller may see. NotAllowed when it asks for others'."""
+    caller = CALLER.get()
+    if reach(caller, RPC.get()) is Reach.ALL:
+        return which
+    if which.owner and not may(caller, RPC.get(), which.owner):
+        error = refusal(caller, RPC.get(), f"usage of {which.owner[:100]!r}")
+        error.resource = "usage"  # the name is the caller's words, and may be anything
+        raise error
+    return replace(which, owner=caller.name)
 
 
 def _after(token: str, by: UsageGroup) -> Key | None:

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only.
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only.
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
     """
 
     def Synchronize(self, request, context):
@@ -93,7 +95,8 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only.
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentServiceStub:
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only."""
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -48,7 +50,9 @@ class AgentServiceStub:
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only."""
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Synchronize: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SynchronizeRequest, _agent_service_pb2.SynchronizeResponse]  # type: ignore[assignment]
@@ -65,7 +69,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The contract between the control plane and its agents. Callers: agents, each for its own node only."""
+    """The contract between the control plane and its agents. Callers: agents, each for its own node only: the principal whose
+    call is a node's first enrols it, and any other is PERMISSION_DENIED, until an admin releases the node.
+    """
 
     @_abc_1.abstractmethod
     def Synchronize(

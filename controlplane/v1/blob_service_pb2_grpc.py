@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class BlobServiceStub:
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download).
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
     """
 
     def __init__(self, channel):
@@ -53,7 +55,9 @@ class BlobServiceStub:
 
 
 class BlobServiceServicer:
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download).
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
     """
 
     def GetBlob(self, request, context):
@@ -105,7 +109,9 @@ def add_BlobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BlobService:
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download).
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
     """
 
     @staticmethod

@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BlobServiceStub:
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download)."""
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,7 +47,10 @@ class BlobServiceStub:
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download)."""
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBlob: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.Blob]  # type: ignore[assignment]
@@ -57,7 +63,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """Downloads a blob in parts, in order, from an offset on."""
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps blobs under the SHA-256 of their content. Callers: users (upload), agents (download)."""
+    """Keeps blobs under the SHA-256 of their content. Callers: people who submit (upload), agents (download). A blob is there
+    for those who uploaded it, for admins, and for agents of the nodes that a job with it is leased; for all others it is
+    NOT_FOUND, so that nobody learns which contents others have.
+    """
 
     @_abc_1.abstractmethod
     def GetBlob(

@@ -34,13 +34,15 @@ class Event(_message.Message):
     seq: _builtins.int
     """Its number. The order of numbers is the order of commits."""
     kind: _builtins.str
-    """What happened: `job.submitted`, `attempt.placed`, `node.drained` …"""
+    """What happened: `job.submitted`, `attempt.placed`, `node.drained`, `access.denied` …"""
     principal: _builtins.str
-    """Who asked for it: a principal, or `control-plane` for its own doing."""
+    """Who asked for it: a principal, or `control-plane` for its own doing. Empty on an `access.denied` of a caller without a
+    valid token.
+    """
     peer: _builtins.str
     """From which address it was asked; empty for the control plane's own doing."""
     resource: _builtins.str
-    """Resource name of what changed."""
+    """Resource name of what changed; with `access.denied` that of the caller, `principals/<name>`."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""

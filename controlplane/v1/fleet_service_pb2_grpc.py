@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class FleetServiceStub:
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators.
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
     """
 
     def __init__(self, channel):
@@ -56,6 +57,11 @@ class FleetServiceStub:
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
                 _registered_method=True)
+        self.ReleaseNode = channel.unary_unary(
+                '/controlplane.v1.FleetService/ReleaseNode',
+                request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/controlplane.v1.FleetService/GetServerInfo',
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -64,11 +70,12 @@ class FleetServiceStub:
 
 
 class FleetServiceServicer:
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators.
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
     """
 
     def ListNodes(self, request, context):
-        """Lists nodes by display name, a page at a time.
+        """Lists nodes by display name, a page at a time. Of what runs there a caller sees the jobs that they may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +97,14 @@ class FleetServiceServicer:
 
     def UndrainNode(self, request, context):
         """Takes a drained node back into service. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseNode(self, request, context):
+        """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
+        admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +140,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
             ),
+            'ReleaseNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseNode,
+                    request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
                     request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.GetServerInfoRequest.FromString,
@@ -139,7 +159,8 @@ def add_FleetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators.
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
     """
 
     @staticmethod
@@ -239,6 +260,33 @@ class FleetService:
             target,
             '/controlplane.v1.FleetService/UndrainNode',
             controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.SerializeToString,
+            controlplane_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.FleetService/ReleaseNode',
+            controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.SerializeToString,
             controlplane_dot_v1_dot_node__pb2.Node.FromString,
             options,
             channel_credentials,

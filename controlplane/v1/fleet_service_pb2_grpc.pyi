@@ -28,41 +28,55 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FleetServiceStub:
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators."""
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FleetServiceAsyncStub: ...
     ListNodes: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ListNodesRequest, _fleet_service_pb2.ListNodesResponse]
-    """Lists nodes by display name, a page at a time."""
+    """Lists nodes by display name, a page at a time. Of what runs there a caller sees the jobs that they may see."""
     GetNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetNodeRequest, _node_pb2.Node]
     """Shows one node. NOT_FOUND when there is none."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.DrainNodeRequest, _node_pb2.Node]
     """Stops sending work to a node; what runs may finish. A repeat only changes the reason."""
     UndrainNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.UndrainNodeRequest, _node_pb2.Node]
     """Takes a drained node back into service. A repeat changes nothing."""
+    ReleaseNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseNodeRequest, _node_pb2.Node]
+    """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
+    admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetServerInfoRequest, _fleet_service_pb2.ServerInfo]
     """Tells which control plane this is. Any authenticated caller."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators."""
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNodes: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListNodesRequest, _fleet_service_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """Lists nodes by display name, a page at a time."""
+    """Lists nodes by display name, a page at a time. Of what runs there a caller sees the jobs that they may see."""
     GetNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Shows one node. NOT_FOUND when there is none."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.DrainNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Stops sending work to a node; what runs may finish. A repeat only changes the reason."""
     UndrainNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.UndrainNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Takes a drained node back into service. A repeat changes nothing."""
+    ReleaseNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
+    """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
+    admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetServerInfoRequest, _fleet_service_pb2.ServerInfo]  # type: ignore[assignment]
     """Tells which control plane this is. Any authenticated caller."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows nodes and takes them out of service and back. Callers: users (reading), operators."""
+    """Shows nodes and takes them out of service and back. Callers: people (reading), operators; admins.
+    Who may call what, on whose objects: docs/security.md.
+    """
 
     @_abc_1.abstractmethod
     def ListNodes(
@@ -70,7 +84,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_service_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.ListNodesResponse, _abc.Awaitable[_fleet_service_pb2.ListNodesResponse]]:
-        """Lists nodes by display name, a page at a time."""
+        """Lists nodes by display name, a page at a time. Of what runs there a caller sees the jobs that they may see."""
 
     @_abc_1.abstractmethod
     def GetNode(
@@ -95,6 +109,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
         """Takes a drained node back into service. A repeat changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ReleaseNode(
+        self,
+        request: _fleet_service_pb2.ReleaseNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
+        """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
+        admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(

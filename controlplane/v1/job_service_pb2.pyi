@@ -158,9 +158,9 @@ class JobFilter(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """Owner, exactly."""
+    """Owner, exactly. Who sees only their own jobs may name nobody else."""
     display_name: _builtins.str
-    """Display name: a shell-style pattern (`*`, `?`)."""
+    """Display name: a shell-style pattern (`*`, `?`) of at most 200 characters."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobState.ValueType]:
         """States, any of them."""
@@ -272,7 +272,7 @@ class CancelJobsRequest(_message.Message):
     """As in SubmitJobRequest."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Resource names."""
+        """Resource names, at most 10,000."""
 
     @_builtins.property
     def filter(self) -> Global___JobFilter:

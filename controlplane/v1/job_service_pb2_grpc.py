@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Submits, shows and ends jobs. Callers: users, operators.
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -79,7 +80,8 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Submits, shows and ends jobs. Callers: users, operators.
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
     """
 
     def SubmitJob(self, request, context):
@@ -92,14 +94,15 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Shows one job with all its attempts. NOT_FOUND when there is none.
+        """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+        values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, newest first, a page at a time.
+        """Lists jobs, newest first, a page at a time: those that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +110,8 @@ class JobServiceServicer:
 
     def CancelJobs(self, request, context):
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
-        period. Jobs that have ended are left as they are: a repeat changes nothing.
+        period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
+        caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +137,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists events in the order of commits, oldest first, a page at a time.
+        """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+        them as the resource, or a part of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +205,8 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Submits, shows and ends jobs. Callers: users, operators.
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
     """
 
     @staticmethod

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Submits, shows and ends jobs. Callers: users, operators."""
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,12 +42,15 @@ class JobServiceStub:
     Every fault of the spec is told at once as INVALID_ARGUMENT with BadRequest field violations.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Shows one job with all its attempts. NOT_FOUND when there is none."""
+    """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+    values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """Lists jobs, newest first, a page at a time."""
+    """Lists jobs, newest first, a page at a time: those that the caller may see."""
     CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
-    period. Jobs that have ended are left as they are: a repeat changes nothing.
+    period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
+    caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
     """
     SignalJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]
     """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
@@ -59,7 +64,9 @@ class JobServiceStub:
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]
-    """Lists events in the order of commits, oldest first, a page at a time."""
+    """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+    them as the resource, or a part of one.
+    """
     ReadLogs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
@@ -68,7 +75,9 @@ class JobServiceStub:
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """Submits, shows and ends jobs. Callers: users, operators."""
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -77,12 +86,15 @@ class JobServiceAsyncStub(JobServiceStub):
     Every fault of the spec is told at once as INVALID_ARGUMENT with BadRequest field violations.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Shows one job with all its attempts. NOT_FOUND when there is none."""
+    """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+    values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists jobs, newest first, a page at a time."""
+    """Lists jobs, newest first, a page at a time: those that the caller may see."""
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
-    period. Jobs that have ended are left as they are: a repeat changes nothing.
+    period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
+    caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
     """
     SignalJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]  # type: ignore[assignment]
     """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
@@ -96,7 +108,9 @@ class JobServiceAsyncStub(JobServiceStub):
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists events in the order of commits, oldest first, a page at a time."""
+    """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+    them as the resource, or a part of one.
+    """
     ReadLogs: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
@@ -104,7 +118,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Submits, shows and ends jobs. Callers: users, operators."""
+    """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    """
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -123,7 +139,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Shows one job with all its attempts. NOT_FOUND when there is none."""
+        """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+        values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
+        """
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -131,7 +149,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """Lists jobs, newest first, a page at a time."""
+        """Lists jobs, newest first, a page at a time: those that the caller may see."""
 
     @_abc_1.abstractmethod
     def CancelJobs(
@@ -140,7 +158,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobsResponse, _abc.Awaitable[_job_service_pb2.CancelJobsResponse]]:
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
-        period. Jobs that have ended are left as they are: a repeat changes nothing.
+        period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
+        caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +191,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListEventsResponse, _abc.Awaitable[_job_service_pb2.ListEventsResponse]]:
-        """Lists events in the order of commits, oldest first, a page at a time."""
+        """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+        them as the resource, or a part of one.
+        """
 
     @_abc_1.abstractmethod
     def ReadLogs(

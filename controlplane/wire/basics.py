@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=StrEnum)
 MICRO = 1_000_000
+FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799
+"""Seconds since 1970 at which the years 1 and 9999 begin and end: what a Timestamp may hold."""
 
 
 def timestamp(us: int | None) -> Timestamp | None:
@@ -24,10 +26,16 @@ def timestamp(us: int | None) -> Timestamp | None:
 
 
 def from_timestamp(message: Any, field: str) -> int | None:
-    """The Timestamp in a field of a message, in microseconds; None when it is not set."""
+    """The Timestamp in a field of a message, in microseconds; None when it is not set.
+
+    ValueError beyond the years 1 to 9999.
+    """
     if not message.HasField(field):
         return None
     value: Timestamp = getattr(message, field)
+    if not FIRST_S <= value.seconds <= LAST_S or not 0 <= value.nanos < 1_000_000_000:
+        words = f"{value.seconds} s and {value.nanos} ns since 1970"
+        raise ValueError(f"{words} is no moment of the years 1 to 9999")
     return value.seconds * MICRO + value.nanos // 1000
 
 

@@ -56,6 +56,22 @@ def job_message(
     return message
 
 
+CONCEALED = "(concealed)"
+"""Stands for the value of an environment variable that a reader may not see."""
+
+
+def conceal(message: job_pb2.Job) -> None:
+    """Take out of a job what its environment holds and what its workers wrote: for those who may
+    know of it, and not read its output."""
+    env = message.spec.fields.get("env")
+    if env is not None:
+        for value in env.struct_value.fields.values():
+            value.string_value = CONCEALED
+    for attempt in message.attempts:
+        if attempt.HasField("cause"):
+            attempt.cause.ClearField("stderr_tail")
+
+
 def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
     """The job that a valid spec would make: without a number."""
     return job_pb2.Job(

@@ -86,15 +86,16 @@ def node_message(
     *,
     reason: str,
     heard_us: int | None,
+    busy: bool,
     attempts: Iterable[str],
     leased: tuple[int, int, tuple[str, ...]],
 ) -> node_pb2.Node:
-    """A node. `leased`: millicores, bytes of memory and devices that leases hold."""
-    held = list(attempts)
+    """A node. `busy`: some lease holds it. `attempts`: those of its attempts that may be shown.
+    `leased`: millicores, bytes of memory and devices that leases hold."""
     return node_pb2.Node(
         name=node.name,
         facts=facts_message(node.facts),
-        state=NODE_STATES.out(node.state(busy=bool(held))),
+        state=NODE_STATES.out(node.state(busy=busy)),
         reason=reason,
         boot_id=node.boot_id,
         heartbeat_time=timestamp(heard_us),
@@ -102,5 +103,6 @@ def node_message(
         leased_millicores=leased[0],
         leased_memory_bytes=leased[1],
         leased_device_ids=leased[2],
-        attempts=held,
+        attempts=attempts,
+        enrolled_by=node.enrolled_by,
     )

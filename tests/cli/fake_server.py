@@ -55,6 +55,8 @@ class World:
     requests: list[Any] = field(default_factory=list)
     failures: dict[str, list[grpc.StatusCode]] = field(default_factory=dict)
     """Rpc → codes with which its next calls fail."""
+    denials: dict[str, str] = field(default_factory=dict)
+    """Rpc → words with which all its calls are denied."""
     cuts: dict[str, list[int]] = field(default_factory=dict)
     """Streaming rpc → after how many messages its next calls break."""
     api_version: str = "v1"
@@ -89,6 +91,8 @@ class _Handlers(grpc.ServerInterceptor):
             sent = dict(context.invocation_metadata())
             if world.token is not None and sent.get("authorization") != f"Bearer {world.token}":
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not valid here")
+            if name in world.denials:
+                deny(context, world.denials[name])
             if world.failures.get(name):
                 code = world.failures[name].pop(0)
                 context.abort(code, f"failing with {code.name} as told")
@@ -293,6 +297,11 @@ class FakeServer(
         node.state, node.reason = node_pb2.NODE_STATE_READY, ""
         return node
 
+    def ReleaseNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        node = self._node(request.name, context)
+        node.enrolled_by = ""
+        return node
+
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return fleet_service_pb2.ServerInfo(
             version="9.8.7", cluster_uuid="c", epoch=3, principal="ada", role="user"
@@ -332,6 +341,16 @@ def refuse(context: grpc.ServicerContext, faults: list[tuple[str, str]]) -> None
         status.details.append(packed)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(grpc.StatusCode.INVALID_ARGUMENT, "invalid")
+
+
+def deny(context: grpc.ServicerContext, words: str) -> None:
+    """End a call as PERMISSION_DENIED, as the server does."""
+    status = status_pb2.Status(code=7, message=words)
+    packed = AnyMessage()
+    packed.Pack(error_details_pb2.ErrorInfo(reason="NOT_ALLOWED", domain="test"))
+    status.details.append(packed)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(grpc.StatusCode.PERMISSION_DENIED, words)
 
 
 def struct(document: dict[str, Any]) -> Struct:

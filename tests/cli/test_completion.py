@@ -25,7 +25,10 @@ def test_each_shell_gets_a_script_that_it_can_read(ccctl: Ccctl, shell: str) -> 
     ("words", "answers"),
     [
         ("ccctl su", ["plain,submit"]),
-        ("ccctl node ", ["plain,drain", "plain,list", "plain,show", "plain,undrain"]),
+        (
+            "ccctl node ",
+            ["plain,drain", "plain,list", "plain,release", "plain,show", "plain,undrain"],
+        ),
         ("ccctl list --state a", ["plain,active"]),
         ("ccctl list --own", ["plain,--owner"]),
     ],

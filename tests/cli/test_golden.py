@@ -72,7 +72,9 @@ TABLES = (
     ("node", "show", "gpu-1"),
     ("node", "drain", "gpu-0", "--reason", "a fan"),
     ("node", "undrain", "gpu-1"),
+    ("node", "release", "gpu-1"),
     ("history", "2"),
+    ("denials",),
     ("cancel", "1", "2"),
     ("cancel", "--state", "failed", "--yes"),
     ("signal", "1", "USR1"),
@@ -220,6 +222,11 @@ def test_every_answer_that_is_a_no(
         told_error(ccctl, folder, "cancel", "--owner", "ada"),
         told_error(ccctl, folder, "signal", "3", "USR1"),
     ]
+    served.denials["CancelJobs"] = (
+        "jobs/2: not bob's own, and the role user may call JobService/CancelJobs for its own alone;"
+        " operator and admin may for all"
+    )
+    pages.append(told_error(ccctl, folder, "cancel", "1", "2"))
     served.token = "secret"
     pages.append(told_error(ccctl, folder, "list"))
     (folder / "token").write_text("wrong\n")

@@ -258,6 +258,22 @@ def world() -> World:
                 resource="jobs/2/tasks/0/attempts/1",
                 changed=struct({"node": "gpu-0", "signal": "SIGUSR2"}),
             ),
+            event_pb2.Event(
+                seq=8,
+                time=ago(minutes=60),
+                kind="access.denied",
+                principal="bob",
+                peer="127.0.0.1",
+                resource="principals/bob",
+                changed=struct(
+                    {
+                        "rpc": "JobService/GetJob",
+                        "role": "user",
+                        "object": "jobs/2",
+                        "passed_over": 3,
+                    }
+                ),
+            ),
         ],
         usage=[
             usage_service_pb2.UsageRow(

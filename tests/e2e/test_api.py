@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from controlplane.client import Client
 from controlplane.client.errors import ClientError, Denied, Refused
-from controlplane.service.auth import PERMISSIONS, PUBLIC
+from controlplane.service.permissions import PERMISSIONS, PUBLIC
 from controlplane.v1 import (
     agent_service_pb2,
     blob_service_pb2,

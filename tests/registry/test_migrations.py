@@ -83,3 +83,20 @@ def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> No
     engine.dispose()
     with pytest.raises(WrongState, match="schema 9999, which this release does not know"):
         upgrade(url)
+
+
+def test_a_node_of_before_is_kept_and_enrolled_by_whose_agent_calls_next(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    engine = connect(url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            sa.text(
+                "INSERT INTO node (uuid, display_name, facts, boot_id, created_us)"
+                " VALUES ('u', 'n', '{}', 'b', 0)"
+            )
+        )
+    upgrade(url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT enrolled_by FROM node")).scalar_one() == ""
+    engine.dispose()

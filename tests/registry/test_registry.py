@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controlplane.engine.upkeep import Liveness, check_nodes
-from controlplane.model.errors import NotFound, RequestIdReused, StaleControlPlane
+from controlplane.model.errors import NotAllowed, NotFound, RequestIdReused, StaleControlPlane
+from controlplane.model.event import Actor
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import LeaseEnd, LeasePhase
+from controlplane.registry import nodes
 from controlplane.registry.memory import MemoryStore
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
@@ -288,3 +290,29 @@ def test_a_caller_that_went_away_harms_nobody_of_its_group(world: World) -> None
     world.registry.run_once()
     assert stays.result(timeout=0) == 1
     assert [event.kind for event in world.store.events("", after=0, limit=9)] == ["test.stays"]
+
+
+def test_the_first_agent_enrols_a_node_and_another_only_after_its_release(world: World) -> None:
+    uuid = world.join("1")
+    mallory = Actor(principal="mallory", peer="test")
+    report = nodes.NodeReport(node_uuid=uuid, boot_id="boot-1", facts=None, leases=())
+    with pytest.raises(NotAllowed, match="was enrolled by alice, and mallory may not speak"):
+        world.do(lambda draft: nodes.observe(draft, report), mallory)
+    again = Registry(world.store, world.clock.now_us)
+    assert [node.enrolled_by for node, _ in again.nodes()] == ["alice"]
+    world.registry = again
+    world.do(lambda draft: nodes.release(draft, uuid))
+    world.do(lambda draft: nodes.release(draft, uuid))
+    world.do(lambda draft: nodes.observe(draft, report), mallory)
+    with pytest.raises(NotAllowed):
+        world.report(uuid)
+    kinds = [event.kind for event in world.store.events(f"nodes/{uuid}", after=0, limit=10)]
+    assert kinds == ["node.joined", "node.released", "node.changed"]
+
+
+def test_owners_are_known_of_jobs_that_live_and_that_have_ended(world: World) -> None:
+    ended, live = world.submit(), world.submit()
+    world.cancel(ended)
+    assert world.registry.live_owners([ended, live, 99]) == {live: "alice"}
+    assert world.store.owners([ended, live, 99]) == {ended: "alice", live: "alice"}
+    assert world.store.owners(range(1, 2000)) == {ended: "alice", live: "alice"}

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.errors import InvalidRequest
+from controlplane.model.errors import InvalidRequest, NotAllowed
 from controlplane.model.usage import UsageFilter, UsageGroup
 from controlplane.registry.memory import MemoryStore
+from controlplane.service.auth import CALLER, Principal, Role
+from controlplane.service.permissions import RPC
 from controlplane.service.usage import UsageService, usage_filter, usage_group
 from controlplane.v1 import usage_service_pb2 as pb
 from tests.support.world import World
@@ -90,10 +92,14 @@ class Context:
         return lambda *_args, **_more: None
 
 
-def ask(world: World, **asked: Any) -> pb.GetUsageResponse:
+def ask(
+    world: World, *, caller: str = "root", role: Role = Role.ADMIN, **asked: Any
+) -> pb.GetUsageResponse:
     house: Any = SimpleNamespace(registry=world.registry, clock=world.clock)
 
     async def call() -> pb.GetUsageResponse:
+        CALLER.set(Principal(name=caller, role=role))
+        RPC.set("/controlplane.v1.UsageService/GetUsage")
         answer: pb.GetUsageResponse = await UsageService.GetUsage.__wrapped__(
             UsageService(house), pb.GetUsageRequest(**asked), Context()
         )
@@ -142,3 +148,10 @@ def test_pages_follow_one_another_without_a_gap(world: World, group: int, size: 
 def test_a_page_token_of_another_request_is_refused(world: World, token: str) -> None:
     with pytest.raises(InvalidRequest, match="page_token: is none of this request's"):
         ask(world, group_by=pb.USAGE_GROUP_JOB, page_token=token)
+
+
+def test_a_user_sees_their_own_usage_alone(world: World) -> None:
+    assert ask(world, caller="alice", role=Role.USER).total.attempts == 12
+    assert ask(world, caller="bob", role=Role.USER).total.attempts == 0
+    with pytest.raises(NotAllowed, match="usage of 'alice': not bob's own"):
+        ask(world, caller="bob", role=Role.USER, owner="alice")

@@ -1,110 +1,193 @@
-"""A whole centre on one host of its own, installed as the units' comments say: systemd, both
-daemons, and users."""
+"""The real server in this process, over a registry on SQLite, with a token for each principal that
+a test names. No scheduler runs, and no agent: tests lay down what there is."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
-import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+import contextlib
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.support import sdbox
-from tests.support.sdbox import Host, until
+import grpc
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = "/opt/controlplane"
-BIN = f"{HERE}/bin"
-PROGRAMS = {
-    "controlplane": "controlplane.daemon.main",
-    "nodeagent": "nodeagent.main",
-    "ccctl": "controlplane.cli.main",
+from controlplane.engine.schedule import cycle
+from controlplane.engine.upkeep import Liveness
+from controlplane.kit.clock import SystemClock
+from controlplane.model.event import Actor
+from controlplane.model.spec import parse_spec, spec_sha256
+from controlplane.registry import jobs, nodes
+from controlplane.registry.migrate import upgrade
+from controlplane.registry.registry import Registry
+from controlplane.registry.sql import SqlStore
+from controlplane.service import server as edge
+from controlplane.service.auth import Role, TokenFile
+from controlplane.service.blobstore import BlobStore
+from controlplane.service.context import House, Rules
+from controlplane.service.hub import Hub
+from controlplane.service.logstore import LogStore
+from controlplane.v1 import (
+    agent_service_pb2,
+    blob_service_pb2,
+    fleet_service_pb2,
+    job_service_pb2,
+    usage_service_pb2,
+)
+from tests.support.world import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from controlplane.model.event import Event
+
+SERVICES = (
+    agent_service_pb2,
+    blob_service_pb2,
+    fleet_service_pb2,
+    job_service_pb2,
+    usage_service_pb2,
+)
+METHODS: dict[str, Any] = {
+    f"/{service.full_name}/{method.name}": method
+    for pb in SERVICES
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
 }
-TOKEN = "/var/lib/controlplane/admin.token"
-USERS = ("admin", "alice", "bob")
-"""Accounts of the host: jobs run as their owners."""
+"""Every rpc of ours, with its descriptor."""
+MICRO = 1_000_000
 
 
-def install(host: Host) -> None:
-    """What the units' comments say, with this tree and its packages in place of an index."""
-    python = f"/opt/python/bin/python{sysconfig.get_python_version()}"
-    host.run(python, "-m", "venv", "--without-pip", HERE)
-    site = f"{HERE}/lib/python{sysconfig.get_python_version()}/site-packages"
-    packages = Path(sysconfig.get_path("purelib")).relative_to(ROOT)
-    host.path(f"{site}/controlplane.pth").write_text(f"/opt/src\n/opt/src/{packages}\n")
-    for program, module in PROGRAMS.items():
-        script = host.path(f"{BIN}/{program}")
-        script.write_text(
-            f"#!{BIN}/python\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
+class Centre:
+    """A server and what is behind it."""
+
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+        url = f"sqlite:///{folder}/registry.db"
+        upgrade(url)
+        clock = SystemClock()
+        self.registry = Registry(SqlStore(url), clock.now_us)
+        self.tokens = TokenFile(folder / "tokens.json")
+        self.blobs = BlobStore(folder / "blobs", 1 << 20)
+        self.house = House(
+            registry=self.registry,
+            clock=clock,
+            liveness=Liveness(lease_us=20 * MICRO, margin_us=MICRO),
+            hub=Hub(loop),
+            logs=LogStore(folder / "logs", 1 << 20),
+            blobs=self.blobs,
+            tokens=self.tokens,
+            rules=Rules(
+                priority_classes={"normal": 1000},
+                default_priority_class="normal",
+                queues=frozenset({"default"}),
+                lease_us=20 * MICRO,
+                hold_us=MICRO // 20,
+            ),
         )
-        script.chmod(0o755)
-    host.path("/etc/sysusers.d").mkdir(exist_ok=True)
-    shutil.copy(
-        ROOT / "systemd/controlplane.sysusers", host.path("/etc/sysusers.d/controlplane.conf")
-    )
-    host.run("systemd-sysusers")
-    for user in USERS:
-        host.run("useradd", "--create-home", "--shell", "/bin/bash", user)
-    for daemon in ("controlplane", "nodeagent"):
-        shutil.copy(ROOT / f"systemd/{daemon}.service", host.path("/etc/systemd/system"))
-        group, mode = ("controlplane", "0750") if daemon == "controlplane" else ("root", "0700")
-        host.run("install", "-d", "-m", mode, "-g", group, f"/etc/{daemon}")
-        host.path(f"/etc/{daemon}/{daemon}.toml").write_text(
-            host.run(f"{BIN}/{daemon}", "config", "example")
+        self.registry.listen(self.house.hub.committed)
+        self.address = f"unix:{folder}/s"
+        self._known: dict[tuple[str, Role], str] = {}
+        self.channel: Any = None
+
+    def token(self, name: str, role: Role) -> str:
+        """A principal's token; the same one each time."""
+        if (name, role) not in self._known:
+            self._known[name, role] = self.tokens.add(name, role)
+        return self._known[name, role]
+
+    def call(
+        self, rpc: str, data: bytes | list[bytes], token: str | None, timeout_s: float = 10.0
+    ) -> list[bytes]:
+        """Call an rpc with bytes as they are, and give the bytes of all its answers. Raises
+        grpc.RpcError."""
+        method = METHODS[rpc]
+        many, given = method.server_streaming, [data] if isinstance(data, bytes) else data
+        metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        kind = (method.client_streaming, many)
+        make = {
+            (False, False): self.channel.unary_unary,
+            (False, True): self.channel.unary_stream,
+            (True, False): self.channel.stream_unary,
+        }[kind]
+        asked = iter(given) if method.client_streaming else given[0]
+        answer = make(rpc)(asked, metadata=metadata, timeout=timeout_s)
+        return list(answer) if many else [answer]
+
+    def code(
+        self, rpc: str, data: bytes | list[bytes], token: str | None, timeout_s: float = 10.0
+    ) -> grpc.StatusCode:
+        """Call an rpc; the status that it ends with."""
+        try:
+            self.call(rpc, data, token, timeout_s)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+        return grpc.StatusCode.OK
+
+    def do(self, command: Any, principal: str) -> Any:
+        """Have the registry run a command for a principal."""
+        return self.registry.submit(command, Actor(principal=principal, peer="test")).result(10)
+
+    def submit(self, owner: str, **document: Any) -> int:
+        """A job of somebody's; its number."""
+        spec = parse_spec({"command": ["true"], **document})
+        job = self.do(lambda draft: jobs.submit(draft, spec, spec_sha256(spec), 1000), owner)
+        return int(job.job_id)
+
+    def join(self, uuid: str, principal: str, name: str = "") -> str:
+        """A node that an agent of this principal has enrolled; its UUID."""
+        report = nodes.NodeReport(
+            node_uuid=uuid, boot_id="boot", facts=facts(name or uuid[-4:], cpus=64), leases=()
         )
-    # Half a minute is right for an operator, and long for a test.
-    drop_in = host.path("/etc/systemd/system/controlplane.service.d")
-    drop_in.mkdir()
-    (drop_in / "watchdog.conf").write_text("[Service]\nWatchdogSec=4s\n")
-    host.run("systemctl", "daemon-reload")
+        self.do(lambda draft: nodes.observe(draft, report), principal)
+        return uuid
+
+    def place(self) -> None:
+        """Place what waits, as the scheduler would."""
+        cycle(self.registry, self.house.clock.now_us())
+
+    def upload(self, owner: str, data: bytes) -> str:
+        """A blob of somebody's; its SHA-256."""
+        import hashlib
+
+        sha256 = hashlib.sha256(data).hexdigest()
+        receiving = self.blobs.receive(sha256)
+        receiving.write(data)
+        receiving.finish(owner)
+        receiving.close()
+        return sha256
+
+    def events(self, resource: str = "") -> list[Event]:
+        """What happened, oldest first."""
+        return list(self.registry.store.events(resource, after=0, limit=100_000))
 
 
-@contextmanager
-def installed(folder: Path) -> Iterator[Host]:
-    """A host with everything installed and nothing started."""
-    # Python too may lie in a home folder, which the control plane's unit rightly hides.
-    binds = {"/opt/src": ROOT, "/opt/python": Path(sys.base_prefix)}
-    with sdbox.booted("head", folder / "box", binds=binds) as host:
-        install(host)
-        yield host
+@contextlib.contextmanager
+def centre(folder: Path) -> Iterator[Centre]:
+    """A centre that serves until the end of the block."""
+    loop = asyncio.new_event_loop()
+    made = Centre(folder, loop)
+    made.registry.start()
+    stop = asyncio.Event()
+    ready = threading.Event()
 
+    async def serve() -> None:
+        server, _ = edge.build(made.house)
+        edge.listen(server, made.address, None, None)
+        await server.start()
+        ready.set()
+        await stop.wait()
+        await server.stop(0.2)
 
-def start(host: Host, unit: str) -> int:
-    """Start a unit, which returns when it says READY=1; give its process id."""
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert ready.wait(10)
+    made.channel = grpc.insecure_channel(made.address)
     try:
-        host.run("systemctl", "start", unit)
-    except AssertionError as error:
-        error.add_note(journal(host, unit))
-        raise
-    return int(host.show(unit, "MainPID"))
-
-
-def journal(host: Host, unit: str) -> str:
-    return host.run("journalctl", "--no-pager", "-o", "cat", "-u", unit, check=False)
-
-
-def ccctl(host: Host, *arguments: str) -> str:
-    return host.run(f"{BIN}/ccctl", "--token-file", TOKEN, *arguments)
-
-
-def serve(host: Host) -> None:
-    """Start both daemons, and wait until the node is ready."""
-    start(host, "controlplane")
-    token = host.path("/etc/nodeagent/token")
-    token.touch(mode=0o600)
-    token.write_text(host.path("/var/lib/controlplane/agent.token").read_text())
-    start(host, "nodeagent")
-    until("the node is ready", lambda: nodes(host) == ["ready"], within_s=20)
-
-
-def nodes(host: Host) -> list[str]:
-    answer = json.loads(ccctl(host, "--output", "json", "node", "list"))
-    return [node["state"] for node in answer["nodes"]]
-
-
-def job(host: Host, name: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(ccctl(host, "--output", "json", "show", name))
-    return answer
+        yield made
+    finally:
+        made.channel.close()
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        made.registry.close()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import sdbox
-from tests.support.centre import TOKEN, ccctl, installed, job, journal, nodes, serve, start
 from tests.support.sdbox import Host, until
+from tests.support.sdcentre import TOKEN, ccctl, installed, job, journal, nodes, serve, start
 
 CGROUPS = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
 """Where systemd keeps its groups: version 1, version 2."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import sdbox
-from tests.support.centre import BIN, ccctl, installed, job, serve
 from tests.support.sdbox import Host, until
+from tests.support.sdcentre import BIN, ccctl, installed, job, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,34 @@
+"""Commands that change nothing, and only write down what was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A call that was refused because of who made it."""
+
+    rpc: str
+    """What was called: `JobService/GetJob`."""
+    role: str
+    """Role of the caller; empty for one without a valid token."""
+    resource: str
+    """Resource names of what it was asked of, with commas between; may be empty."""
+    passed_over: int
+    """Denials of this caller since the last one that was written down."""
+
+
+def deny(draft: Draft, denial: Denial) -> None:
+    """Write a denial down. Never what was in the request: it may hold secrets."""
+    principal = draft.actor.principal
+    changed: dict[str, object] = {"rpc": denial.rpc, "role": denial.role}
+    if denial.resource:
+        changed["object"] = denial.resource
+    if denial.passed_over:
+        changed["passed_over"] = denial.passed_over
+    draft.emit("access.denied", f"principals/{principal}" if principal else "principals", changed)

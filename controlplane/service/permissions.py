@@ -1,0 +1,119 @@
+"""Who may call what, on whose objects: one table, and the one function that reads it.
+
+What is not in the table is denied. An object's owner is a principal: of a job who submitted it, of
+a node the agent that enrolled it, of a blob who uploaded it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from enum import StrEnum
+
+from controlplane.model.errors import NotAllowed
+from controlplane.service.auth import Principal, Role
+
+
+class Reach(StrEnum):
+    """On whose objects a role may call an rpc."""
+
+    NONE = "none"
+    """On nobody's: the call is refused before it is read."""
+    OWN = "own"
+    """On the caller's own."""
+    ALL = "all"
+    """On everybody's, and on what has no owner."""
+
+
+NONE, OWN, ALL = Reach.NONE, Reach.OWN, Reach.ALL
+COLUMNS = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN, Role.AGENT)
+
+
+def _row(*reaches: Reach) -> dict[Role, Reach]:
+    return dict(zip(COLUMNS, reaches, strict=True))
+
+
+_ADMIN_ALONE = _row(NONE, NONE, NONE, ALL, NONE)
+
+PERMISSIONS: dict[str, dict[Role, Reach]] = {
+    # _row(viewer, user, operator, admin, agent)
+    "/controlplane.v1.JobService/SubmitJob": _row(NONE, OWN, OWN, OWN, NONE),
+    "/controlplane.v1.JobService/GetJob": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/ListJobs": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/CancelJobs": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/SignalJob": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/WatchJob": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/ListEvents": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/ReadLogs": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.UsageService/GetUsage": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.FleetService/ListNodes": _row(ALL, ALL, ALL, ALL, NONE),
+    "/controlplane.v1.FleetService/GetNode": _row(ALL, ALL, ALL, ALL, NONE),
+    "/controlplane.v1.FleetService/DrainNode": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.FleetService/UndrainNode": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.FleetService/ReleaseNode": _ADMIN_ALONE,
+    "/controlplane.v1.FleetService/GetServerInfo": _row(ALL, ALL, ALL, ALL, ALL),
+    "/controlplane.v1.BlobService/GetBlob": _row(NONE, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.BlobService/UploadBlob": _row(NONE, OWN, OWN, OWN, NONE),
+    "/controlplane.v1.BlobService/DownloadBlob": _row(NONE, OWN, OWN, ALL, OWN),
+    "/controlplane.v1.AgentService/Synchronize": _row(NONE, NONE, NONE, NONE, OWN),
+    "/controlplane.v1.AgentService/ShipLogs": _row(NONE, NONE, NONE, NONE, OWN),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _row(ALL, ALL, ALL, ALL, ALL),
+    "/grpc.channelz.v1.Channelz/GetTopChannels": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetServers": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetServer": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetServerSockets": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetChannel": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetSubchannel": _ADMIN_ALONE,
+    "/grpc.channelz.v1.Channelz/GetSocket": _ADMIN_ALONE,
+}
+"""Rpc → role → on whose objects. docs/security.md says why each is as it is."""
+
+PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+"""Open to everybody: load balancers and service managers ask without credentials."""
+
+GET_JOB = "/controlplane.v1.JobService/GetJob"
+READ_LOGS = "/controlplane.v1.JobService/ReadLogs"
+GET_BLOB = "/controlplane.v1.BlobService/GetBlob"
+
+RPC: ContextVar[str] = ContextVar("rpc")
+"""The rpc that is being handled, set by the guard together with `CALLER`."""
+
+
+def reach(principal: Principal, rpc: str) -> Reach:
+    """On whose objects a principal may call an rpc; `NONE` for an rpc that the table lacks."""
+    return PERMISSIONS.get(rpc, {}).get(principal.role, NONE)
+
+
+def may(principal: Principal, rpc: str, owner: str | None) -> bool:
+    """Whether a principal may call an rpc on an object of `owner`; None: of nobody."""
+    found = reach(principal, rpc)
+    return found is ALL or (found is OWN and owner is not None and owner == principal.name)
+
+
+def authorise(principal: Principal, rpc: str) -> None:
+    """NotAllowed unless there is something that the principal may call the rpc on."""
+    if reach(principal, rpc) is NONE:
+        raise refusal(principal, rpc)
+
+
+def refusal(principal: Principal, rpc: str, resource: str = "") -> NotAllowed:
+    """The error that says who was refused what, and who may."""
+    name, role, called = principal.name, principal.role, short(rpc)
+    row = PERMISSIONS.get(rpc, {})
+    if row.get(role, NONE) is NONE:
+        able = [each for each in COLUMNS if row.get(each, NONE) is not NONE]
+        words = f"{name} has the role {role}, which may not call {called}"
+        return NotAllowed(f"{words}; {_listed(able)} may" if able else words, resource)
+    able = [each for each in COLUMNS if row[each] is ALL]
+    words = f"{resource}: not {name}'s own, and the role {role} may call {called} for its own alone"
+    return NotAllowed(f"{words}; {_listed(able)} may for all" if able else words, resource)
+
+
+def short(rpc: str) -> str:
+    """An rpc as people write it: `JobService/GetJob`."""
+    service, _, method = rpc.lstrip("/").partition("/")
+    return f"{service.rpartition('.')[2]}/{method}"
+
+
+def _listed(roles: list[Role]) -> str:
+    *others, last = roles
+    return f"{', '.join(others)} and {last}" if others else str(last)
