@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import uuid
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
+from controlplane.model.errors import (
+    FieldFault,
+    InvalidRequest,
+    Overloaded,
+    StoreUnavailable,
+    WrongState,
+)
 from controlplane.model.nodefaults import fact_faults
 from controlplane.registry.nodes import NodeReport, foreign, observe
 from controlplane.service.auth import CALLER
@@ -27,6 +34,8 @@ from controlplane.wire.nodes import facts_value
 if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.service.context import House
+
+log = logging.getLogger(__name__)
 
 REMEMBERED_AGENTS = 16
 """Of a node: those that another one has replaced; such a one must not speak again."""
@@ -84,7 +93,14 @@ class AgentService(AgentServiceServicer):
         if not request.HasField("facts") and session.facts_digest != request.facts_digest:
             return pb.SynchronizeResponse(epoch=registry.epoch, resend_facts=True)
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
-        await self._take_in(session, request, context)
+        try:
+            await self._take_in(session, request, context)
+        except (Overloaded, StoreUnavailable) as error:
+            if registry.node(request.node_uuid) is None:
+                raise
+            # It is told again with the next call. Were this one refused, the node's lease would run
+            # out, and healthy jobs be ended because our disk is full.
+            log.warning("a report waits: %s", error)
         return await self._answer(session, request)
 
     def _refuse_a_twin(self, session: _Session, request: pb.SynchronizeRequest) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.errors import FieldFault, InvalidRequest, StoreUnavailable
 from controlplane.model.event import Actor
 from controlplane.registry import audit
 from controlplane.registry.registry import Once
@@ -100,9 +100,17 @@ class House:
     async def write(
         self, command: Callable[[Draft], T], actor: Actor, once: Once | None = None
     ) -> T:
-        """Have the registry run a command, and wait for its commit."""
+        """Have the registry run a command, and wait for its commit.
+
+        StoreUnavailable when that takes too long: what became of it, a repeat under the same
+        request_id finds out.
+        """
         future = self.registry.submit(command, actor, once)
-        return await asyncio.wait_for(asyncio.wrap_future(future), COMMIT_DEADLINE_S)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), COMMIT_DEADLINE_S)
+        except TimeoutError:
+            words = f"the change was not written down within {COMMIT_DEADLINE_S:g} s"
+            raise StoreUnavailable(words) from None
 
 
 def once_of(principal: str, request_id: str, content_hash: str) -> Once | None:
