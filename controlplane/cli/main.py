@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str], *, clock: Clock) -> int:
     app = App(clock=clock)
     try:
         ccctl.main(list(arguments), prog_name="ccctl", obj=app, standalone_mode=False)
+        sys.stdout.flush()  # what was printed may find no room only now
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OTHER_FAILURE
     except click.exceptions.Exit as end:
@@ -77,6 +79,9 @@ def run(arguments: Sequence[str], *, clock: Clock) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except BrokenPipeError:  # who read it has gone away, and knows
+        _discard_output()
+        return OTHER_FAILURE
     except Exception as error:
         return _tell_other(app, error)
     return 0
@@ -99,11 +104,20 @@ def _tell_other(app: App, error: Exception) -> int:
         tell(f"{error.object!r} is not UTF-8, as every word that is sent must be.")
         return BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
+        _discard_output()
         what = error.filename or "The output, or a temporary file,"
         tell(f"{what} can't be written: {error.strerror}.")
         return OTHER_FAILURE
     tell(f"This is a fault of ccctl itself: {type(error).__name__}: {error}. Please report it.")
     return OTHER_FAILURE
+
+
+def _discard_output() -> None:
+    """Have what is held back of the output go nowhere: Python would try it again at its end."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def main() -> None:

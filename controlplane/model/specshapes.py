@@ -10,6 +10,8 @@ from controlplane.model.specfaults import Faults, join, shown
 from controlplane.model.speckinds import ARGUMENTS_LIMIT, Kind, read_text, unusable
 
 _TEXT_LIST: Final = '["*.pt", "data/"]'
+LONGEST_ARGUMENT: Final = 131_071
+"""Bytes in one argument, or one NAME=value: Linux runs nothing with more (MAX_ARG_STRLEN)."""
 REQUIRED: Final = ...
 """In place of a default: the field must be there."""
 
@@ -175,6 +177,12 @@ def argv() -> Kind:
             return None
         before = faults.count
         items = [read_text(item, f"{path}[{index}]", faults) for index, item in enumerate(value)]
+        for index, item in enumerate(items):
+            if item is not None and (size := len(item.encode())) > LONGEST_ARGUMENT:
+                words = (
+                    f"must have at most {LONGEST_ARGUMENT} bytes, not {size}: put it into a file"
+                )
+                faults.add(f"{path}[{index}]", value[index], words)
         if faults.count > before:
             return None
         found = tuple(item for item in items if item is not None)
@@ -227,7 +235,10 @@ def text_map(
             )
             if complaint:
                 faults.note(at, complaint)
-            pairs.append((key, values.read(item, at, faults)))
+            text = values.read(item, at, faults)
+            if size is not None and text and len(key) + 1 + len(text.encode()) > LONGEST_ARGUMENT:
+                faults.note(at, f"must have at most {LONGEST_ARGUMENT} bytes with its name")
+            pairs.append((key, text))
         if faults.count > before:
             return None
         used = sum(len(key) + len(item.encode()) + 2 for key, item in pairs)

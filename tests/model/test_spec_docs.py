@@ -82,6 +82,8 @@ def test_the_schema_refuses_nearly_all_that_the_validator_refuses() -> None:
     beyond = {
         "a model of no GPU",
         "command too long",
+        "one argument too long",
+        "one env value too long",
         "command with NUL",
         "command with a lone surrogate",
         "command without a program",
