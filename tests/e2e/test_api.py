@@ -22,6 +22,7 @@ from controlplane.v1 import (
     node_pb2,
     usage_service_pb2,
 )
+from controlplane.wire.nodes import facts_message
 from tests.support.cluster import BIN, Cluster, cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -172,7 +173,7 @@ def test_one_agent_speaks_for_a_node_though_its_identity_was_copied(one: Cluster
                 boot_id=boot,
                 agent_id=agent,
                 call_number=call_number,
-                facts=node_pb2.NodeFacts(display_name="copied"),
+                facts=facts_message(facts("copied")),
                 facts_digest="x",
             )
             metadata = (("authorization", f"Bearer {secret}"),)
