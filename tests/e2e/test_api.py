@@ -24,6 +24,7 @@ from controlplane.v1 import (
 )
 from controlplane.wire.nodes import facts_message
 from tests.support.cluster import BIN, Cluster, cluster
+from tests.support.world import facts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
