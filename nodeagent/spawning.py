@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 CLOSE_S = 0.5
 """A spawner without supervisors is gone by then; another one stays as long as it has some."""
 _PAUSE_S = 0.01
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder from which this package is imported."""
 
 
 class Spawner:
@@ -40,8 +42,9 @@ class Spawner:
             # Not by `subprocess`, which minds a child that outlives us: this one may.
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "nodeagent.spawner"],
-                os.environ,
+                # Without site packages, which it needs none of: each fork of it costs less.
+                [sys.executable, "-S", "-m", "nodeagent.spawner"],
+                {**os.environ, "PYTHONPATH": _ROOT},
                 file_actions=(
                     (os.POSIX_SPAWN_DUP2, words, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

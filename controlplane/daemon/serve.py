@@ -39,6 +39,8 @@ SCHEDULE_GAP_S = 0.004
 SWITCH_INTERVAL_S = 0.0005
 """Python threads take turns so often: the writer and the planner must not make calls wait for
 long."""
+GC_THRESHOLD = 20_000
+"""New objects between two collections: messages and rows come and go in thousands."""
 STOP_GRACE_S = 2.0
 """Calls in progress may finish for so long when the daemon ends."""
 
