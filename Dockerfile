@@ -2,7 +2,7 @@
 # One image for both daemons and ccctl.
 #   control plane: docker run --network host -v controlplane:/var/lib/controlplane IMAGE
 #   node agent:    docker run --user 0 --network host --pid host --gpus all --no-healthcheck \
-#                      -v /var/lib/nodeagent:/var/lib/nodeagent IMAGE nodeagent run …
+#                      -v /var/lib/nodeagent:/var/lib/nodeagent IMAGE nodeagent run --run-as agent …
 #   ccctl:         docker run --rm --network host --no-healthcheck IMAGE ccctl list
 # A job runs in the container of its agent, and ends with it: build an image on this one with the
 # frameworks that jobs need, and prefer systemd/nodeagent.service where jobs must outlive an upgrade.

@@ -32,8 +32,8 @@ def main() -> None:
     decides.
 
     \b
-    First step, with the token that `controlplane init` made:
-      nodeagent run --server 127.0.0.1:7600 --token-file agent.token --state-dir ./node
+    First step, with the token that `controlplane init` made, and all jobs as yourself:
+      nodeagent run --token-file agent.token --state-dir ./node --run-as agent
     """
 
 
