@@ -48,10 +48,14 @@ class Spawner:
     def _fork(self, folder: str) -> None:
         # A supervisor must be known before it can be waited for.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM))
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # No room for a process: the agent finds a lease without a supervisor.
+            pid = -1
         if pid == 0:
             self._become_supervisor(folder)
-        self._supervisors.add(pid)
+        if pid > 0:
+            self._supervisors.add(pid)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _become_supervisor(self, folder: str) -> None:

@@ -98,7 +98,7 @@ if rank == 0:
     (folder / "result.json").write_text(json.dumps(result) + "\n")
     print(f"test accuracy {accuracy:.4f}, model saved as {path}", flush=True)
 
-# 7. Leave together. Gloo clears an exchange away in a thread of its own, and Python must not end
-#    under it (PyTorch issue 190489): a barrier leaves nothing to clear away.
+# 7. Leave together. Gloo clears an exchange away in a thread of its own, and a rank whose Python
+#    ends under it can be aborted (as in PyTorch's issue 190489): the barrier gives it the time.
 dist.barrier()
 dist.destroy_process_group()
