@@ -1,12 +1,13 @@
 """Where a node keeps what belongs to its leases.
 
-Each lease has two folders, both named `<lease id>.<token>`:
+Each lease has folders that are named `<lease id>.<token>`:
 
 * in the **runtime folder**, its control files: the plan, what its supervisor wrote down, the socket
   for orders. They mean nothing after a reboot, and are made and removed for each lease, so the
   runtime folder belongs on a tmpfs;
-* in the **state folder**, what may be large and should outlive a reboot: the workers' output, their
-  working directory and their temporary files.
+* in the **state folder**, what may be large and should outlive a reboot: under `tmp` the workers'
+  temporary files, and under `leases` their output and the folder that was shipped for them, where
+  there is any.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Folders:
 
     def prepare(self, boot_id: str) -> None:
         """Make what is missing, and remove what held until the last boot only."""
-        for folder in (self.state, self.runtime, self.data, self.jobs, self.blobs):
+        for folder in (self.state, self.runtime, self.data, self.tmp, self.jobs, self.blobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.state, self.data, self.jobs):
+        for folder in (self.state, self.data, self.tmp, self.jobs):
             folder.chmod(self._mode)
         note = self.runtime / "boot_id"
         if not note.exists() or note.read_text() != boot_id:
@@ -73,12 +74,26 @@ class Folders:
         """Of folders on the way to a worker's own: others may pass through, and list nothing."""
         return 0o711 if self.shared else 0o700
 
-    def make(self, key: LeaseKey) -> None:
-        """Make a lease's two folders. OSError when that cannot be done, or was done already."""
+    def make_control(self, key: LeaseKey) -> None:
+        """Make a lease's control folder. OSError when that cannot be done, or was done already."""
         (self.control / str(key)).mkdir(mode=0o700)
+
+    def make_data(self, key: LeaseKey) -> Path:
+        """Make a lease's folder for data. Where only output will lie in it, its supervisor does."""
         data = self.data / str(key)
         data.mkdir()
         data.chmod(self._mode)
+        return data
+
+    def remove(self, key: LeaseKey) -> None:
+        """Remove a lease's folders."""
+        # The control folder goes last: data without one is taken for what a reboot has left.
+        for folder in (self.data, self.tmp, self.control):
+            shutil.rmtree(folder / str(key), ignore_errors=True)
+
+    def leftovers(self) -> set[LeaseKey]:
+        """Leases that have data or temporary files."""
+        return {*leases_in(self.data), *leases_in(self.tmp)}
 
     @property
     def control(self) -> Path:
@@ -87,8 +102,13 @@ class Folders:
 
     @property
     def data(self) -> Path:
-        """Output, working and temporary files, a folder for each lease."""
+        """Output and shipped folders, a folder for each lease."""
         return self.state / "leases"
+
+    @property
+    def tmp(self) -> Path:
+        """Temporary files, a folder for each lease."""
+        return self.state / "tmp"
 
     @property
     def jobs(self) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -75,7 +74,7 @@ class Leases:
         """Take over what an earlier agent has left; how many leases."""
         for key in leases_in(self._folders.control):
             self.held[key.lease_id] = self._adopted(key)
-        for key in leases_in(self._folders.data):
+        for key in self._folders.leftovers():
             if key.lease_id not in self.held:
                 told = _ended(key, LeaseEnd.SUPERVISOR_LOST, "the node was rebooted")
                 self.held[key.lease_id] = Held(key=key, status=told)
@@ -142,13 +141,10 @@ class Leases:
 
     def drop(self, lease_id: int) -> None:
         """Remove a forgotten lease whose output has been handed over."""
-        key = self.held.pop(lease_id).key
-        # The control folder goes last: data without one is taken for what a reboot has left.
-        shutil.rmtree(self.data(key), ignore_errors=True)
-        shutil.rmtree(self._control(key), ignore_errors=True)
+        self._folders.remove(self.held.pop(lease_id).key)
 
     def data(self, key: LeaseKey) -> Path:
-        """The lease's folder for output, working and temporary files."""
+        """The lease's folder for output."""
         return self._folders.data / str(key)
 
     def _control(self, key: LeaseKey) -> Path:
@@ -159,7 +155,7 @@ class Leases:
         told = LeaseStatus(lease_id=action.lease_id, token=action.token, phase=LeasePhase.STAGING)
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
-            self._folders.make(key)
+            self._folders.make_control(key)
             account = self._stage.known_account()
             if account is None or action.launch.working_dir_sha256:
                 held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
@@ -173,7 +169,7 @@ class Leases:
         try:
             account = await self._stage.account(launch.owner)
             if launch.working_dir_sha256:
-                await self._stage.fetch(launch.working_dir_sha256, self.data(held.key), account)
+                await self._stage.fetch(launch.working_dir_sha256, held.key, account)
             self._spawn(held, launch, account)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
@@ -187,9 +183,9 @@ class Leases:
             self._changed()
 
     def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
-        folder, data = self._control(held.key), self.data(held.key)
-        context = self._stage.context(launch, held.key, data, account)
-        plan = self._stage.finish(plan_step(launch, context), data, account)
+        folder = self._control(held.key)
+        context = self._stage.context(launch, held.key, account)
+        plan = self._stage.finish(plan_step(launch, context), held.key, account)
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)

@@ -8,7 +8,7 @@ library only, because every supervisor is a fork of a small process.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -111,7 +111,7 @@ class StepPlan:
 
     def to_json(self) -> str:
         """As `plan.json` keeps it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(self, separators=(",", ":"), default=_fields)
 
     @staticmethod
     def from_json(text: str | bytes) -> StepPlan:
@@ -132,3 +132,7 @@ class StepPlan:
             raw["wait_for"] = (host, port)
         raw["requeue_exit_codes"] = tuple(raw.get("requeue_exit_codes", ()))
         return StepPlan(**raw)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value)}

@@ -29,7 +29,7 @@ Download = Callable[[str], AsyncIterator[bytes]]
 ACCOUNT_S = 10.0
 """An account is looked up for so long: a directory service may hang."""
 WORK = "work"
-"""The working directory in a lease's folder, where the job names no other."""
+"""A shipped folder's place in a lease's folder for data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +66,12 @@ class Stage:
             words = f"the account {owner!r} could not be looked up within {ACCOUNT_S:g} s"
             raise LaunchError(words) from None
 
-    async def fetch(self, sha256: str, data: Path, account: Account) -> None:
+    async def fetch(self, sha256: str, key: LeaseKey, account: Account) -> None:
         """Bring a lease's working directory. Raises what the download or the archive raises."""
+        work = self.folders.make_data(key) / WORK
         archive = self.folders.blobs / sha256
         if not archive.exists():
-            part = self.folders.blobs / f".{sha256}.{data.name}"
+            part = self.folders.blobs / f".{sha256}.{key}"
             seen = hashlib.sha256()
             try:
                 with part.open("wb") as file:
@@ -85,38 +86,35 @@ class Stage:
                 part.replace(archive)
             finally:
                 part.unlink(missing_ok=True)
-        await _unpack(archive, data / WORK)
+        await _unpack(archive, work)
         if self._is_other(account):
-            await asyncio.to_thread(_give_all, data / WORK, account)
+            await asyncio.to_thread(_give_all, work, account)
 
     def _is_other(self, account: Account) -> bool:
         return account.uid != self.own.uid
 
-    def context(self, launch: Launch, key: LeaseKey, data: Path, account: Account) -> NodeContext:
-        """What a launcher may know. LaunchError when a folder is missing or a port is taken.
-
-        `data`: the lease's folder for what may be large.
-        """
+    def context(self, launch: Launch, key: LeaseKey, account: Account) -> NodeContext:
+        """What a launcher may know. LaunchError when a folder is missing or a port is taken."""
         here = launch.here
         for port in here.ports:
             if launch.member_index == 0 and not host.free_port(self.base.address, port):
                 raise LaunchError(
                     f"port {port} of {here.node_display_name} is in use by a process outside"
                 )
+        job_dir = self.folders.jobs / str(launch.job_id)
         if launch.working_dir_path:
             work = Path(launch.working_dir_path)
             if not work.is_dir():
                 raise LaunchError(f"working_dir: {work} is no folder on {here.node_display_name}")
+        elif launch.working_dir_sha256:
+            work = self.folders.data / str(key) / WORK
         else:
-            work = data / WORK
-            if not launch.working_dir_sha256:
-                self._make(work, account)
-        job_dir = self.folders.jobs / str(launch.job_id)
+            work = job_dir
         if not job_dir.exists():
             self._make(job_dir, account)
         elif job_dir.stat().st_uid != account.uid:
             raise LaunchError(f"{job_dir} is not {account.name}'s: remove it, or give it to them")
-        tmp = data / "tmp"
+        tmp = self.folders.tmp / str(key)
         self._make(tmp, account)
         return replace(
             self.base,
@@ -137,7 +135,7 @@ class Stage:
         if self._is_other(account):
             os.chown(folder, account.uid, account.gid)
 
-    def finish(self, plan: StepPlan, data: Path, account: Account) -> StepPlan:
+    def finish(self, plan: StepPlan, key: LeaseKey, account: Account) -> StepPlan:
         """A launcher's plan with whom it runs as, this node's limits, and its output's place."""
         whom = None
         if self._is_other(account):
@@ -147,7 +145,7 @@ class Stage:
             limits=self.limits,
             identity=whom,
             log_cap_bytes=self.log_cap_bytes,
-            output_dir=str(data),
+            output_dir=str(self.folders.data / str(key)),
         )
 
 

@@ -197,7 +197,7 @@ JOB: Final = Table(
         Field(
             name="working_dir",
             kind=working_dir(),
-            default_words="a fresh folder",
+            default_words="`CC_JOB_DIR`",
             meaning="Where the workers run: a path on the nodes, or a folder that travels along.",
             example={"ship": "."},
         ),

@@ -103,7 +103,7 @@ class JobSpec:
     env: tuple[tuple[str, str], ...]
     """The workers' environment as pairs sorted by name; `dict(spec.env)` makes a map of it."""
     working_dir: NodePath | Archive | Ship | None
-    """Where workers run; None for a fresh folder."""
+    """Where workers run; None for the job's own folder, `CC_JOB_DIR`."""
     time_limit_us: int | None
     """The longest that an attempt may run, in microseconds; None for no limit."""
     queue: str

@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.kit.archive import pack
 from nodeagent.accounts import own_account
-from nodeagent.folders import Folders
+from nodeagent.folders import Folders, LeaseKey
 from nodeagent.staging import Stage
 from tests.support.launches import members, node
 
@@ -36,16 +36,16 @@ def stage(folder: Path) -> Stage:
 
 
 def test_an_unpacking_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
-    source, into = tmp_path / "source", tmp_path / "work"
+    source, into = tmp_path / "source", tmp_path / "leases" / "7.9" / "work"
     source.mkdir()
     for number in range(FILES):
         (source / str(number)).touch()
-    (tmp_path / "blobs").mkdir()
+    stage(tmp_path).folders.prepare("boot")
     with (tmp_path / "blobs" / "sha").open("wb") as file:
         pack(source, file)
 
     async def cut_off() -> int:
-        fetching = asyncio.create_task(stage(tmp_path).fetch("sha", tmp_path, own_account()))
+        fetching = asyncio.create_task(stage(tmp_path).fetch("sha", LeaseKey(7, 9), own_account()))
         # A thread's doing, which tells nobody.
         while not (into.exists() and any(into.iterdir())):  # noqa: ASYNC110
             await asyncio.sleep(0)
