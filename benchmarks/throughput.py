@@ -116,14 +116,16 @@ LIVE = JobFilter(states=[job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_ACTIVE])
 def spent_s(made: Cluster) -> dict[str, float]:
     """Processor time that each part has spent so far, in seconds.
 
-    A spawner waits for its supervisors, and they for their workers: so it answers for all of them.
+    A spawner waits for its supervisors, and they for their workers: so it answers for all that have
+    ended, and the supervisors that live for their own.
     """
     agents = [agent.pid for agent in made.agents.values()]
     spawners = [pid for agent in agents for pid in processes.children(agent)]
+    supervisors = [pid for spawner in spawners for pid in processes.children(spawner)]
     return {
         "control plane": cpu_s(made.control.pid),
         "agents": sum(map(cpu_s, agents)),
-        "supervisors and workers": sum(map(cpu_s, spawners)),
+        "supervisors and workers": sum(map(cpu_s, spawners + supervisors)),
     }
 
 

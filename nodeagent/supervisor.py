@@ -1,11 +1,10 @@
 """A supervisor: the small process that holds one lease's workers on its node, and outlives the
 agent.
 
-It is a fork of the spawner. It holds the lease's lock for its whole life, starts the workers, keeps
-what they print,
-enforces time limit and deadline, ends every process of the lease, and writes each fact down. What
-it decides stands in
-``supervision.core``; this is the loop around it.
+It is a fork of the spawner. It holds the lease's lock from the first to the last, starts the
+workers, keeps what they print, enforces time limit and deadline, ends every process of the lease,
+and writes each fact down. What it decides stands in ``supervision.core``; this is the loop around
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import select
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
@@ -40,28 +39,28 @@ _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
 _DRAIN_BYTES = 2 << 20
 _ORDER_BYTES = 64 << 10
+_FEW_WORKERS = 16
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.005
 
 
-def supervise(folder: str, boot_id: str) -> NoReturn:
-    """Be the supervisor of the lease in `folder`, from the fork to the exit.
+def supervise(folder: str, boot_id: str) -> bool:
+    """Be the supervisor of the lease in `folder`, from its first process to its last.
 
-    Returns control to nobody. Does nothing when the lease has a supervisor or has had one.
+    Does nothing when the lease has a supervisor or has had one. True when this process may
+    supervise another lease once its descriptors, signals and cores are as they were.
     """
-    code = 1
     try:
         os.chdir(folder)
         os.umask(0o077)
         plan = _take_lock()
-        if plan is not None and not _was_supervised():
-            _held(folder, plan, boot_id)
-        code = 0
+        if plan is None or _was_supervised():
+            return True
+        return _held(folder, plan, boot_id)
     except BaseException:
         with open(os.path.join(folder, "supervisor.log"), "a") as log:
             traceback.print_exc(file=log)
-    finally:
-        os._exit(code)
+        raise
 
 
 def _take_lock() -> int | None:
@@ -85,7 +84,7 @@ def _was_supervised() -> bool:
         return False
 
 
-def _held(folder: str, plan_file: int, boot_id: str) -> None:
+def _held(folder: str, plan_file: int, boot_id: str) -> bool:
     control = sockets.bind_to(record.CONTROL)
     try:
         plan = StepPlan.from_json(os.read(plan_file, os.fstat(plan_file).st_size))
@@ -93,8 +92,10 @@ def _held(folder: str, plan_file: int, boot_id: str) -> None:
         recorder = record.Recorder(record.STATUS, 0)
         words = f"{folder}/{record.PLAN} is no plan: {type(error).__name__}: {error}"
         recorder.tell("ended", end="launch_failed", message=words)
-        return
+        return False
     Supervisor(plan, boot_id, control.detach()).run()
+    # Limits cannot be taken back, and what a large gang took of memory is not given back.
+    return not plan.limits and len(plan.workers) <= _FEW_WORKERS
 
 
 class _Worker:
@@ -153,6 +154,7 @@ class Supervisor:
         self._go_on_preparing()
         while self._state.phase is not core.Phase.ENDED or not self._record.flush():
             self._wait()
+        self._record.close()
 
     def _wait(self) -> None:
         """One turn: sleep until something happens or is due, and see to it."""
