@@ -58,13 +58,14 @@ def nothing_is_held(made: Cluster) -> None:
 
 
 def processes(made: Cluster) -> list[int]:
-    """Supervisors, workers and their children on all nodes: all begin in a lease's folder."""
+    """Supervisors that hold a lease, workers and their children on all nodes: all begin in a
+    lease's or a job's folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and alive(int(entry.name)):
             with contextlib.suppress(OSError):
                 where = Path(os.readlink(entry / "cwd"))
-                if where.is_relative_to(made.folder) and "leases" in where.parts:
+                if where.is_relative_to(made.folder) and {"leases", "jobs"} & set(where.parts):
                     found.append(int(entry.name))
     return found
 
