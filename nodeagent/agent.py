@@ -25,6 +25,7 @@ from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
 from nodeagent.accounts import Account, only_owner, own_account
+from nodeagent.credential import load, renewed
 from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
 from nodeagent.folders import Folders
 from nodeagent.identity import Identity
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from controlplane.model.node import Device
+    from nodeagent.credential import NodeCredential
     from nodeagent.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,12 @@ REFRESH_S = 1.0
 SHIP_S = 0.25
 """New output is looked for so often."""
 DISCOVER_DEADLINE_S = 30.0
+RENEW_LOOK_S = 600.0
+"""Whether the certificate is due is looked at so often."""
+CALLS_END_S = 30.0
+"""Calls over a channel that was replaced may go on for so long."""
+PLAINTEXT_SERVER = "127.0.0.1:7600"
+"""Where an agent with a token calls unless it is told."""
 OFFERED_MEMORY = 0.9
 """Part of the host's memory that is offered to jobs unless the settings say."""
 
@@ -75,10 +83,15 @@ async def run(settings: Settings) -> None:
 async def _run(settings: Settings, folders: Folders) -> None:
     facts_of_host = host.read_host_facts()
     folders.prepare(facts_of_host.boot_id)
-    token = settings.token_file.read_text().strip()
+    credential, token = None, None
+    if settings.token_file is not None:
+        token = settings.token_file.read_text().strip()
+    else:
+        credential = load(settings.state_dir)
+    server = settings.server or (credential.server if credential is not None else PLAINTEXT_SERVER)
     own = own_account()
     identity = Identity(settings.state_dir)
-    address = settings.address or _address(settings.server)
+    address = settings.address or _address(server)
     devices = open_devices(
         settings.devices,  # type: ignore[arg-type]  # the settings allow these words only
         simulated_count=settings.simulated_count,
@@ -96,10 +109,10 @@ async def _run(settings: Settings, folders: Folders) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    channel = open_channel(settings.server, settings.ca_file)
+    channel = open_channel(server, credential)
     tasks: list[asyncio.Task[None]] = []
+    session: Session | None = None
     try:
-        session: Session
         stage = Stage(
             base=_context(settings, folders, own, facts_of_host, facts),
             folders=folders,
@@ -139,6 +152,9 @@ async def _run(settings: Settings, folders: Folders) -> None:
             asyncio.create_task(_rediscover(settings, devices, box, session), name="discover"),
             asyncio.create_task(_watchdog(), name="watchdog"),
         ]
+        if credential is not None:
+            renewing = _renew(credential, settings.state_dir, server, session, identity.uuid)
+            tasks.append(asyncio.create_task(renewing, name="renew"))
         ended = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
@@ -153,7 +169,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         loop.remove_reader(nudges)
         nudges.close()
-        await channel.close()
+        await (channel if session is None else session.channel).close()
         spawner.close()
         devices.close()
     log.info("agent stopped; workers run on")
@@ -285,6 +301,29 @@ async def _rediscover(
             log.warning("devices have changed", extra={"devices": len(found)})
             box[0] = replace(box[0], devices=found)
             session.changed.set()
+
+
+async def _renew(
+    credential: NodeCredential, state_dir: Path, server: str, session: Session, node_uuid: str
+) -> None:
+    """Have the certificate renewed in time, and use the new one from then on."""
+    clock = SystemClock()
+    while True:
+        if credential.due(clock.now_us()):
+            try:
+                credential = await renewed(credential, session.channel, node_uuid)
+                credential.write(state_dir)
+            except grpc.aio.AioRpcError as error:
+                log.warning("the certificate could not be renewed: %s", error.details())
+            except OSError as error:
+                log.error("the new certificate cannot be kept: %s", error)
+            else:
+                before = session.channel
+                session.call_over(open_channel(server, credential))
+                session.changed.set()
+                log.info("the certificate was renewed")
+                await before.close(CALLS_END_S)
+        await asyncio.sleep(RENEW_LOOK_S)
 
 
 async def _watchdog() -> None:

@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from controlplane import __version__
-from controlplane.kit.alone import InUse
+from controlplane.kit.alone import InUse, alone
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
+from controlplane.kit.credential import LONGEST, read_credential
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
 from nodeagent.settings import ENV_PREFIX, Settings
@@ -32,8 +33,9 @@ def main() -> None:
     decides.
 
     \b
-    First step, with the token that `controlplane init` made, and all jobs as yourself:
-      nodeagent run --token-file agent.token --state-dir ./node --run-as agent
+    First steps, with what `ccctl node token create --out gpu-01.join` gives:
+      nodeagent join gpu-01.join
+      nodeagent run
     """
 
 
@@ -60,6 +62,43 @@ def run(config: Path | None, flags: dict[str, Any]) -> None:
     except (agent.AgentError, DevicesUnavailable, InUse, ValueError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)
+
+
+@main.command()
+@click.argument("token", type=click.File("r"), metavar="FILE")
+@config_option
+@settings_options(Settings)
+def join(token: IO[str], config: Path | None, flags: dict[str, Any]) -> None:
+    """Let this host be a node, with what `ccctl node token create` has written into FILE.
+
+    FILE is - for standard input. The host makes a key of its own and gets a certificate for it;
+    the agent renews that by itself. Stop the agent first if it runs.
+
+    \b
+      nodeagent join gpu-01.join
+      ssh desk ccctl node token create | nodeagent join -
+    """
+    from nodeagent import credential
+    from nodeagent.identity import Identity
+
+    settings = _load(config, flags).value
+    folder = settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with alone(folder, "agent"):
+            try:
+                handed = read_credential(token.read(LONGEST + 1), "join")
+            except ValueError as error:
+                raise click.ClickException(f"{token.name}: {error}") from None
+            node_uuid = Identity(folder).uuid
+            got = credential.join(handed, node_uuid)
+            got.write(folder)
+    except (credential.JoinError, InUse, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        words = f"state_dir: {error.filename or folder} cannot be used: {error.strerror}"
+        raise click.ClickException(words) from None
+    click.echo(f"nodes/{node_uuid} may call {got.server}; start its agent with `nodeagent run`")
 
 
 @main.group("config")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from controlplane.kit.clock import Clock
     from controlplane.model.node import NodeFacts
+    from nodeagent.credential import NodeCredential
     from nodeagent.identity import Identity
     from nodeagent.leases import Leases
 
@@ -46,12 +47,12 @@ OPTIONS = [
 ]
 
 
-def open_channel(server: str, ca_file: Path | None) -> Any:
-    """A channel to the control plane: TLS where a CA is named, plaintext to this host only."""
-    if ca_file is not None:
-        credentials = grpc.ssl_channel_credentials(ca_file.read_bytes())
-        return grpc.aio.secure_channel(server, credentials, options=OPTIONS)
-    return grpc.aio.insecure_channel(server, options=OPTIONS)
+def open_channel(server: str, credential: NodeCredential | None) -> Any:
+    """A channel to the control plane: TLS in both directions by a certificate, or plaintext within
+    this host."""
+    if credential is None:
+        return grpc.aio.insecure_channel(server, options=OPTIONS)
+    return grpc.aio.secure_channel(server, credential.channel_credentials(), options=OPTIONS)
 
 
 class Session:
@@ -61,7 +62,7 @@ class Session:
         self,
         *,
         channel: Any,
-        token: str,
+        token: str | None,
         identity: Identity,
         agent_id: str,
         boot_id: str,
@@ -72,10 +73,10 @@ class Session:
         digest: Callable[[bytes], hashlib._Hash],
         rng: random.Random,
     ) -> None:
-        """`facts`: what the host has now. `digest`: SHA-256. `rng`: jitter of retries."""
-        self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
-        self._blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        """`token`: where the channel bears no certificate. `facts`: what the host has now.
+        `digest`: SHA-256. `rng`: jitter of retries."""
+        self.call_over(channel)
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._identity, self._agent_id, self._boot_id = identity, agent_id, boot_id
         self._facts, self._leases, self._clock = facts, leases, clock
         self._deadline_file, self._deadline_us = deadline_file, 0
@@ -85,6 +86,12 @@ class Session:
         self._known_digest = ""
         self.changed = asyncio.Event()
         self.connected = asyncio.Event()
+
+    def call_over(self, channel: Any) -> None:
+        """Use another channel from the next call on."""
+        self.channel = channel
+        self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
+        self._blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Talk until told to stop."""

@@ -25,16 +25,16 @@ class Settings:
         example="/run/nodeagent",
     )
     server: str = setting(
-        "127.0.0.1:7600", help="address of the control plane: host:port or unix:PATH"
+        "",
+        help="address at which the control plane listens to agents: host:port or unix:PATH; empty:"
+        " as told when the host joined",
+        example="controlplane.example.com:7601",
     )
-    token_file: Path = setting(
-        Path("/etc/nodeagent/token"),
-        help="file with the agent's token, readable by its owner alone",
-    )
-    ca_file: Path | None = setting(
+    token_file: Path | None = setting(
         None,
-        help="PEM file with the CA of the control plane's certificate",
-        example="/etc/nodeagent/ca.crt",
+        help="file with an agent's token, for a control plane on this host that listens in"
+        " plaintext; not set: the certificate that `nodeagent join` got",
+        example="/etc/nodeagent/token",
     )
     name: str = setting("", help="display name of the node; empty: the hostname")
     address: str = setting(

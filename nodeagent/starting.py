@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from controlplane.kit.address import parse_address
 from nodeagent import host
+from nodeagent.credential import load
 from nodeagent.limits import parse_limits, why_not
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nodeagent.settings import Settings
 
 
@@ -27,7 +30,7 @@ class CannotStart(Exception):
 
 def check(settings: Settings) -> None:
     """CannotStart when a file, an address or a program that the settings name cannot be used."""
-    looks = (_state_dir, _token, _server, _ca, _address, _mpirun, _limits)
+    looks = (_state_dir, _credential, _server, _address, _mpirun, _limits)
     faults = [fault for look in looks if (fault := look(settings)) is not None]
     if faults:
         raise CannotStart(*faults)
@@ -49,14 +52,30 @@ def _state_dir(settings: Settings) -> str | None:
     return None
 
 
-def _token(settings: Settings) -> str | None:
-    path = settings.token_file
+def _credential(settings: Settings) -> str | None:
+    if settings.token_file is not None:
+        return _token(settings.token_file)
+    try:
+        held = load(settings.state_dir)
+    except OSError as error:
+        return f"state_dir: {error.filename} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"state_dir: {error}"
+    if held is None:
+        return (
+            f"state_dir: {settings.state_dir} holds no certificate: run `nodeagent join` with what"
+            " `ccctl node token create` gives"
+        )
+    return None
+
+
+def _token(path: Path) -> str | None:
     try:
         mode, data = path.stat().st_mode, path.read_bytes()
     except OSError as error:
         return (
             f"token_file: {path} cannot be read: {error.strerror};"
-            " put agent.token there, which `controlplane init` makes"
+            " put agent.token there, which `controlplane init --plaintext true` makes"
         )
     if mode & 0o077:
         return f"token_file: {path}: others can read it; run: chmod 600 {path}"
@@ -70,31 +89,17 @@ def _token(settings: Settings) -> str | None:
 
 def _server(settings: Settings) -> str | None:
     text = settings.server
+    if not text:
+        return None
     try:
         address = parse_address(text)
     except ValueError as error:
         return f"server: {text!r} {error}"
-    if not address.local and settings.ca_file is None:
+    if settings.token_file is not None and not address.local:
         return (
-            f"ca_file: is required to reach {text!r}, or the token could be read on the way; name"
-            " the PEM file of the CA that signed the control plane's certificate"
+            f"token_file: cannot be used towards {text!r}, which is another host: run"
+            " `nodeagent join` with what `ccctl node token create` gives, and unset token_file"
         )
-    return None
-
-
-def _ca(settings: Settings) -> str | None:
-    path = settings.ca_file
-    if path is None:
-        return None
-    import ssl  # only where TLS is: the agent itself speaks it by gRPC's own library
-
-    try:
-        path.read_bytes()
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError:
-        return f"ca_file: {path} holds no certificate in PEM form"
-    except OSError as error:
-        return f"ca_file: {path} cannot be read: {error.strerror}"
     return None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import denials, jobs, nodes, submit, tools, usage
+from controlplane.cli import denials, identity, jobs, login, nodes, submit, tools, usage
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -56,6 +56,11 @@ for command in (
     usage.usage,
     nodes.node,
     denials.denials,
+    identity.user,
+    identity.token,
+    login.login,
+    login.logout,
+    login.whoami,
     tools.version,
     tools.schema,
     tools.completion,

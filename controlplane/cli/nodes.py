@@ -8,6 +8,7 @@ import click
 
 from controlplane.cli.app import App, Group, pass_app
 from controlplane.cli.arguments import node_name
+from controlplane.cli.identity import node_token
 
 if TYPE_CHECKING:
     from controlplane.v1.node_pb2 import Node
@@ -95,6 +96,27 @@ def release(app: App, name: str) -> None:
         found = client.release(name)
     words = f"{found.facts.display_name or found.name} is enrolled by the agent that calls next."
     app.emit(lambda: plain(found), lambda console: console.print(words))
+
+
+@node.command("revoke", examples="ccctl node revoke gpu-07")
+@click.argument("name", type=node_name, metavar="NODE")
+@click.confirmation_option("--yes", prompt="Its jobs end there and run elsewhere. Shut it out?")
+@pass_app
+def revoke(app: App, name: str) -> None:
+    """Make NODE's certificates void at once: for a host that was stolen or broken into.
+
+    Its supervisors end what runs there when the node's lease is over, and its jobs run elsewhere.
+    It comes back by `ccctl node token create --node NODE`.
+    """
+    from controlplane.cli.render import plain
+
+    with app.client() as client:
+        found = client.revoke(name)
+    words = f"{found.facts.display_name or found.name} is shut out."
+    app.emit(lambda: plain(found), lambda console: console.print(words))
+
+
+node.add_command(node_token)
 
 
 def _tell(app: App, found: Node) -> None:

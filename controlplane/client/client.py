@@ -56,9 +56,11 @@ class Client:
         far and in all.
         """
         # gRPC is heavy: whoever only imports this module should not wait for it.
+        from controlplane.client.identities import Identities
         from controlplane.client.transport import Connection
         from controlplane.v1.blob_service_pb2_grpc import BlobServiceStub
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
+        from controlplane.v1.identity_service_pb2_grpc import IdentityServiceStub
         from controlplane.v1.job_service_pb2_grpc import JobServiceStub
         from controlplane.v1.usage_service_pb2_grpc import UsageServiceStub
 
@@ -72,6 +74,11 @@ class Client:
         self._fleet = FleetServiceStub(self._connection.channel)
         self._blobs = BlobServiceStub(self._connection.channel)
         self._usage = UsageServiceStub(self._connection.channel)
+        self.identities = Identities(
+            IdentityServiceStub(self._connection.channel),
+            lambda method, request: self._connection.call(method, request, self._timeout_s),
+        )
+        """Users, tokens, and hosts that join."""
 
     def __enter__(self) -> Self:
         """Give the client itself."""
@@ -331,6 +338,15 @@ class Client:
             name=name, request_id=request_id or uuid.uuid4().hex
         )
         return self._connection.call(self._fleet.ReleaseNode, request, self._timeout_s)
+
+    def revoke(self, name: str, *, request_id: str | None = None) -> node_pb2.Node:
+        """Make every certificate void that a node was issued until now."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.RevokeNodeRequest(
+            name=name, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._fleet.RevokeNode, request, self._timeout_s)
 
     # The rest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
+import socket
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,20 +15,22 @@ import click
 
 from controlplane import __version__
 from controlplane.daemon import starting
+from controlplane.daemon.pki import PkiFiles, own_hosts
 from controlplane.daemon.settings import ENV_PREFIX, Settings
+from controlplane.kit.address import parse_address
 from controlplane.kit.alone import InUse
+from controlplane.kit.clock import SystemClock
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
+from controlplane.kit.credential import Credential
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
 from controlplane.model.errors import ControlPlaneError, WrongState
 from controlplane.model.event import CONTROL_PLANE
-from controlplane.service.auth import Role, TokenFile
+from controlplane.model.identity import PEOPLE, USER_NAME, Role
+from controlplane.service.auth import TokenFile, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}")
-"""What a principal may be called."""
 
 config_option = click.option(
     "--config",
@@ -70,35 +72,99 @@ def serve(config: Path | None, flags: dict[str, Any]) -> None:
 
 
 @main.command()
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Name or address by which clients reach this server, for its certificate; the hostname,"
+    " localhost and where it listens are in it anyhow. May be repeated.",
+)
 @config_option
 @settings_options(Settings)
-def init(config: Path | None, flags: dict[str, Any]) -> None:
-    """Make the state folder, and tokens for an administrator and for agents.
+def init(hosts: tuple[str, ...], config: Path | None, flags: dict[str, Any]) -> None:
+    """Make the state folder, the certificate authority, and an administrator's credential.
 
-    Writes admin.token and agent.token there, readable by you alone. A repeat keeps what is there.
+    Writes admin.token and admin.login there, readable by you alone: `ccctl login admin.login` is
+    the first thing to do. A repeat keeps what is there, and adds hosts to the server's certificate.
     """
     settings = _load(config, flags).value
     with _told():
-        starting.make_state_dir(settings.state_dir)
-        for name, role in (("admin", Role.ADMIN), ("agent", Role.AGENT)):
-            path = settings.state_dir / f"{name}.token"
-            if path.exists():
-                click.echo(f"{path}: kept")
-                continue
-            _make_token(settings, name, role, path)
-            click.echo(f"{path}: made for {name}")
+        folder = settings.state_dir
+        starting.make_state_dir(folder)
+        if settings.plaintext:
+            _make_kept(settings, "agent", Role.AGENT)
+        else:
+            _make_pki(settings, hosts)
+        _make_kept(settings, "admin", Role.ADMIN)
+        path = folder / "admin.login"
+        server = _reached_at(settings, hosts)
+        authority = b"" if not _certified(settings) else PkiFiles(folder).authority_file.read_bytes()
+        line = Credential(
+            kind="login",
+            server=server,
+            authority=authority,
+            secret=(folder / "admin.token").read_text().strip(),
+        ).write()
+        write_private(path, f"{line}\n")
+        _give_to_the_daemon(path)
+        click.echo(f"{path}: made for admin, to log in at {server}: ccctl login {path}")
+
+
+def _make_pki(settings: Settings, hosts: tuple[str, ...]) -> None:
+    files = PkiFiles(settings.state_dir)
+    listen = [
+        address.host
+        for text in (settings.listen, settings.agents)
+        if (address := parse_address(text, least_port=0)).host
+    ]
+    name = f"control plane on {socket.gethostname()}"
+    made = files.make(name, [*hosts, *own_hosts(listen)], SystemClock().now_us())
+    for path in files.authority_file.parent.iterdir():
+        _give_to_the_daemon(path)
+    _give_to_the_daemon(files.authority_file.parent)
+    click.echo(f"{files.authority_file}: {'made' if made else 'kept'}")
+
+
+def _certified(settings: Settings) -> bool:
+    local = settings.listen.startswith("unix:")
+    return not (settings.plaintext or local or settings.tls_certificate is not None)
+
+
+def _reached_at(settings: Settings, hosts: tuple[str, ...]) -> str:
+    """The address for an administrator's login: the first host that was named, or where the server
+    listens."""
+    address = parse_address(settings.listen, least_port=0)
+    if address.path:
+        return settings.listen
+    host = hosts[0] if hosts else address.host
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+def _make_kept(settings: Settings, name: str, role: Role) -> None:
+    path = settings.state_dir / f"{name}.token"
+    if path.exists():
+        click.echo(f"{path}: kept")
+        return
+    _make_token(settings, name, role, path)
+    click.echo(f"{path}: made for {name}")
 
 
 @main.group()
 def token() -> None:
-    """Make tokens for principals."""
+    """Make tokens on the control plane's host, without the daemon.
+
+    People get theirs by `ccctl token create`; these are for the first steps, and for a day on which
+    nobody can log in.
+    """
 
 
 @token.command("create")
 @click.argument("principal")
 @click.option(
     "--role",
-    type=click.Choice([role.value for role in Role]),
+    type=click.Choice([role.value for role in (*PEOPLE, Role.AGENT)]),
     default=Role.USER.value,
     show_default=True,
     help="What the principal may do.",
@@ -145,7 +211,7 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
 
     WrongState when that cannot be done; then no token was made.
     """
-    if not NAME.fullmatch(principal) or principal == CONTROL_PLANE.principal:
+    if not USER_NAME.fullmatch(principal) or principal == CONTROL_PLANE.principal:
         raise WrongState(
             f"PRINCIPAL: {principal!r}: must be 1 to 100 of A-Z, a-z, 0-9 and . _ @ -,"
             f" and not {CONTROL_PLANE.principal!r}"

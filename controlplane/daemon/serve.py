@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from controlplane import __version__
 from controlplane.daemon import starting
+from controlplane.daemon.doors import Doors
 from controlplane.engine import schedule, upkeep
 from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
@@ -21,7 +22,7 @@ from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.sql import SqlStore
 from controlplane.service import server as edge
-from controlplane.service.auth import TokenFile
+from controlplane.service.auth import Doorkeeper, TokenFile
 from controlplane.service.blobstore import BlobStore
 from controlplane.service.context import House, Rules
 from controlplane.service.hub import Hub
@@ -53,8 +54,9 @@ async def serve(settings: Settings) -> None:
     with alone(settings.state_dir, "control plane"):
         anybody = starting.check_tokens(settings.tokens)
         starting.check_tls(settings.tls_certificate, settings.tls_key)
-        starting.check_listen(settings.listen)
+        starting.check_listen("listen", settings.listen)
         clock = SystemClock()
+        doors = Doors(settings, clock)
         with starting.told_of_database(settings):
             revision = upgrade(settings.database)
             registry = Registry(SqlStore(settings.database), clock.now_us)
@@ -62,13 +64,15 @@ async def serve(settings: Settings) -> None:
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first two")
         try:
-            await _serve(settings, registry, clock, revision)
+            await _serve(settings, registry, clock, revision, doors)
         finally:
             await asyncio.to_thread(registry.close)
     log.info("stopped")
 
 
-async def _serve(settings: Settings, registry: Registry, clock: SystemClock, revision: str) -> None:
+async def _serve(
+    settings: Settings, registry: Registry, clock: SystemClock, revision: str, doors: Doors
+) -> None:
     loop = asyncio.get_running_loop()
     liveness = upkeep.Liveness(
         lease_us=int(settings.node_lease_s * MICRO),
@@ -83,7 +87,8 @@ async def _serve(settings: Settings, registry: Registry, clock: SystemClock, rev
         hub=hub,
         logs=LogStore(settings.state_dir / "logs", settings.log_cap_mib << 20),
         blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
-        tokens=TokenFile(settings.tokens),
+        door=Doorkeeper(TokenFile(settings.tokens), registry, clock),
+        issuer=doors.issuer,
         rules=Rules(
             priority_classes=settings.priority_classes,
             default_priority_class=settings.default_priority_class,
@@ -102,11 +107,12 @@ async def _serve(settings: Settings, registry: Registry, clock: SystemClock, rev
         tick,
         Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
+        Duty(name="certificate", run=doors.renew, period_s=3600.0),
     )
     registry.listen(hub.committed)
     registry.listen(lambda draft: tick.wake() if concerns_scheduler(draft) else None)
     server, checks = edge.build(house)
-    edge.listen(server, settings.listen, settings.tls_certificate, settings.tls_key)
+    doors.open(server)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -120,7 +126,8 @@ async def _serve(settings: Settings, registry: Registry, clock: SystemClock, rev
             "version": __version__,
             "epoch": registry.epoch,
             "schema": revision,
-            "tls": settings.tls_certificate is not None,
+            "tls": doors.encrypted,
+            **({"agents": settings.agents} if doors.issuer is not None else {}),
         },
     )
     notify(f"READY=1\nSTATUS=serving on {settings.listen}, epoch {registry.epoch}")

@@ -21,14 +21,38 @@ class Settings:
     )
     listen: str = setting(
         "127.0.0.1:7600",
-        help="address and port, or unix:PATH; beyond loopback only with TLS",
+        help="where people are listened to: address and port, or unix:PATH",
+    )
+    listen_agents: str = setting(
+        "",
+        help="address and port where agents are listened to, which show certificates; empty: the"
+        " port after that of listen",
+        example="0.0.0.0:7601",
+    )
+    agents_address: str = setting(
+        "",
+        help="host:port by which agents reach listen_agents, told to hosts that join; empty: the"
+        " host that they joined at",
+        example="controlplane.example.com:7601",
+    )
+    plaintext: bool = setting(
+        False,
+        help="listen without TLS, on loopback only, to people and to agents that have tokens",
+    )
+    node_certificate_days: int = setting(
+        30,
+        unit="days",
+        minimum=1,
+        maximum=366,
+        help="how long a node's certificate lasts; its agent renews it when a third is left",
     )
     database_url: str = setting(
         "", help="SQLAlchemy URL of the registry; empty: SQLite in state_dir"
     )
     tls_certificate: Path | None = setting(
         None,
-        help="PEM file with the server's certificate chain",
+        help="PEM file with a certificate chain to show to people; not set: the one that"
+        " `controlplane init` made",
         example="/etc/controlplane/tls.crt",
     )
     tls_key: Path | None = setting(
@@ -97,6 +121,8 @@ class Settings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_certificate" if self.tls_certificate is None else "tls_key"
             faults.append(f"{missing}: is required, since the other of the two is set")
+        if self.plaintext and self.tls_certificate is not None:
+            faults.append("plaintext: true: contradicts tls_certificate; unset one of the two")
         if not self.queues:
             faults.append("queues: []: must name at least one queue")
         if faults:
@@ -106,6 +132,16 @@ class Settings:
     def database(self) -> str:
         """URL of the registry's database."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'controlplane.db').absolute()}"
+
+    @property
+    def agents(self) -> str:
+        """Where agents are listened to."""
+        if self.listen_agents:
+            return self.listen_agents
+        host, _, port = self.listen.rpartition(":")
+        if self.listen.startswith("unix:") or not port.isdecimal():
+            return "127.0.0.1:7601"
+        return f"{host}:{int(port) + 1}"
 
     @property
     def tokens(self) -> Path:

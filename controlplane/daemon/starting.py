@@ -84,14 +84,14 @@ def check_tls(certificate: Path | None, key: Path | None) -> None:
         ) from error
 
 
-def check_listen(text: str) -> None:
+def check_listen(setting: str, text: str) -> None:
     """WrongState when an address is none, or is not free on this host."""
     try:
         address = parse_address(text, least_port=0)
     except ValueError as error:
-        raise WrongState(f"listen: {text!r} {error}") from None
+        raise WrongState(f"{setting}: {text!r} {error}") from None
     if address.path:
-        _check_socket(text, address.path)
+        _check_socket(setting, text, address.path)
         return
     try:
         found = socket.getaddrinfo(
@@ -99,13 +99,15 @@ def check_listen(text: str) -> None:
         )
     except OSError as error:
         raise WrongState(
-            f"listen: {text!r}: the host {address.host!r} does not resolve: {error.strerror}"
+            f"{setting}: {text!r}: the host {address.host!r} does not resolve: {error.strerror}"
         ) from error
     for family, kind, protocol, _, where in found:
-        _check_free(text, (family, kind, protocol), where)
+        _check_free(setting, text, (family, kind, protocol), where)
 
 
-def _check_free(text: str, kind: tuple[int, int, int], where: tuple[object, ...]) -> None:
+def _check_free(
+    setting: str, text: str, kind: tuple[int, int, int], where: tuple[object, ...]
+) -> None:
     try:
         with socket.socket(*kind) as probe:
             # As gRPC does: what an earlier connection left behind is no hindrance.
@@ -115,7 +117,7 @@ def _check_free(text: str, kind: tuple[int, int, int], where: tuple[object, ...]
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise WrongState(
-                f"listen: port {where[1]} of {where[0]} is in use;"
+                f"{setting}: port {where[1]} of {where[0]} is in use;"
                 f" `ss -ltnp 'sport = :{where[1]}'` tells by whom; stop that, or name another port"
             ) from error
         if error.errno == errno.EADDRNOTAVAIL and where[0] == "::1":
@@ -123,16 +125,16 @@ def _check_free(text: str, kind: tuple[int, int, int], where: tuple[object, ...]
         if error.errno == errno.EAFNOSUPPORT:
             return
         why = "is no address of this host" if error.errno == errno.EADDRNOTAVAIL else error.strerror
-        raise WrongState(f"listen: {text!r} cannot be listened on: {why}") from error
+        raise WrongState(f"{setting}: {text!r} cannot be listened on: {why}") from error
 
 
-def _check_socket(text: str, path: str) -> None:
+def _check_socket(setting: str, text: str, path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise WrongState(f"listen: {text!r}: there is no folder {folder}; make it first")
+        raise WrongState(f"{setting}: {text!r}: there is no folder {folder}; make it first")
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise WrongState(
-            f"listen: {text!r}: the path of a socket has at most {LONGEST_SOCKET_PATH} bytes"
+            f"{setting}: {text!r}: the path of a socket has at most {LONGEST_SOCKET_PATH} bytes"
         )
 
 

@@ -4,6 +4,7 @@ ControlPlaneError
 ├── InvalidRequest        a field of a request is wrong            INVALID_ARGUMENT
 ├── NotFound              no such job, node, blob                  NOT_FOUND
 ├── RequestIdReused       the same request_id, other content       ALREADY_EXISTS
+├── AlreadyExists         the name is taken                        ALREADY_EXISTS
 ├── NotAllowed            this principal may not do that           PERMISSION_DENIED
 ├── WrongState            not now                                  FAILED_PRECONDITION
 ├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
@@ -46,6 +47,10 @@ class NotFound(ControlPlaneError):
 
 class RequestIdReused(ControlPlaneError):
     """This request_id was used before, for another request. Use a new one for each new request."""
+
+
+class AlreadyExists(ControlPlaneError):
+    """Something of that name is there already. Show it, or choose another name."""
 
 
 class NotAllowed(ControlPlaneError):

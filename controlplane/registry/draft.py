@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from controlplane.model.event import Actor, Event
 
 if TYPE_CHECKING:
+    from controlplane.model.identity import JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
@@ -73,6 +74,9 @@ class Draft:
         self.nodes: Overlay[str, Node] = Overlay(base.nodes)
         self.node_leases: Overlay[str, frozenset[int]] = Overlay(base.node_leases)
         self.generations: Overlay[str, int] = Overlay(base.generations)
+        self.users: Overlay[str, User] = Overlay(base.users)
+        self.tokens: Overlay[str, Token] = Overlay(base.tokens)
+        self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
 
@@ -86,14 +90,18 @@ class Draft:
         self.nodes.changed.update(inner.nodes.changed)
         self.node_leases.changed.update(inner.node_leases.changed)
         self.generations.changed.update(inner.generations.changed)
+        self.users.changed.update(inner.users.changed)
+        self.tokens.changed.update(inner.tokens.changed)
+        self.join_tokens.changed.update(inner.join_tokens.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
 
     @property
     def dirty(self) -> bool:
         """Whether anything that is kept has changed."""
-        tables = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
-        return any(table.changed for table in tables)
+        nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
+        people = (self.users, self.tokens, self.join_tokens)
+        return any(table.changed for table in (*nouns, *people))
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Gives its number."""

@@ -17,6 +17,7 @@ from controlplane.model.spec import Launcher
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from controlplane.model.identity import JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.registry.draft import Draft
@@ -65,6 +66,9 @@ class Facts:
     nodes: dict[str, Node] = field(default_factory=dict)
     node_leases: dict[str, frozenset[int]] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    join_tokens: dict[str, JoinToken] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
@@ -79,6 +83,9 @@ class Facts:
         _put(self.nodes, draft.nodes.changed)
         _put(self.node_leases, draft.node_leases.changed)
         _put(self.generations, draft.generations.changed)
+        _put(self.users, draft.users.changed)
+        _put(self.tokens, draft.tokens.changed)
+        _put(self.join_tokens, draft.join_tokens.changed)
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)
         for key, attempt in draft.attempts.changed.items():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
+    from controlplane.model.identity import JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
@@ -34,6 +35,9 @@ class MemoryStore:
         self._attempts: dict[tuple[int, int, int], Attempt] = {}
         self._leases: dict[int, Lease] = {}
         self._nodes: dict[str, Node] = {}
+        self._users: dict[str, User] = {}
+        self._tokens: dict[str, Token] = {}
+        self._join_tokens: dict[str, JoinToken] = {}
         self._usages: dict[tuple[int, int, int], Usage] = {}
         self._events: list[Event] = []
         self._answers: dict[RequestKey, Answer] = {}
@@ -46,7 +50,13 @@ class MemoryStore:
 
     def reload(self) -> Facts:
         """Load what lives."""
-        facts = Facts(cluster=self._cluster, nodes=dict(self._nodes))
+        facts = Facts(
+            cluster=self._cluster,
+            nodes=dict(self._nodes),
+            users=dict(self._users),
+            tokens=dict(self._tokens),
+            join_tokens=dict(self._join_tokens),
+        )
         facts.generations = dict.fromkeys(self._nodes, max(self._cluster.seq, 1))
         live = [job for job in self._jobs.values() if not job.state.final]
         for job in live:
@@ -73,6 +83,9 @@ class MemoryStore:
             (self._attempts, draft.attempts),
             (self._leases, draft.leases),
             (self._nodes, draft.nodes),
+            (self._users, draft.users),
+            (self._tokens, draft.tokens),
+            (self._join_tokens, draft.join_tokens),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         self._usages.update((usage.key, usage) for usage in draft.usages)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from controlplane.model.event import Actor
+    from controlplane.model.identity import JoinToken, Token, User
     from controlplane.model.job import Job
     from controlplane.model.launch import LeaseOrder
     from controlplane.model.lease import Lease
@@ -289,6 +290,33 @@ class Registry:
             for lease in (self._facts.leases[i] for i in self._facts.node_leases.get(uuid, ()))
         )
 
+    def users(self) -> list[User]:
+        """All users, by name."""
+        with self._lock:
+            return sorted(self._facts.users.values(), key=lambda user: user.name)
+
+    def user(self, name: str) -> User | None:
+        """One user."""
+        return self._facts.users.get(name)
+
+    def tokens(self) -> list[Token]:
+        """All users' tokens, newest first."""
+        with self._lock:
+            return sorted(self._facts.tokens.values(), key=_newest)
+
+    def token(self, sha256: str) -> Token | None:
+        """The token with a secret of this hash."""
+        return self._facts.tokens.get(sha256)
+
+    def join_tokens(self) -> list[JoinToken]:
+        """All join tokens, newest first."""
+        with self._lock:
+            return sorted(self._facts.join_tokens.values(), key=_newest)
+
+    def join_token(self, sha256: str) -> JoinToken | None:
+        """The join token with a secret of this hash."""
+        return self._facts.join_tokens.get(sha256)
+
     def desire(self, node_uuid: str) -> NodeDesire:
         """What a node should do now."""
         with self._lock:
@@ -375,6 +403,10 @@ class LeaseSummary:
     """Memory held."""
     device_ids: tuple[str, ...]
     """Devices held."""
+
+
+def _newest(token: Token | JoinToken) -> tuple[int, str]:
+    return -token.created_us, token.sha256
 
 
 def _wanted(group: list[_Item[Any]]) -> list[_Item[Any]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.model.event import Actor, Event
+from controlplane.model.identity import JoinToken, Role, Token, User
 from controlplane.model.job import (
     Attempt,
     AttemptState,
@@ -298,6 +299,7 @@ def node_row(node: Node) -> Row:
         "drain_reason": node.drain_reason,
         "silent_since_us": node.silent_since_us,
         "enrolled_by": node.enrolled_by,
+        "certified_from_us": node.certified_from_us,
     }
 
 
@@ -313,7 +315,49 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         drain_reason=row["drain_reason"],
         silent_since_us=row["silent_since_us"],
         enrolled_by=row["enrolled_by"],
+        certified_from_us=row["certified_from_us"],
     )
+
+
+def user_row(user: User) -> Row:
+    """A user's row."""
+    return {**_columns(user), "role": user.role.value}
+
+
+def user_value(row: Readable) -> User:
+    """The user of a row."""
+    return User(**{**_fields(User, row), "role": Role(row["role"])})
+
+
+def token_row(token: Token) -> Row:
+    """A token's row."""
+    columns = _columns(token)
+    columns["user_name"] = columns.pop("user")
+    return columns
+
+
+def token_value(row: Readable) -> Token:
+    """The token of a row."""
+    names = [name for name in Token.__slots__ if name != "user"]
+    return Token(user=row["user_name"], **{name: row[name] for name in names})
+
+
+def join_token_row(token: JoinToken) -> Row:
+    """A join token's row."""
+    return _columns(token)
+
+
+def join_token_value(row: Readable) -> JoinToken:
+    """The join token of a row."""
+    return JoinToken(**_fields(JoinToken, row))
+
+
+def _columns(value: User | Token | JoinToken) -> Row:
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _fields(kind: type[User | JoinToken], row: Readable) -> dict[str, Any]:
+    return {name: row[name] for name in kind.__slots__}
 
 
 def device_rows(node: Node) -> list[Row]:

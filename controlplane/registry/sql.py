@@ -78,6 +78,9 @@ class SqlStore:
                 tables.worker,
                 tables.node,
                 tables.device,
+                tables.user,
+                tables.token,
+                tables.join_token,
             )
         }
         self._epoch = 0
@@ -106,6 +109,7 @@ class SqlStore:
             if facts.cluster.epoch != self._epoch:
                 raise _stale(self._epoch)
             _load_nodes(connection, facts)
+            _load_people(connection, facts)
             live = sa.select(tables.job).where(tables.job.c.state.not_in(_FINAL))
             jobs = [
                 rows.job_value(r) for r in connection.execute(live.order_by("job_id")).mappings()
@@ -125,6 +129,10 @@ class SqlStore:
             )
             if guard.rowcount != 1:
                 raise _stale(self._epoch)
+            self._put(connection, tables.user, [rows.user_row(u) for u in _new(draft.users)])
+            self._put(connection, tables.token, [rows.token_row(t) for t in _new(draft.tokens)])
+            joining = [rows.join_token_row(t) for t in _new(draft.join_tokens)]
+            self._put(connection, tables.join_token, joining)
             self._put(connection, tables.node, [rows.node_row(n) for n in _new(draft.nodes)])
             for node in _new(draft.nodes):
                 connection.execute(
@@ -321,6 +329,15 @@ def _load_nodes(connection: sa.Connection, facts: Facts) -> None:
         facts.nodes[row["uuid"]] = rows.node_value(row, devices[row["uuid"]])
         # Generations start anew with each epoch; the agent is told both.
         facts.generations[row["uuid"]] = max(facts.cluster.seq, 1)
+
+
+def _load_people(connection: sa.Connection, facts: Facts) -> None:
+    for row in connection.execute(sa.select(tables.user)).mappings():
+        facts.users[row["name"]] = rows.user_value(row)
+    for row in connection.execute(sa.select(tables.token)).mappings():
+        facts.tokens[row["sha256"]] = rows.token_value(row)
+    for row in connection.execute(sa.select(tables.join_token)).mappings():
+        facts.join_tokens[row["sha256"]] = rows.join_token_value(row)
 
 
 def _load_job(facts: Facts, record: JobRecord) -> None:

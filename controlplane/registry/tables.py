@@ -213,6 +213,49 @@ node = Table(
         server_default="",
         comment="principal of its agent; empty: whose agent calls next",
     ),
+    Column(
+        "certified_from_us",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="certificates issued up to then are void",
+    ),
+)
+
+user = Table(
+    "user_account",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("barred_us", BigInteger),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("sha256", String(64), primary_key=True, comment="of its secret, which nobody keeps"),
+    Column("user_name", String(100), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    ForeignKeyConstraint(["user_name"], ["user_account.name"]),
+)
+
+join_token = Table(
+    "join_token",
+    metadata,
+    Column("sha256", String(64), primary_key=True, comment="of its secret, which nobody keeps"),
+    Column("node_uuid", String(36), nullable=False, comment="empty: a new node"),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("used_by", String(36), nullable=False, comment="UUID of a node"),
+    Column("key_sha256", String(64), nullable=False, comment="of the public key that joined"),
+    Column("revoked_us", BigInteger),
 )
 
 device = Table(

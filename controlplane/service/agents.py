@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import uuid
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.errors import (
     FieldFault,
     InvalidRequest,
+    NotAllowed,
     Overloaded,
     StoreUnavailable,
     WrongState,
 )
+from controlplane.model.identity import is_node, principal_of_node
 from controlplane.model.nodefaults import fact_faults
 from controlplane.registry.nodes import NodeReport, foreign, observe
 from controlplane.service.auth import CALLER
 from controlplane.service.errors import answers
 from controlplane.service.hub import wait
+from controlplane.service.identity import check_uuid
 from controlplane.service.logstore import StreamId
 from controlplane.service.permissions import RPC, may
 from controlplane.v1 import agent_service_pb2 as pb
@@ -196,6 +198,20 @@ class AgentService(AgentServiceServicer):
         self._house.hub.tell({("log", place.job_id) for place in places if place is not None})
         return pb.ShipLogsResponse(next_offsets=ends)
 
+    @answers
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: Any
+    ) -> pb.RenewCertificateResponse:
+        """Give a node another certificate."""
+        name, issuer = CALLER.get().name, self._house.issuer
+        if issuer is None or not is_node(name):
+            raise WrongState("only an agent that called with its node's certificate can renew it")
+        node_uuid = name.removeprefix("nodes/")
+        return pb.RenewCertificateResponse(
+            certificate=issuer.issue(request.certificate_request, node_uuid),
+            authority=issuer.certificate,
+        )
+
     def _keep(self, request: pb.ShipLogsRequest, places: list[StreamId | None]) -> list[int]:
         logs = self._house.logs
         return [
@@ -205,6 +221,13 @@ class AgentService(AgentServiceServicer):
 
     def _speaks(self, node_uuid: str) -> bool:
         """Whether the caller has enrolled a node; NotAllowed when another principal has."""
+        caller = CALLER.get()
+        if is_node(caller.name) and caller.name != principal_of_node(node_uuid):
+            raise NotAllowed(
+                f"the certificate is that of {caller.name}, which may not speak for"
+                f" nodes/{node_uuid}",
+                principal_of_node(node_uuid),
+            )
         node = self._house.registry.node(node_uuid)
         if node is None or not node.enrolled_by:
             return False
@@ -240,12 +263,7 @@ def _check_chunk(number: int, chunk: pb.LogChunk) -> None:
 
 
 def _check(request: pb.SynchronizeRequest) -> None:
-    try:
-        if str(uuid.UUID(request.node_uuid)) != request.node_uuid:
-            raise ValueError
-    except ValueError:
-        words = f"{request.node_uuid[:80]!r} is no UUID in its canonical form"
-        raise InvalidRequest(FieldFault(field="node_uuid", description=words)) from None
+    check_uuid(request.node_uuid)
     if not request.boot_id or len(request.boot_id) > 64:
         words = "must be the host's boot id, of at most 64 characters"
         raise InvalidRequest(FieldFault(field="boot_id", description=words))

@@ -1,5 +1,5 @@
-"""Who calls: a principal on every call, told from its token. What it may do is `permissions`' to
-say."""
+"""Who calls: a principal on every call, told from its certificate or its token. What it may do is
+`permissions`' to say."""
 
 from __future__ import annotations
 
@@ -9,29 +9,19 @@ import os
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from controlplane.kit.pki import read_certificate
 from controlplane.model.errors import NotAllowed, WrongState
+from controlplane.model.identity import Role, principal_of_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-
-class Role(StrEnum):
-    """What a principal is."""
-
-    VIEWER = "viewer"
-    """Sees jobs, nodes and events; changes nothing, and reads nobody's output."""
-    USER = "user"
-    """Submits jobs; sees, follows and ends its own; sees nodes."""
-    OPERATOR = "operator"
-    """As a user; sees and ends everybody's jobs, without their output; runs the fleet."""
-    ADMIN = "admin"
-    """May do all that people may."""
-    AGENT = "agent"
-    """Speaks for the nodes that it enrolled."""
+    from controlplane.kit.clock import Clock
+    from controlplane.registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +32,12 @@ class Principal:
     """A user's, an operator's or an agent's name."""
     role: Role
     """What it is."""
+    credential: str = ""
+    """Of a host that joins: SHA-256 of its join token."""
 
+
+REMEMBERED_CERTIFICATES = 20_000
+"""Certificates that were read before: one for each node, and a few to spare."""
 
 CALLER: ContextVar[Principal] = ContextVar("caller")
 """Who makes the call that is being handled, as the guard found; set for every call that it let
@@ -113,14 +108,65 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def authenticate(tokens: TokenFile, metadata: Sequence[Any] | None) -> Principal:
-    """Who sends this metadata. Unauthenticated when it carries no valid token."""
-    for token in _bearers(metadata or ()):
-        principal = tokens.principal(token)
-        if principal is not None:
-            return principal
+class Doorkeeper:
+    """Tells who calls, from what the registry and the tokens' file know."""
+
+    def __init__(self, tokens: TokenFile, registry: Registry, clock: Clock) -> None:
+        """`tokens`: those that were made on the control plane's host."""
+        self._tokens, self._registry, self._clock = tokens, registry, clock
+        self._read_certificate = lru_cache(REMEMBERED_CERTIFICATES)(read_certificate)
+
+    def principal(self, context: Any) -> Principal:
+        """Who makes this call. Unauthenticated when it shows nothing that is valid."""
+        connection = context.auth_context()
+        if certificates := connection.get("x509_pem_cert"):
+            return self._of_certificate(certificates[0])
+        for secret in _bearers(context.invocation_metadata() or ()):
+            return self._of_token(secret, encrypted=b"ssl" in _security(connection))
+        raise Unauthenticated("the call carries no token; name its file with --token-file")
+
+    def _of_certificate(self, pem: bytes) -> Principal:
+        """gRPC has let the connection in, so our authority has signed it, and it has not ended."""
+        found = self._read_certificate(pem)
+        if not found.node_uuid:
+            raise Unauthenticated("the certificate is no node's; `nodeagent join` gets one")
+        node = self._registry.node(found.node_uuid)
+        if node is not None and found.issued_us <= node.certified_from_us:
+            raise Unauthenticated(
+                f"the certificate of {node.name} was revoked; an admin lets the host in again with"
+                f" `ccctl node token create --node {node.uuid}`"
+            )
+        return Principal(name=principal_of_node(found.node_uuid), role=Role.AGENT)
+
+    def _of_token(self, secret: str, *, encrypted: bool) -> Principal:
+        digest = _digest(secret)
+        found = self._tokens.principal(secret)
+        if found is not None and found.role is Role.AGENT and encrypted:
+            raise Unauthenticated(
+                "an agent's token counts on a plaintext connection within one host alone; run"
+                " `nodeagent join` with a token of `ccctl node token create`"
+            )
+        if found is not None:
+            return found
+        if (token := self._registry.token(digest)) is not None:
+            user = self._registry.user(token.user)
+            why = token.why_void(self._clock.now_us())
+            if user is None or why:
+                raise Unauthenticated(f"the token {why}; ask your operator for another one")
+            if user.barred_us is not None:
+                raise Unauthenticated(f"the user {user.name} is barred; ask your operator")
+            return Principal(name=user.name, role=user.role)
+        if (joining := self._registry.join_token(digest)) is not None:
+            if why := joining.why_void(self._clock.now_us()):
+                raise Unauthenticated(f"the join token {why}; ask an admin for another one")
+            name = f"joinTokens/{joining.token_id}"
+            return Principal(name=name, role=Role.JOINER, credential=digest)
         raise Unauthenticated("the token is not valid here; ask your operator for one")
-    raise Unauthenticated("the call carries no token; name its file with --token-file")
+
+
+def _security(connection: Any) -> Sequence[bytes]:
+    found: Sequence[bytes] = connection.get("transport_security_type", ())
+    return found
 
 
 def _bearers(metadata: Iterable[Any]) -> Iterable[str]:

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
-from controlplane.service.auth import CALLER, Role
+from controlplane.model.identity import Role
+from controlplane.service.auth import CALLER
 from controlplane.service.blobstore import absent
 from controlplane.service.errors import answers, streams
 from controlplane.service.permissions import RPC, may

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from controlplane.model.errors import NotAllowed
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
-    from controlplane.service.auth import Principal, TokenFile
+    from controlplane.service.auth import Doorkeeper, Principal
+    from controlplane.service.issuing import Issuer
     from controlplane.service.blobstore import BlobStore
     from controlplane.service.hub import Hub
     from controlplane.service.logstore import LogStore
@@ -70,10 +71,12 @@ class House:
     """Output of workers."""
     blobs: BlobStore
     """Folders that travel."""
-    tokens: TokenFile
-    """Whose token is whose."""
+    door: Doorkeeper
+    """Who is who."""
     rules: Rules
     """What the site allows."""
+    issuer: Issuer | None = None
+    """Issues certificates to nodes; None where there is no authority, and no TLS."""
     denials: Denials = field(default_factory=Denials)
     """Whose denials were written down lately."""
 

@@ -37,6 +37,7 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
     e.NotFound: grpc.StatusCode.NOT_FOUND,
     e.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    e.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     e.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     e.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

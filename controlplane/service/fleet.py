@@ -89,6 +89,13 @@ class FleetService(FleetServiceServicer):
         return self._shown(node_uuid)
 
     @answers
+    async def RevokeNode(self, request: pb.RevokeNodeRequest, context: Any) -> node_pb2.Node:
+        """Shut a node out."""
+        node_uuid = self._find(request.name).uuid
+        await self._change(lambda draft: commands.revoke(draft, node_uuid), request, context)
+        return self._shown(node_uuid)
+
+    @answers
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.ServerInfo:
         """Tell which control plane this is."""
         caller = CALLER.get()

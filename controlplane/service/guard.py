@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed, WrongState
-from controlplane.service.auth import CALLER, Principal, Unauthenticated, authenticate
+from controlplane.service.auth import CALLER, Principal, Unauthenticated
 from controlplane.service.errors import refuse
 from controlplane.service.permissions import PUBLIC, RPC, authorise
 
@@ -31,120 +31,83 @@ class Guard(grpc.aio.ServerInterceptor):
     """Lets a call through only if its principal may make it: deny by default."""
 
     def __init__(self, house: House) -> None:
-        """`house`: knows whose token is whose, and writes denials down."""
+        """`house`: knows who is who, and writes denials down."""
         self._house = house
-        self._careful: dict[str, Any] = {}
+        self._guarded: dict[str, Any] = {}
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
-        """Look at one call before its handler does."""
+        """Put the guard before a handler; it looks at each call before the handler does."""
         method = details.method
-        handler = await continuation(details)
-        if handler is None:
-            return None
-        careful = self._careful.get(method)
-        if careful is None:
-            careful = self._careful[method] = _careful(handler)
-        if method in PUBLIC:
-            return careful
-        caller: Principal | None = None
-        try:
-            caller = authenticate(self._house.tokens, details.invocation_metadata)
-            authorise(caller, method)
-        except (NotAllowed, WrongState) as error:
-            return self._refusing(handler, error, method, caller)
-        CALLER.set(caller)  # the handler runs in this very task
-        RPC.set(method)
-        return careful
+        guarded = self._guarded.get(method)
+        if guarded is None:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+            guarded = self._guarded[method] = self._before(handler, method)
+        return guarded
 
-    def _refusing(
-        self, handler: Any, error: Exception, method: str, caller: Principal | None
-    ) -> Any:
-        """A handler that refuses whatever is sent, without reading it."""
+    def _before(self, handler: Any, method: str) -> Any:
+        """A handler that refuses whom it must without reading what they sent, and what cannot be
+        read as INVALID_ARGUMENT. gRPC itself would answer that with an internal error, and write a
+        traceback into the log."""
+        read = handler.request_deserializer or bytes
+        kind = (handler.request_streaming, handler.response_streaming)
+        inner = {
+            (False, False): handler.unary_unary,
+            (False, True): handler.unary_stream,
+            (True, False): handler.stream_unary,
+            (True, True): handler.stream_stream,
+        }[kind]
 
-        async def refused(context: Any) -> None:
-            if isinstance(error, NotAllowed):
-                who = None if isinstance(error, Unauthenticated) else caller
-                self._house.denied(error, method, who, context.peer())
-            await refuse(context, error)
+        async def one(sent: Any, context: Any) -> Any:
+            try:
+                self._admit(method, context)
+                return await inner(_read(read, sent), context)
+            except (InvalidRequest, NotAllowed, WrongState) as error:
+                await refuse(context, error)
 
-        async def deny(_request: Any, context: Any) -> Any:
-            await refused(context)
+        async def many(sent: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                self._admit(method, context)
+                async for message in inner(_read(read, sent), context):
+                    yield message
+            except (InvalidRequest, NotAllowed, WrongState) as error:
+                await refuse(context, error)
 
-        async def deny_stream(_request: Any, context: Any) -> Any:
-            await refused(context)
-            yield  # makes it a stream; never reached
-
-        behaviour = deny_stream if handler.response_streaming else deny
-        return _MAKERS[handler.request_streaming, handler.response_streaming](
-            behaviour,
-            request_deserializer=bytes,
+        return _MAKERS[kind](
+            many if inspect.isasyncgenfunction(inner) else one,
             response_serializer=handler.response_serializer,
         )
 
-
-class _Unreadable:
-    """Stands for bytes that are no message of the type that was expected."""
-
-
-def _careful(handler: Any) -> Any:
-    """A handler that refuses what cannot be read as INVALID_ARGUMENT. gRPC itself would answer with
-    an internal error, and write a traceback into the log."""
-    read = handler.request_deserializer
-
-    def reading(data: bytes) -> Any:
+    def _admit(self, method: str, context: Any) -> None:
+        """NotAllowed, written down, unless the caller may make this call on something."""
+        if method in PUBLIC:
+            return
+        caller: Principal | None = None
         try:
-            return read(data) if read is not None else data
-        except Exception:  # whatever the parser raises, the bytes are at fault
-            return _Unreadable()
-
-    kind = (handler.request_streaming, handler.response_streaming)
-    inner = {
-        (False, False): handler.unary_unary,
-        (False, True): handler.unary_stream,
-        (True, False): handler.stream_unary,
-        (True, True): handler.stream_stream,
-    }[kind]
-    wrap = _answering_many if inspect.isasyncgenfunction(inner) else _answering_one
-    return _MAKERS[kind](
-        wrap(inner),
-        request_deserializer=reading,
-        response_serializer=handler.response_serializer,
-    )
+            caller = self._house.door.principal(context)
+            authorise(caller, method)
+        except NotAllowed as error:
+            who = None if isinstance(error, Unauthenticated) else caller
+            self._house.denied(error, method, who, context.peer())
+            raise
+        CALLER.set(caller)  # the handler runs in this very task
+        RPC.set(method)
 
 
-def _answering_one(inner: Any) -> Any:
-    async def behaviour(request: Any, context: Any) -> Any:
-        try:
-            return await inner(_checked(request), context)
-        except InvalidRequest as error:
-            await refuse(context, error)
-
-    return behaviour
-
-
-def _answering_many(inner: Any) -> Any:
-    async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            async for message in inner(_checked(request), context):
-                yield message
-        except InvalidRequest as error:
-            await refuse(context, error)
-
-    return behaviour
-
-
-def _checked(request: Any) -> Any:
+def _read(read: Callable[[bytes], Any], sent: Any) -> Any:
     """One request, or a stream of them. InvalidRequest for one that cannot be read."""
-    if hasattr(request, "__aiter__"):
-        return _each_checked(request)
-    if isinstance(request, _Unreadable):
+    if hasattr(sent, "__aiter__"):
+        return _read_each(read, sent)
+    try:
+        return read(sent)
+    except Exception:  # whatever the parser raises, the bytes are at fault
         words = "the bytes are no message of this rpc's type; are client and server of one version?"
-        raise InvalidRequest(FieldFault(field="request", description=words))
-    return request
+        raise InvalidRequest(FieldFault(field="request", description=words)) from None
 
 
-async def _each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
+async def _read_each(read: Callable[[bytes], Any], sent: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in sent:
+        yield _read(read, data)

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from enum import StrEnum
 
 from controlplane.model.errors import NotAllowed
-from controlplane.service.auth import Principal, Role
+from controlplane.model.identity import Role
+from controlplane.service.auth import Principal
 
 
 class Reach(StrEnum):
@@ -26,6 +27,7 @@ class Reach(StrEnum):
 
 NONE, OWN, ALL = Reach.NONE, Reach.OWN, Reach.ALL
 COLUMNS = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN, Role.AGENT)
+"""Roles of a row; a joiner may join and do nothing else, so it has no column."""
 
 
 def _row(*reaches: Reach) -> dict[Role, Reach]:
@@ -54,6 +56,18 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.BlobService/GetBlob": _row(NONE, OWN, OWN, ALL, NONE),
     "/controlplane.v1.BlobService/UploadBlob": _row(NONE, OWN, OWN, OWN, NONE),
     "/controlplane.v1.BlobService/DownloadBlob": _row(NONE, OWN, OWN, ALL, OWN),
+    "/controlplane.v1.FleetService/RevokeNode": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/CreateUser": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/ListUsers": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.IdentityService/UpdateUser": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/CreateToken": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.IdentityService/ListTokens": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.IdentityService/RevokeToken": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.IdentityService/CreateJoinToken": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/ListJoinTokens": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/RevokeJoinToken": _ADMIN_ALONE,
+    "/controlplane.v1.IdentityService/JoinNode": {Role.JOINER: OWN},
+    "/controlplane.v1.AgentService/RenewCertificate": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/Synchronize": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/ShipLogs": _row(NONE, NONE, NONE, NONE, OWN),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _row(ALL, ALL, ALL, ALL, ALL),
@@ -103,7 +117,7 @@ def refusal(principal: Principal, rpc: str, resource: str = "") -> NotAllowed:
         able = [each for each in COLUMNS if row.get(each, NONE) is not NONE]
         words = f"{name} has the role {role}, which may not call {called}"
         return NotAllowed(f"{words}; {_listed(able)} may" if able else words, resource)
-    able = [each for each in COLUMNS if row[each] is ALL]
+    able = [each for each in COLUMNS if row.get(each) is ALL]
     words = f"{resource}: not {name}'s own, and the role {role} may call {called} for its own alone"
     return NotAllowed(f"{words}; {_listed(able)} may for all" if able else words, resource)
 

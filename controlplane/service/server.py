@@ -19,6 +19,7 @@ from controlplane.service.agents import AgentService
 from controlplane.service.blobs import BlobService
 from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
+from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
@@ -28,6 +29,8 @@ from controlplane.v1 import (
     blob_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
     usage_service_pb2,
@@ -35,8 +38,6 @@ from controlplane.v1 import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from controlplane.service.context import House
 
 LARGEST_MESSAGE = 64 << 20
@@ -60,6 +61,7 @@ def build(house: House) -> tuple[Any, Any]:
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(house), server)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), server)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(house), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -70,6 +72,7 @@ def build(house: House) -> tuple[Any, Any]:
             (blob_service_pb2, "BlobService"),
             (agent_service_pb2, "AgentService"),
             (usage_service_pb2, "UsageService"),
+            (identity_service_pb2, "IdentityService"),
             (health_pb2, "Health"),
         )
     ]
@@ -78,28 +81,25 @@ def build(house: House) -> tuple[Any, Any]:
     return server, checks
 
 
-def listen(server: Any, address: str, certificate: Path | None, key: Path | None) -> int:
-    """Have the server listen; answers the port.
+def listen(server: Any, setting: str, address: str, credentials: Any | None) -> int:
+    """Have the server listen; answers the port. `credentials`: for TLS; None: plaintext.
 
-    WrongState beyond loopback without TLS, or when it cannot.
+    WrongState, which names the setting, in plaintext beyond this host, or when it cannot.
     """
+    if credentials is None and not is_local(address):
+        raise WrongState(
+            f"{setting}: {address!r} is reached from other hosts, and tokens would travel in the"
+            " clear: `controlplane init` makes certificates; or listen on 127.0.0.1 or unix:PATH"
+        )
     try:
-        if certificate is not None and key is not None:
-            credentials = grpc.ssl_server_credentials(
-                [(key.read_bytes(), certificate.read_bytes())]
-            )
-            port: int = server.add_secure_port(address, credentials)
-        elif is_local(address):
-            port = server.add_insecure_port(address)
+        if credentials is None:
+            port: int = server.add_insecure_port(address)
         else:
-            raise WrongState(
-                f"listen: {address!r} is reached from other hosts, and tokens would travel in the"
-                " clear: set tls_certificate and tls_key, or listen on 127.0.0.1 or unix:PATH"
-            )
+            port = server.add_secure_port(address, credentials)
     except (RuntimeError, OSError) as error:
-        raise WrongState(f"listen: {address!r} cannot be listened on: {error}") from error
+        raise WrongState(f"{setting}: {address!r} cannot be listened on: {error}") from error
     if not port and not address.startswith("unix:"):
-        raise WrongState(f"listen: {address!r} cannot be listened on; is the port in use?")
+        raise WrongState(f"{setting}: {address!r} cannot be listened on; is the port in use?")
     return port
 
 

@@ -46,6 +46,11 @@ class AgentServiceStub:
                 request_serializer=controlplane_dot_v1_dot_agent__service__pb2.ShipLogsRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ShipLogsResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/controlplane.v1.AgentService/RenewCertificate',
+                request_serializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -73,6 +78,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
+        A repeat gives another one; those of before stay valid until they end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +98,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ShipLogs,
                     request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ShipLogsRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_agent__service__pb2.ShipLogsResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -143,6 +161,33 @@ class AgentService:
             '/controlplane.v1.AgentService/ShipLogs',
             controlplane_dot_v1_dot_agent__service__pb2.ShipLogsRequest.SerializeToString,
             controlplane_dot_v1_dot_agent__service__pb2.ShipLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.AgentService/RenewCertificate',
+            controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.SerializeToString,
+            controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class AgentServiceStub:
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
     """
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RenewCertificateRequest, _agent_service_pb2.RenewCertificateResponse]
+    """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
+    A repeat gives another one; those of before stay valid until they end.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -66,6 +70,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ShipLogs: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipLogsRequest, _agent_service_pb2.ShipLogsResponse]  # type: ignore[assignment]
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+    """
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RenewCertificateRequest, _agent_service_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
+    A repeat gives another one; those of before stay valid until they end.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +103,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_service_pb2.ShipLogsResponse, _abc.Awaitable[_agent_service_pb2.ShipLogsResponse]]:
         """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
         ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _agent_service_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.RenewCertificateResponse, _abc.Awaitable[_agent_service_pb2.RenewCertificateResponse]]:
+        """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
+        A repeat gives another one; those of before stay valid until they end.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

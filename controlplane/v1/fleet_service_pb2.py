@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from controlplane.v1 import node_pb2 as controlplane_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/fleet_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1a\x63ontrolplane/v1/node.proto\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.controlplane.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10\x44rainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x12UndrainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"6\n\x12ReleaseNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"c\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_uuid\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t2\xd7\x03\n\x0c\x46leetService\x12R\n\tListNodes\x12!.controlplane.v1.ListNodesRequest\x1a\".controlplane.v1.ListNodesResponse\x12\x41\n\x07GetNode\x12\x1f.controlplane.v1.GetNodeRequest\x1a\x15.controlplane.v1.Node\x12\x45\n\tDrainNode\x12!.controlplane.v1.DrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bUndrainNode\x12#.controlplane.v1.UndrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bReleaseNode\x12#.controlplane.v1.ReleaseNodeRequest\x1a\x15.controlplane.v1.Node\x12S\n\rGetServerInfo\x12%.controlplane.v1.GetServerInfoRequest\x1a\x1b.controlplane.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/fleet_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1a\x63ontrolplane/v1/node.proto\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.controlplane.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10\x44rainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x12UndrainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"6\n\x12ReleaseNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x11RevokeNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"c\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_uuid\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t2\xa0\x04\n\x0c\x46leetService\x12R\n\tListNodes\x12!.controlplane.v1.ListNodesRequest\x1a\".controlplane.v1.ListNodesResponse\x12\x41\n\x07GetNode\x12\x1f.controlplane.v1.GetNodeRequest\x1a\x15.controlplane.v1.Node\x12\x45\n\tDrainNode\x12!.controlplane.v1.DrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bUndrainNode\x12#.controlplane.v1.UndrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bReleaseNode\x12#.controlplane.v1.ReleaseNodeRequest\x1a\x15.controlplane.v1.Node\x12G\n\nRevokeNode\x12\".controlplane.v1.RevokeNodeRequest\x1a\x15.controlplane.v1.Node\x12S\n\rGetServerInfo\x12%.controlplane.v1.GetServerInfoRequest\x1a\x1b.controlplane.v1.ServerInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNDRAINNODEREQUEST']._serialized_end=383
   _globals['_RELEASENODEREQUEST']._serialized_start=385
   _globals['_RELEASENODEREQUEST']._serialized_end=439
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=441
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=463
-  _globals['_SERVERINFO']._serialized_start=465
-  _globals['_SERVERINFO']._serialized_end=564
-  _globals['_FLEETSERVICE']._serialized_start=567
-  _globals['_FLEETSERVICE']._serialized_end=1038
+  _globals['_REVOKENODEREQUEST']._serialized_start=441
+  _globals['_REVOKENODEREQUEST']._serialized_end=494
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=496
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=518
+  _globals['_SERVERINFO']._serialized_start=520
+  _globals['_SERVERINFO']._serialized_end=619
+  _globals['_FLEETSERVICE']._serialized_start=622
+  _globals['_FLEETSERVICE']._serialized_end=1166
 # @@protoc_insertion_point(module_scope)

@@ -178,6 +178,32 @@ class ReleaseNodeRequest(_message.Message):
 Global___ReleaseNodeRequest: _TypeAlias = ReleaseNodeRequest  # noqa: Y015
 
 @_typing.final
+class RevokeNodeRequest(_message.Message):
+    """Which node to shut out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in GetNodeRequest."""
+    request_id: _builtins.str
+    """As in SubmitJobRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeNodeRequest: _TypeAlias = RevokeNodeRequest  # noqa: Y015
+
+@_typing.final
 class GetServerInfoRequest(_message.Message):
     """Nothing to say."""
 

@@ -62,6 +62,11 @@ class FleetServiceStub:
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
                 _registered_method=True)
+        self.RevokeNode = channel.unary_unary(
+                '/controlplane.v1.FleetService/RevokeNode',
+                request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.RevokeNodeRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/controlplane.v1.FleetService/GetServerInfo',
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -110,6 +115,15 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeNode(self, request, context):
+        """Makes every certificate void that was issued to a node until now: a stolen one is worth nothing from the answer on. The node
+        falls silent, and its jobs run elsewhere; it comes back by a join token that names it. Callers: admins. A repeat makes
+        void what was issued meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Tells which control plane this is. Any authenticated caller.
         """
@@ -143,6 +157,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
             'ReleaseNode': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseNode,
                     request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
+            'RevokeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeNode,
+                    request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.RevokeNodeRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
@@ -287,6 +306,33 @@ class FleetService:
             target,
             '/controlplane.v1.FleetService/ReleaseNode',
             controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.SerializeToString,
+            controlplane_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.FleetService/RevokeNode',
+            controlplane_dot_v1_dot_fleet__service__pb2.RevokeNodeRequest.SerializeToString,
             controlplane_dot_v1_dot_node__pb2.Node.FromString,
             options,
             channel_credentials,

@@ -48,6 +48,11 @@ class FleetServiceStub:
     """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
     admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
     """
+    RevokeNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.RevokeNodeRequest, _node_pb2.Node]
+    """Makes every certificate void that was issued to a node until now: a stolen one is worth nothing from the answer on. The node
+    falls silent, and its jobs run elsewhere; it comes back by a join token that names it. Callers: admins. A repeat makes
+    void what was issued meanwhile.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetServerInfoRequest, _fleet_service_pb2.ServerInfo]
     """Tells which control plane this is. Any authenticated caller."""
 
@@ -69,6 +74,11 @@ class FleetServiceAsyncStub(FleetServiceStub):
     ReleaseNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
     admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
+    """
+    RevokeNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.RevokeNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
+    """Makes every certificate void that was issued to a node until now: a stolen one is worth nothing from the answer on. The node
+    falls silent, and its jobs run elsewhere; it comes back by a join token that names it. Callers: admins. A repeat makes
+    void what was issued meanwhile.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetServerInfoRequest, _fleet_service_pb2.ServerInfo]  # type: ignore[assignment]
     """Tells which control plane this is. Any authenticated caller."""
@@ -118,6 +128,17 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
         """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
         admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeNode(
+        self,
+        request: _fleet_service_pb2.RevokeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
+        """Makes every certificate void that was issued to a node until now: a stolen one is worth nothing from the answer on. The node
+        falls silent, and its jobs run elsewhere; it comes back by a join token that names it. Callers: admins. A repeat makes
+        void what was issued meanwhile.
         """
 
     @_abc_1.abstractmethod

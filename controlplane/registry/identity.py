@@ -1,0 +1,143 @@
+"""Commands of admins and of hosts that join: users, tokens, and who speaks for a node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import AlreadyExists, NotAllowed, NotFound, WrongState
+from controlplane.model.identity import JoinToken, Role, Token, User, principal_of_node
+
+if TYPE_CHECKING:
+    from controlplane.registry.draft import Draft
+
+
+def create_user(draft: Draft, name: str, role: Role) -> User:
+    """Make a user. AlreadyExists when the name is taken."""
+    if draft.users.get(name) is not None:
+        raise AlreadyExists(f"users/{name}: is there already; `ccctl user list` tells its role")
+    made = User(name=name, role=role, created_us=draft.now_us, created_by=draft.actor.principal)
+    draft.emit("user.created", f"users/{name}", {"role": role.value})
+    draft.users[name] = made
+    return made
+
+
+def update_user(draft: Draft, name: str, role: Role | None, barred: bool | None) -> User:
+    """Change a user's role, bar it or let it in again. NotFound when there is none."""
+    before = user = known_user(draft, name)
+    changed: dict[str, object] = {}
+    if role is not None and role is not user.role:
+        user, changed["role"] = replace(user, role=role), role.value
+    if barred is not None and barred != (user.barred_us is not None):
+        user, changed["barred"] = replace(user, barred_us=draft.now_us if barred else None), barred
+    if user != before:
+        draft.emit("user.changed", f"users/{name}", changed)
+        draft.users[name] = user
+    return user
+
+
+def known_user(draft: Draft, name: str) -> User:
+    """A user. NotFound when there is none."""
+    user = draft.users.get(name)
+    if user is None:
+        raise NotFound(
+            f"users/{name}: there is no such user; `ccctl user create {name}` makes one"
+        )
+    return user
+
+
+def create_token(
+    draft: Draft, user: str, sha256: str, label: str, lifetime_us: int | None
+) -> Token:
+    """Make a token for a user. The same hash again changes nothing, and is refused for another."""
+    known_user(draft, user)
+    known = draft.tokens.get(sha256)
+    if known is not None:
+        if known.user != user:
+            raise WrongState("sha256: this token is another user's")
+        return known
+    made = Token(
+        sha256=sha256,
+        user=user,
+        label=label,
+        created_us=draft.now_us,
+        created_by=draft.actor.principal,
+        expires_us=None if lifetime_us is None else draft.now_us + lifetime_us,
+    )
+    draft.emit("token.created", f"tokens/{made.token_id}", {"user": user, "label": label})
+    draft.tokens[sha256] = made
+    return made
+
+
+def revoke_token(draft: Draft, token: Token) -> Token:
+    """Make a token void."""
+    found = draft.tokens[token.sha256]
+    if found.revoked_us is None:
+        found = replace(found, revoked_us=draft.now_us)
+        draft.emit("token.revoked", f"tokens/{found.token_id}", {"user": found.user})
+        draft.tokens[found.sha256] = found
+    return found
+
+
+def create_join_token(draft: Draft, sha256: str, lifetime_us: int, node_uuid: str) -> JoinToken:
+    """Make a token by which one host joins; with `node_uuid` as that node, which is known."""
+    known = draft.join_tokens.get(sha256)
+    if known is not None:
+        return known
+    made = JoinToken(
+        sha256=sha256,
+        node_uuid=node_uuid,
+        created_us=draft.now_us,
+        created_by=draft.actor.principal,
+        expires_us=draft.now_us + lifetime_us,
+    )
+    told = {"node": f"nodes/{node_uuid}"} if node_uuid else {}
+    draft.emit("join_token.created", f"joinTokens/{made.token_id}", told)
+    draft.join_tokens[sha256] = made
+    return made
+
+
+def revoke_join_token(draft: Draft, token: JoinToken) -> JoinToken:
+    """Make a join token void."""
+    found = draft.join_tokens[token.sha256]
+    if found.revoked_us is None:
+        found = replace(found, revoked_us=draft.now_us)
+        draft.emit("join_token.revoked", f"joinTokens/{found.token_id}", {})
+        draft.join_tokens[found.sha256] = found
+    return found
+
+
+def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> None:
+    """Let a host have a certificate for a node, and spend the token on it.
+
+    NotAllowed when the token is void or spent on another key, or when the node is another's.
+    """
+    token = draft.join_tokens.get(sha256)
+    why = "is not known here" if token is None else token.why_void(draft.now_us)
+    if token is None or why:
+        raise NotAllowed(f"the join token {why}; ask an admin for another one")
+    if (token.used_by, token.key_sha256) == (node_uuid, key_sha256):
+        return
+    if token.used_by:
+        raise NotAllowed(
+            f"the join token was spent by nodes/{token.used_by}; each lets one host in,"
+            " so ask an admin for another one"
+        )
+    if token.node_uuid not in ("", node_uuid):
+        raise NotAllowed(
+            f"the join token is for nodes/{token.node_uuid}, and this host is {node_uuid}"
+            " by its node.json"
+        )
+    principal = principal_of_node(node_uuid)
+    node = draft.nodes.get(node_uuid)
+    if node is not None and not token.node_uuid and node.enrolled_by:
+        raise NotAllowed(
+            f"{node.name} has joined already; if this is that host, an admin makes a token for it"
+            f" with `ccctl node token create --node {node_uuid}`; if it is a copy of it, remove"
+            " node.json here",
+            node.name,
+        )
+    draft.emit("node.admitted", principal, {"join_token": token.token_id})
+    draft.join_tokens[sha256] = replace(token, used_by=node_uuid, key_sha256=key_sha256)
+    if node is not None:
+        draft.nodes[node_uuid] = replace(node, enrolled_by=principal)

@@ -1,0 +1,151 @@
+"""The node's certificate: asked for by `nodeagent join`, kept in `credential.json`, renewed by the
+agent before it ends. Its key is made here and never leaves the host."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from controlplane.kit import pki
+from controlplane.kit.address import parse_address
+from controlplane.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from controlplane.kit.credential import Credential
+
+JOIN_DEADLINE_S = 30.0
+RENEW_DEADLINE_S = 30.0
+FILE = "credential.json"
+
+
+class JoinError(Exception):
+    """The host could not join; the text says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCredential:
+    """What an agent shows, whom it trusts, and where it calls."""
+
+    server: str
+    """Where agents are listened to: host:port."""
+    certificate: str
+    """The node's, PEM."""
+    key: str
+    """Its private key, PEM."""
+    authority: str
+    """PEM of whom to trust."""
+
+    def channel_credentials(self) -> Any:
+        """For a gRPC channel."""
+        return grpc.ssl_channel_credentials(
+            self.authority.encode(), self.key.encode(), self.certificate.encode()
+        )
+
+    def due(self, now_us: int) -> bool:
+        """Whether the certificate should be renewed."""
+        return pki.read_certificate(self.certificate.encode()).due(now_us)
+
+    def write(self, state_dir: Path) -> None:
+        """Keep it, for its owner's eyes alone."""
+        path = state_dir / FILE
+        fresh = path.with_name(f"{FILE}.new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(asdict(self), file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+
+def load(state_dir: Path) -> NodeCredential | None:
+    """What is kept; None when the host has not joined. ValueError, in words, when it is damaged or
+    others can read it."""
+    path = state_dir / FILE
+    try:
+        mode, document = path.stat().st_mode, json.loads(path.read_text())
+        if mode & 0o077:
+            raise ValueError(f"others can read it; run: chmod 600 {path}, and join anew")
+        found = NodeCredential(**document)
+        pki.read_certificate(found.certificate.encode())
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: {error}; restore it, or join anew with `nodeagent join`"
+        ) from None
+    return found
+
+
+def join(handed: Credential, node_uuid: str) -> NodeCredential:
+    """Ask for a certificate with what an admin has handed over. JoinError when there is none."""
+    key = pki.new_key()
+    request = identity_service_pb2.JoinNodeRequest(
+        node_uuid=node_uuid, certificate_request=pki.make_request(key, node_uuid)
+    )
+    if handed.authority:
+        trust = grpc.ssl_channel_credentials(handed.authority)
+        channel = grpc.secure_channel(handed.server, trust)
+    elif parse_address(handed.server).local:
+        channel = grpc.insecure_channel(handed.server)
+    else:
+        channel = grpc.secure_channel(handed.server, grpc.ssl_channel_credentials())
+    with channel:
+        try:
+            answer = identity_service_pb2_grpc.IdentityServiceStub(channel).JoinNode(
+                request,
+                metadata=(("authorization", f"Bearer {handed.secret}"),),
+                timeout=JOIN_DEADLINE_S,
+                wait_for_ready=True,
+            )
+        except grpc.RpcError as error:
+            raise JoinError(_words(error, handed.server)) from None
+    return NodeCredential(
+        server=_whole(answer.agent_server, handed.server),
+        certificate=answer.certificate.decode(),
+        key=key.decode(),
+        authority=answer.authority.decode(),
+    )
+
+
+def _words(error: Any, server: str) -> str:
+    if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+        why = error.details() or error.code().name
+        return f"the control plane at {server} does not answer: {why}"
+    return str(error.details())
+
+
+def _whole(agent_server: str, asked: str) -> str:
+    """An address that names a host: the one that was asked, where the answer names none."""
+    if not agent_server.startswith(":"):
+        return agent_server
+    address = parse_address(asked)
+    host = address.host or "127.0.0.1"
+    return f"[{host}]{agent_server}" if ":" in host else f"{host}{agent_server}"
+
+
+async def renewed(held: NodeCredential, channel: Any, node_uuid: str) -> NodeCredential:
+    """The credential with another key and certificate. Raises grpc.RpcError."""
+    key = pki.new_key()
+    answer = await agent_service_pb2_grpc.AgentServiceStub(channel).RenewCertificate(
+        agent_service_pb2.RenewCertificateRequest(
+            certificate_request=pki.make_request(key, node_uuid)
+        ),
+        timeout=RENEW_DEADLINE_S,
+    )
+    return NodeCredential(
+        server=held.server,
+        certificate=answer.certificate.decode(),
+        key=key.decode(),
+        authority=answer.authority.decode(),
+    )
