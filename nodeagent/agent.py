@@ -32,7 +32,7 @@ from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
 from nodeagent.limits import parse_limits
-from nodeagent.session import Session, open_channel
+from nodeagent.session import Line, Session
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
@@ -54,8 +54,6 @@ SHIP_S = 0.25
 DISCOVER_DEADLINE_S = 30.0
 RENEW_LOOK_S = 600.0
 """Whether the certificate is due is looked at so often."""
-CALLS_END_S = 30.0
-"""Calls over a channel that was replaced may go on for so long."""
 PLAINTEXT_SERVER = "127.0.0.1:7600"
 """Where an agent with a token calls unless it is told."""
 OFFERED_MEMORY = 0.9
@@ -109,10 +107,10 @@ async def _run(settings: Settings, folders: Folders) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    channel = open_channel(server, credential)
+    line = Line(server, credential, token)
     tasks: list[asyncio.Task[None]] = []
-    session: Session | None = None
     try:
+        session: Session
         stage = Stage(
             base=_context(settings, folders, own, facts_of_host, facts),
             folders=folders,
@@ -125,8 +123,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         )
         leases = Leases(folders, stage, spawner, lambda: session.changed.set())
         session = Session(
-            channel=channel,
-            token=token,
+            line=line,
             identity=identity,
             agent_id=str(uuid.uuid4()),
             boot_id=facts_of_host.boot_id,
@@ -153,7 +150,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             asyncio.create_task(_watchdog(), name="watchdog"),
         ]
         if credential is not None:
-            renewing = _renew(credential, settings.state_dir, server, session, identity.uuid)
+            renewing = _renew(credential, settings.state_dir, line, session, identity.uuid)
             tasks.append(asyncio.create_task(renewing, name="renew"))
         ended = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -169,7 +166,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         loop.remove_reader(nudges)
         nudges.close()
-        await (channel if session is None else session.channel).close()
+        await line.close()
         spawner.close()
         devices.close()
     log.info("agent stopped; workers run on")
@@ -304,25 +301,23 @@ async def _rediscover(
 
 
 async def _renew(
-    credential: NodeCredential, state_dir: Path, server: str, session: Session, node_uuid: str
+    credential: NodeCredential, state_dir: Path, line: Line, session: Session, node_uuid: str
 ) -> None:
     """Have the certificate renewed in time, and use the new one from then on."""
     clock = SystemClock()
     while True:
         if credential.due(clock.now_us()):
             try:
-                credential = await renewed(credential, session.channel, node_uuid)
+                credential = await renewed(credential, line.agents, node_uuid)
                 credential.write(state_dir)
             except grpc.aio.AioRpcError as error:
                 log.warning("the certificate could not be renewed: %s", error.details())
             except OSError as error:
                 log.error("the new certificate cannot be kept: %s", error)
             else:
-                before = session.channel
-                session.call_over(open_channel(server, credential))
-                session.changed.set()
                 log.info("the certificate was renewed")
-                await before.close(CALLS_END_S)
+                session.changed.set()
+                await line.renew(credential)
         await asyncio.sleep(RENEW_LOOK_S)
 
 

@@ -14,7 +14,6 @@ from controlplane.kit import pki
 from controlplane.kit.address import parse_address
 from controlplane.v1 import (
     agent_service_pb2,
-    agent_service_pb2_grpc,
     identity_service_pb2,
     identity_service_pb2_grpc,
 )
@@ -72,18 +71,16 @@ def load(state_dir: Path) -> NodeCredential | None:
     """What is kept; None when the host has not joined. ValueError, in words, when it is damaged or
     others can read it."""
     path = state_dir / FILE
+    again = "join anew with `nodeagent join`"
     try:
-        mode, document = path.stat().st_mode, json.loads(path.read_text())
-        if mode & 0o077:
-            raise ValueError(f"others can read it; run: chmod 600 {path}, and join anew")
-        found = NodeCredential(**document)
+        if path.stat().st_mode & 0o077:
+            raise ValueError(f"{path}: others could read it, so it is worth nothing: {again}")
+        found = NodeCredential(**json.loads(path.read_text()))
         pki.read_certificate(found.certificate.encode())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: {error}; restore it, or join anew with `nodeagent join`"
-        ) from None
+    except (json.JSONDecodeError, pki.PkiError, TypeError, AttributeError):
+        raise ValueError(f"{path}: is damaged; restore it, or {again}") from None
     return found
 
 
@@ -106,7 +103,6 @@ def join(handed: Credential, node_uuid: str) -> NodeCredential:
                 request,
                 metadata=(("authorization", f"Bearer {handed.secret}"),),
                 timeout=JOIN_DEADLINE_S,
-                wait_for_ready=True,
             )
         except grpc.RpcError as error:
             raise JoinError(_words(error, handed.server)) from None
@@ -134,10 +130,11 @@ def _whole(agent_server: str, asked: str) -> str:
     return f"[{host}]{agent_server}" if ":" in host else f"{host}{agent_server}"
 
 
-async def renewed(held: NodeCredential, channel: Any, node_uuid: str) -> NodeCredential:
-    """The credential with another key and certificate. Raises grpc.RpcError."""
+async def renewed(held: NodeCredential, agents: Any, node_uuid: str) -> NodeCredential:
+    """The credential with another key and certificate. `agents`: the stub to ask. Raises
+    grpc.RpcError."""
     key = pki.new_key()
-    answer = await agent_service_pb2_grpc.AgentServiceStub(channel).RenewCertificate(
+    answer = await agents.RenewCertificate(
         agent_service_pb2.RenewCertificateRequest(
             certificate_request=pki.make_request(key, node_uuid)
         ),

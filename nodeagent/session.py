@@ -36,6 +36,8 @@ CALL_DEADLINE_S = 40.0
 SHIP_DEADLINE_S = 30.0
 BLOB_DEADLINE_S = 600.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0
+CALLS_END_S = 30.0
+"""Calls over a connection that was replaced may go on for so long."""
 SETTLE_S = 0.002
 """Changes in such a short row are reported together."""
 OPTIONS = [
@@ -47,12 +49,34 @@ OPTIONS = [
 ]
 
 
-def open_channel(server: str, credential: NodeCredential | None) -> Any:
-    """A channel to the control plane: TLS in both directions by a certificate, or plaintext within
-    this host."""
-    if credential is None:
-        return grpc.aio.insecure_channel(server, options=OPTIONS)
-    return grpc.aio.secure_channel(server, credential.channel_credentials(), options=OPTIONS)
+class Line:
+    """The way to the control plane: TLS in both directions by a certificate, or plaintext with a
+    token within this host."""
+
+    def __init__(self, server: str, credential: NodeCredential | None, token: str | None) -> None:
+        """One of `credential` and `token`."""
+        self._server = server
+        self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._open(credential)
+
+    def _open(self, credential: NodeCredential | None) -> None:
+        if credential is None:
+            self.channel = grpc.aio.insecure_channel(self._server, options=OPTIONS)
+        else:
+            proof = credential.channel_credentials()
+            self.channel = grpc.aio.secure_channel(self._server, proof, options=OPTIONS)
+        self.agents: Any = agent_service_pb2_grpc.AgentServiceStub(self.channel)
+        self.blobs: Any = blob_service_pb2_grpc.BlobServiceStub(self.channel)
+
+    async def renew(self, credential: NodeCredential) -> None:
+        """Show another certificate from the next call on."""
+        before = self.channel
+        self._open(credential)
+        await before.close(CALLS_END_S)
+
+    async def close(self) -> None:
+        """End it, and all calls."""
+        await self.channel.close()
 
 
 class Session:
@@ -61,8 +85,7 @@ class Session:
     def __init__(
         self,
         *,
-        channel: Any,
-        token: str | None,
+        line: Line,
         identity: Identity,
         agent_id: str,
         boot_id: str,
@@ -73,10 +96,8 @@ class Session:
         digest: Callable[[bytes], hashlib._Hash],
         rng: random.Random,
     ) -> None:
-        """`token`: where the channel bears no certificate. `facts`: what the host has now.
-        `digest`: SHA-256. `rng`: jitter of retries."""
-        self.call_over(channel)
-        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        """`facts`: what the host has now. `digest`: SHA-256. `rng`: jitter of retries."""
+        self._line = line
         self._identity, self._agent_id, self._boot_id = identity, agent_id, boot_id
         self._facts, self._leases, self._clock = facts, leases, clock
         self._deadline_file, self._deadline_us = deadline_file, 0
@@ -86,12 +107,6 @@ class Session:
         self._known_digest = ""
         self.changed = asyncio.Event()
         self.connected = asyncio.Event()
-
-    def call_over(self, channel: Any) -> None:
-        """Use another channel from the next call on."""
-        self.channel = channel
-        self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
-        self._blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Talk until told to stop."""
@@ -151,8 +166,8 @@ class Session:
             facts_digest=digest,
             leases=[status_message(status) for status in self._leases.statuses()],
         )
-        answer: pb.SynchronizeResponse = await self._agents.Synchronize(
-            request, metadata=self._metadata, timeout=CALL_DEADLINE_S
+        answer: pb.SynchronizeResponse = await self._line.agents.Synchronize(
+            request, metadata=self._line.metadata, timeout=CALL_DEADLINE_S
         )
         if not answer.superseded:
             self._known_digest = "" if answer.resend_facts else digest
@@ -196,15 +211,17 @@ class Session:
 
     async def ship(self, request: pb.ShipLogsRequest) -> pb.ShipLogsResponse:
         """Hand over output."""
-        answer: pb.ShipLogsResponse = await self._agents.ShipLogs(
-            request, metadata=self._metadata, timeout=SHIP_DEADLINE_S
+        answer: pb.ShipLogsResponse = await self._line.agents.ShipLogs(
+            request, metadata=self._line.metadata, timeout=SHIP_DEADLINE_S
         )
         return answer
 
     async def download(self, sha256: str) -> AsyncIterator[bytes]:
         """Fetch a blob in parts."""
         request = blob_service_pb2.DownloadBlobRequest(sha256=sha256)
-        call = self._blobs.DownloadBlob(request, metadata=self._metadata, timeout=BLOB_DEADLINE_S)
+        call = self._line.blobs.DownloadBlob(
+            request, metadata=self._line.metadata, timeout=BLOB_DEADLINE_S
+        )
         async for part in call:
             yield part.data
 

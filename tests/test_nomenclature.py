@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.model.identity import Role
 from controlplane.model.job import ATTEMPT_MOVES, AttemptState, CauseKind, JobState
 from controlplane.model.lease import WorkerState
 from controlplane.model.node import NodeState
 from controlplane.model.spec import parse_spec
-from controlplane.service.auth import Role
 from nodeagent.launchers import LAUNCHERS, plan_step
 from tests.support.launches import launch, members, node
 

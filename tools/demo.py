@@ -25,12 +25,14 @@ from rich.table import Table
 
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
+from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
 from nodeagent.devices import open_devices
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
 CONTROL = DEMO / "controlplane"
+CA = CONTROL / "pki" / "ca.crt"
 BIN = Path(sys.executable).parent
 HOSTS = ("host-a", "host-b")
 START_S = 30.0
@@ -59,19 +61,23 @@ def main() -> int:
 
 def start(stack: contextlib.ExitStack, server: str) -> Client:
     """Start a control plane and two agents, which end with the stack."""
-    step("setting up .demo: tokens for an administrator and for the agents (1 second)")
-    quiet([BIN / "controlplane", "init", "--state-dir", CONTROL])
+    step("setting up .demo: certificates, and a token for an administrator (1 second)")
+    quiet([BIN / "controlplane", "init", "--state-dir", CONTROL, "--listen", server])
     step(f"starting the control plane on {server}, with SQLite in .demo (2 seconds)")
     command: list[str | Path]
     command = [BIN / "controlplane", "serve", "--state-dir", CONTROL, "--listen", server]
+    agents = f"127.0.0.1:{free_port()}"
+    command += ["--listen-agents", agents]
     stack.enter_context(daemon("controlplane", command))
     token = (CONTROL / "admin.token").read_text().strip()
-    client = stack.enter_context(Client(server, token=token))
+    client = stack.enter_context(Client(server, token=token, ca_file=CA))
     until("the control plane to answer", lambda: bool(client.server_info().epoch))
-    step("starting two agents that stand for two hosts (2 seconds)")
+    step("starting two agents that stand for two hosts, each with a certificate (3 seconds)")
+    for name in HOSTS:
+        join(client, server, name)
     gpus = gpus_to_share()
     for index, name in enumerate(HOSTS):
-        command = agent(name, index, server, CONTROL / "agent.token", gpus[index :: len(HOSTS)])
+        command = agent(name, index, agents, gpus[index :: len(HOSTS)])
         stack.enter_context(daemon(name, command))
     until("both agents to join", lambda: len(ready(client)) == len(HOSTS))
     console.print(nodes(ready(client)))
@@ -105,21 +111,34 @@ def serve() -> None:
 
 def point_at(server: str) -> dict[str, str]:
     """The environment that points ccctl at a server; kept for a shell to source, too."""
-    pointer = {"CCCTL_SERVER": server, "CCCTL_TOKEN_FILE": str(CONTROL / "admin.token")}
+    pointer = {
+        "CCCTL_SERVER": server,
+        "CCCTL_TOKEN_FILE": str(CONTROL / "admin.token"),
+        "CCCTL_CA_FILE": str(CA),
+    }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in pointer.items()]
     lines.append(f"export PATH={shlex.quote(str(BIN))}:$PATH")
     (DEMO / "env").write_text("\n".join(lines) + "\n")
     return pointer
 
 
-def agent(name: str, index: int, server: str, token: Path, gpus: Sequence[str]) -> list[str | Path]:
+def join(client: Client, server: str, name: str) -> None:
+    """Get a host its certificate, unless it has one from an earlier run."""
+    if (DEMO / name / "credential.json").exists():
+        return
+    _, secret = client.identities.create_join_token(lifetime_s=600)
+    line = Credential(kind="join", server=server, authority=CA.read_bytes(), secret=secret).write()
+    quiet([BIN / "nodeagent", "join", "-", "--state-dir", DEMO / name], line)
+
+
+def agent(name: str, index: int, server: str, gpus: Sequence[str]) -> list[str | Path]:
     """The command of one agent. Without GPUs it offers a simulated one, labelled so."""
     first = 21000 + 500 * index
     offered = [word for gpu in gpus for word in ("--offered-devices", gpu)]
     return [
         BIN / "nodeagent",
         "run",
-        *("--state-dir", DEMO / name, "--server", server, "--token-file", token, "--name", name),
+        *("--state-dir", DEMO / name, "--server", server, "--name", name),
         *("--address", "127.0.0.1", "--cpus", "2", "--run-as", "agent"),
         *("--port-first", str(first), "--port-last", str(first + 499)),
         *("--path", f"{BIN}:{os.environ.get('PATH', '/usr/bin:/bin')}"),
@@ -238,10 +257,12 @@ def step(words: str) -> None:
     console.print(f"\n[bold]{next(_numbers)}.[/bold] {words}", soft_wrap=True)
 
 
-def quiet(command: list[str | Path]) -> None:
-    """Run a command that should have nothing to say."""
+def quiet(command: list[str | Path], said: str = "") -> None:
+    """Run a command that should have nothing to say; it reads `said`."""
     DEMO.mkdir(mode=0o700, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, input=said, capture_output=True, text=True, timeout=60, check=False
+    )
     if done.returncode:
         sys.exit(f"demo: {done.stdout}{done.stderr}")
 

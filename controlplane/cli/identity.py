@@ -63,7 +63,7 @@ def create_user(app: App, name: str, role: str) -> None:
 @user.command("list", examples="ccctl user list -o json")
 @pass_app
 def list_users(app: App) -> None:
-    """List users: all of them for admins, yourself for others."""
+    """List users; `ccctl whoami` tells who you are."""
     from controlplane.cli.identitytables import draw_users
     from controlplane.cli.render import plain
 
@@ -100,9 +100,7 @@ def unbar(app: App, name: str) -> None:
     _update(app, name, f"{name} may speak again.", barred=False)
 
 
-def _update(
-    app: App, name: str, words: str, *, role: str = "", barred: bool | None = None
-) -> None:
+def _update(app: App, name: str, words: str, *, role: str = "", barred: bool | None = None) -> None:
     from controlplane.cli.render import plain
 
     with app.client() as client:
@@ -127,7 +125,7 @@ def token() -> None:
 @token.command(
     "create",
     examples="""
-    ccctl token create alice --out alice.login     then give alice that file: ccctl login alice.login
+    ccctl token create alice --out alice.login     for `ccctl login alice.login` of alice's
     ccctl token create --bare --out ci.token       a bare token, for --token-file
     """,
 )
@@ -257,7 +255,9 @@ def revoke_join_token(app: App, name: str) -> None:
     from controlplane.cli.render import plain
 
     with app.client() as client:
-        found = client.identities.revoke_join_token(f"joinTokens/{name.removeprefix('joinTokens/')}")
+        found = client.identities.revoke_join_token(
+            f"joinTokens/{name.removeprefix('joinTokens/')}"
+        )
     words = f"{found.name} is void."
     app.emit(lambda: plain(found), lambda console: console.print(words))
 

@@ -104,9 +104,7 @@ class Identities:
         """All join tokens, newest first."""
         from controlplane.v1 import identity_service_pb2 as pb
 
-        yield from self._pages(
-            self._stub.ListJoinTokens, pb.ListJoinTokensRequest(), "join_tokens"
-        )
+        yield from self._pages(self._stub.ListJoinTokens, pb.ListJoinTokensRequest(), "join_tokens")
 
     def revoke_join_token(self, name: str) -> pb.JoinToken:
         """Make a join token void: `joinTokens/<id>`."""

@@ -40,6 +40,7 @@ class Doors:
         if certified:
             authority = self._files.authority()
             self._files.renew(clock.now_us())
+            starting.check_listen("listen_agents", settings.agents)
             port = parse_address(settings.agents, least_port=0).port
             self.issuer = Issuer(
                 authority,
@@ -47,7 +48,6 @@ class Doors:
                 settings.agents_address or f":{port}",
                 clock.now_us,
             )
-            starting.check_listen("listen_agents", settings.agents)
         self.encrypted = not local and (certified or settings.tls_certificate is not None)
         """Whether people are spoken to by TLS."""
         if not (self.encrypted or local or settings.plaintext):

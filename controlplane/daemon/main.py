@@ -17,7 +17,7 @@ from controlplane import __version__
 from controlplane.daemon import starting
 from controlplane.daemon.pki import PkiFiles, own_hosts
 from controlplane.daemon.settings import ENV_PREFIX, Settings
-from controlplane.kit.address import parse_address
+from controlplane.kit.address import Address, parse_address
 from controlplane.kit.alone import InUse
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.config import ConfigError, Loaded, document, load, render
@@ -91,38 +91,49 @@ def init(hosts: tuple[str, ...], config: Path | None, flags: dict[str, Any]) -> 
     with _told():
         folder = settings.state_dir
         starting.make_state_dir(folder)
+        starting.check_tokens(settings.tokens)
         if settings.plaintext:
             _make_kept(settings, "agent", Role.AGENT)
         else:
             _make_pki(settings, hosts)
         _make_kept(settings, "admin", Role.ADMIN)
-        path = folder / "admin.login"
-        server = _reached_at(settings, hosts)
-        authority = b"" if not _certified(settings) else PkiFiles(folder).authority_file.read_bytes()
-        line = Credential(
-            kind="login",
-            server=server,
-            authority=authority,
-            secret=(folder / "admin.token").read_text().strip(),
-        ).write()
-        write_private(path, f"{line}\n")
-        _give_to_the_daemon(path)
-        click.echo(f"{path}: made for admin, to log in at {server}: ccctl login {path}")
+        _make_login(settings, hosts)
+
+
+def _make_login(settings: Settings, hosts: tuple[str, ...]) -> None:
+    """The admin's token once more, as the line that `ccctl login` takes."""
+    token, path = settings.state_dir / "admin.token", settings.state_dir / "admin.login"
+    if not token.exists():
+        return
+    server = _reached_at(settings, hosts)
+    ours = PkiFiles(settings.state_dir).authority_file
+    line = Credential(
+        kind="login",
+        server=server,
+        authority=ours.read_bytes() if _certified(settings) else b"",
+        secret=token.read_text().strip(),
+    ).write()
+    write_private(path, f"{line}\n")
+    _give_to_the_daemon(path)
+    click.echo(f"{path}: to log in at {server}: ccctl login {path}")
 
 
 def _make_pki(settings: Settings, hosts: tuple[str, ...]) -> None:
     files = PkiFiles(settings.state_dir)
-    listen = [
-        address.host
-        for text in (settings.listen, settings.agents)
-        if (address := parse_address(text, least_port=0)).host
-    ]
+    listen = [_address(text).host for text in (settings.listen, settings.agents)]
     name = f"control plane on {socket.gethostname()}"
     made = files.make(name, [*hosts, *own_hosts(listen)], SystemClock().now_us())
     for path in files.authority_file.parent.iterdir():
         _give_to_the_daemon(path)
     _give_to_the_daemon(files.authority_file.parent)
     click.echo(f"{files.authority_file}: {'made' if made else 'kept'}")
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text, least_port=0)
+    except ValueError as error:
+        raise WrongState(f"listen: {text!r} {error}") from None
 
 
 def _certified(settings: Settings) -> bool:
@@ -133,7 +144,7 @@ def _certified(settings: Settings) -> bool:
 def _reached_at(settings: Settings, hosts: tuple[str, ...]) -> str:
     """The address for an administrator's login: the first host that was named, or where the server
     listens."""
-    address = parse_address(settings.listen, least_port=0)
+    address = _address(settings.listen)
     if address.path:
         return settings.listen
     host = hosts[0] if hosts else address.host
@@ -144,8 +155,8 @@ def _reached_at(settings: Settings, hosts: tuple[str, ...]) -> str:
 
 def _make_kept(settings: Settings, name: str, role: Role) -> None:
     path = settings.state_dir / f"{name}.token"
-    if path.exists():
-        click.echo(f"{path}: kept")
+    if path.exists() or (settings.tokens.exists() and TokenFile(settings.tokens).has(name, role)):
+        click.echo(f"{path}: {'kept' if path.exists() else 'was made before, and moved'}")
         return
     _make_token(settings, name, role, path)
     click.echo(f"{path}: made for {name}")

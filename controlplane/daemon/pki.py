@@ -50,7 +50,7 @@ class PkiFiles:
         made = not self.there
         if made:
             authority = pki.make_authority(name, now_us)
-            write_private(self._folder / "ca.key", authority.key.decode())
+            _replace(self._folder / "ca.key", authority.key)
             _replace(self.authority_file, authority.certificate)
         before = self._known_hosts()
         wanted = [*before, *(host for host in dict.fromkeys(hosts) if host not in before)]
@@ -90,8 +90,7 @@ class PkiFiles:
     def _issue(self, hosts: list[str], now_us: int) -> None:
         pair = self.authority().server(hosts, now_us, SERVER_DAYS)
         # Whoever reads between the two finds a key that does not fit, and tries again.
-        write_private(self.key.with_name("server.key.new"), pair.key.decode())
-        os.replace(self.key.with_name("server.key.new"), self.key)
+        _replace(self.key, pair.key)
         _replace(self.certificate, pair.certificate)
 
     def _known_hosts(self) -> list[str]:
@@ -163,5 +162,5 @@ def _check_pair(key: bytes, certificate: bytes) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(data)
+    write_private(fresh, data.decode())
     os.replace(fresh, path)

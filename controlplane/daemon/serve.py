@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
             registry = Registry(SqlStore(settings.database), clock.now_us)
             registry.start()
         if not anybody:
-            log.warning("nobody has a token yet: `controlplane init` makes the first two")
+            log.warning("nobody has a token yet: `controlplane init` makes the first one")
         try:
             await _serve(settings, registry, clock, revision, doors)
         finally:

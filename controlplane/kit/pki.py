@@ -158,9 +158,7 @@ def make_authority(name: str, now_us: int) -> KeyPair:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return KeyPair(
-        certificate=made.public_bytes(serialization.Encoding.PEM), key=_private(key)
-    )
+    return KeyPair(certificate=made.public_bytes(serialization.Encoding.PEM), key=_private(key))
 
 
 def new_key() -> bytes:

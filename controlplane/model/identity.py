@@ -11,7 +11,7 @@ USER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 """A hash as tokens are told by."""
 ID_CHARACTERS = 12
-"""A token's number is so many characters of its hash: enough to tell it, and too few to be of use."""
+"""A token's name is so many characters of its hash: enough to tell it, too few to be of use."""
 
 
 class Role(StrEnum):

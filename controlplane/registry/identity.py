@@ -40,9 +40,7 @@ def known_user(draft: Draft, name: str) -> User:
     """A user. NotFound when there is none."""
     user = draft.users.get(name)
     if user is None:
-        raise NotFound(
-            f"users/{name}: there is no such user; `ccctl user create {name}` makes one"
-        )
+        raise NotFound(f"users/{name}: there is no such user; `ccctl user create {name}` makes one")
     return user
 
 

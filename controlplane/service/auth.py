@@ -62,6 +62,10 @@ class TokenFile:
         self._refresh()
         return self._principals.get(_digest(token))
 
+    def has(self, name: str, role: Role) -> bool:
+        """Whether a principal has a token."""
+        return any(e["principal"] == name and e["role"] == role.value for e in self._read())
+
     def add(self, name: str, role: Role) -> str:
         """Make a token for a principal; it is told this once, and kept only as a hash."""
         token = f"cc_{secrets.token_urlsafe(32)}"

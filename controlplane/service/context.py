@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
     from controlplane.service.auth import Doorkeeper, Principal
-    from controlplane.service.issuing import Issuer
     from controlplane.service.blobstore import BlobStore
     from controlplane.service.hub import Hub
+    from controlplane.service.issuing import Issuer
     from controlplane.service.logstore import LogStore
 
 T = TypeVar("T")

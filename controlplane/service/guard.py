@@ -108,6 +108,8 @@ def _read(read: Callable[[bytes], Any], sent: Any) -> Any:
         raise InvalidRequest(FieldFault(field="request", description=words)) from None
 
 
-async def _read_each(read: Callable[[bytes], Any], sent: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def _read_each(
+    read: Callable[[bytes], Any], sent: AsyncIterator[bytes]
+) -> AsyncIterator[Any]:
     async for data in sent:
         yield _read(read, data)

@@ -56,16 +56,13 @@ class IdentityService(IdentityServiceServicer):
                 f"{name[:LONGEST_TOLD]!r}: must be 1 to 100 of A-Z, a-z, 0-9 and . _ @ -,"
                 f" and not {CONTROL_PLANE.principal!r}",
             )
-        await self._change(
-            lambda draft: commands.create_user(draft, name, role), request, context
-        )
+        await self._change(lambda draft: commands.create_user(draft, name, role), request, context)
         return self._shown(name)
 
     @answers
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
         """List users by name."""
-        users = [user for user in self._house.registry.users() if self._sees(user.name)]
-        page, token = _page(users, request, lambda user: user.name)
+        page, token = _page(self._house.registry.users(), request, lambda user: user.name)
         return pb.ListUsersResponse(users=map(user_message, page), next_page_token=token)
 
     @answers

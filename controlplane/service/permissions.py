@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from controlplane.model.errors import NotAllowed
 from controlplane.model.identity import Role
-from controlplane.service.auth import Principal
+
+if TYPE_CHECKING:
+    from controlplane.service.auth import Principal
 
 
 class Reach(StrEnum):
@@ -26,18 +29,17 @@ class Reach(StrEnum):
 
 
 NONE, OWN, ALL = Reach.NONE, Reach.OWN, Reach.ALL
-COLUMNS = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN, Role.AGENT)
-"""Roles of a row; a joiner may join and do nothing else, so it has no column."""
+COLUMNS = tuple(Role)
 
 
-def _row(*reaches: Reach) -> dict[Role, Reach]:
-    return dict(zip(COLUMNS, reaches, strict=True))
+def _row(*reaches: Reach, joiner: Reach = NONE) -> dict[Role, Reach]:
+    return dict(zip(COLUMNS, (*reaches, joiner), strict=True))
 
 
 _ADMIN_ALONE = _row(NONE, NONE, NONE, ALL, NONE)
 
 PERMISSIONS: dict[str, dict[Role, Reach]] = {
-    # _row(viewer, user, operator, admin, agent)
+    # _row(viewer, user, operator, admin, agent), and the joiner where it may
     "/controlplane.v1.JobService/SubmitJob": _row(NONE, OWN, OWN, OWN, NONE),
     "/controlplane.v1.JobService/GetJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListJobs": _row(ALL, OWN, ALL, ALL, NONE),
@@ -58,7 +60,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.BlobService/DownloadBlob": _row(NONE, OWN, OWN, ALL, OWN),
     "/controlplane.v1.FleetService/RevokeNode": _ADMIN_ALONE,
     "/controlplane.v1.IdentityService/CreateUser": _ADMIN_ALONE,
-    "/controlplane.v1.IdentityService/ListUsers": _row(OWN, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.IdentityService/ListUsers": _ADMIN_ALONE,
     "/controlplane.v1.IdentityService/UpdateUser": _ADMIN_ALONE,
     "/controlplane.v1.IdentityService/CreateToken": _row(OWN, OWN, OWN, ALL, NONE),
     "/controlplane.v1.IdentityService/ListTokens": _row(OWN, OWN, OWN, ALL, NONE),
@@ -66,8 +68,8 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.IdentityService/CreateJoinToken": _ADMIN_ALONE,
     "/controlplane.v1.IdentityService/ListJoinTokens": _ADMIN_ALONE,
     "/controlplane.v1.IdentityService/RevokeJoinToken": _ADMIN_ALONE,
-    "/controlplane.v1.IdentityService/JoinNode": {Role.JOINER: OWN},
-    "/controlplane.v1.AgentService/RenewCertificate": _row(NONE, NONE, NONE, NONE, OWN),
+    "/controlplane.v1.IdentityService/JoinNode": _row(NONE, NONE, NONE, NONE, NONE, joiner=OWN),
+    "/controlplane.v1.AgentService/RenewCertificate": _row(NONE, NONE, NONE, NONE, ALL),
     "/controlplane.v1.AgentService/Synchronize": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/ShipLogs": _row(NONE, NONE, NONE, NONE, OWN),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _row(ALL, ALL, ALL, ALL, ALL),

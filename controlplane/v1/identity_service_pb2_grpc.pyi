@@ -38,7 +38,7 @@ class IdentityServiceStub:
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateUserRequest, _identity_service_pb2.User]
     """Makes a user. ALREADY_EXISTS when the name is taken."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListUsersRequest, _identity_service_pb2.ListUsersResponse]
-    """Lists users by name. Without the right to see all, the caller alone."""
+    """Lists users by name."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateUserRequest, _identity_service_pb2.User]
     """Changes a user's role, or bars it and lets it in again: a barred user's tokens are void. A repeat changes nothing."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateTokenRequest, _identity_service_pb2.Token]
@@ -68,7 +68,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateUserRequest, _identity_service_pb2.User]  # type: ignore[assignment]
     """Makes a user. ALREADY_EXISTS when the name is taken."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListUsersRequest, _identity_service_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """Lists users by name. Without the right to see all, the caller alone."""
+    """Lists users by name."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateUserRequest, _identity_service_pb2.User]  # type: ignore[assignment]
     """Changes a user's role, or bars it and lets it in again: a barred user's tokens are void. A repeat changes nothing."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateTokenRequest, _identity_service_pb2.Token]  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ListUsersResponse, _abc.Awaitable[_identity_service_pb2.ListUsersResponse]]:
-        """Lists users by name. Without the right to see all, the caller alone."""
+        """Lists users by name."""
 
     @_abc_1.abstractmethod
     def UpdateUser(

@@ -302,6 +302,9 @@ class FakeServer(
         node.enrolled_by = ""
         return node
 
+    def RevokeNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        return self._node(request.name, context)
+
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return fleet_service_pb2.ServerInfo(
             version="9.8.7", cluster_uuid="c", epoch=3, principal="ada", role="user"

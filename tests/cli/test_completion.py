@@ -27,7 +27,10 @@ def test_each_shell_gets_a_script_that_it_can_read(ccctl: Ccctl, shell: str) -> 
         ("ccctl su", ["plain,submit"]),
         (
             "ccctl node ",
-            ["plain,drain", "plain,list", "plain,release", "plain,show", "plain,undrain"],
+            [
+                *("plain,drain", "plain,list", "plain,release", "plain,revoke", "plain,show"),
+                *("plain,token", "plain,undrain"),
+            ],
         ),
         ("ccctl list --state a", ["plain,active"]),
         ("ccctl list --own", ["plain,--owner"]),

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.kit.credential import Credential
 from tests.cli.golden import check
 from tests.support.cluster import BIN, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 Line = tuple[str, ...]
+PLAIN = ("--listen", "127.0.0.1:0", "--plaintext", "true")
 
 
 def told(folder: Path, line: Line) -> str:
@@ -83,6 +85,10 @@ def serve(*words: str, state: str = "state") -> Line:
 
 
 def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
+    for state in ("certified", "half-certified"):
+        init = ("controlplane", "init", "--state-dir", state)
+        subprocess.run([BIN / init[0], *init[1:]], cwd=folder, check=True, timeout=60)
+    (folder / "half-certified" / "pki" / "ca.key").write_text("rubbish")
     lines = [
         serve("--config", "none.toml"),
         serve("--config", "broken.toml"),
@@ -108,10 +114,14 @@ def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
         serve("--tokens-file", "broken.json", state="m"),
         serve("--tokens-file", "strange.json", state="n"),
         serve("--tokens-file", ".", state="o"),
-        serve("--listen", "127.0.0.1:0", "--database-url", "nonsense", state="p"),
-        serve("--listen", "127.0.0.1:0", "--database-url", "mongodb://host/name", state="q"),
-        serve("--listen", "127.0.0.1:0", "--database-url", "sqlite:///rubbish.db", state="r"),
-        serve("--listen", "127.0.0.1:0", "--database-url", "sqlite:///none/x.db", state="s"),
+        serve(*PLAIN, "--database-url", "nonsense", state="p"),
+        serve(*PLAIN, "--database-url", "mongodb://host/name", state="q"),
+        serve(*PLAIN, "--database-url", "sqlite:///rubbish.db", state="r"),
+        serve(*PLAIN, "--database-url", "sqlite:///none/x.db", state="s"),
+        serve("--listen", "0.0.0.0:7600", "--plaintext", "true", state="t"),
+        serve(*PLAIN, *tls("rubbish.pem", "rubbish.pem"), state="u"),
+        serve("--listen", "127.0.0.1:0", "--listen-agents", "nonsense", state="certified"),
+        serve("--listen", "127.0.0.1:0", state="half-certified"),
     ]
     check("controlplane-serve.txt", page(folder, lines), room="daemons")
 
@@ -182,6 +192,11 @@ def run(*words: str, state: str = "node", token: str = "token") -> Line:
 
 
 def test_every_wrong_setting_of_the_agent(folder: Path) -> None:
+    for state, mode in (("damaged", 0o600), ("open", 0o644)):
+        (folder / state).mkdir()
+        private(folder / state / "credential.json", b'{"server": "x"}', mode)
+    line = Credential(kind="join", server="127.0.0.1:9", authority=b"", secret="x").write()
+    private(folder / "nobody.join", line.encode())
     lines = [
         run("--config", "none.toml"),
         run("--config", "unknown.toml"),
@@ -198,8 +213,13 @@ def test_every_wrong_setting_of_the_agent(folder: Path) -> None:
         run("--server", "127.0.0.1:99999", state="j"),
         run("--server", "https://127.0.0.1:7600", state="k"),
         run("--server", "192.0.2.77:7600", state="l"),
-        run("--server", "nowhere.invalid:7600", "--ca-file", "none.pem", state="m"),
-        run("--ca-file", "rubbish.pem", "--address", "gpu-07", "--mpirun", "/none", state="n"),
+        run("--address", "gpu-07", "--mpirun", "/none", state="m"),
+        ("nodeagent", "run", "--state-dir", "n"),
+        ("nodeagent", "run", "--state-dir", "damaged"),
+        ("nodeagent", "run", "--state-dir", "open"),
+        ("nodeagent", "join", "token", "--state-dir", "o"),
+        ("nodeagent", "join", "none", "--state-dir", "p"),
+        ("nodeagent", "join", "nobody.join", "--state-dir", "q"),
         run(state="empty"),
         run(state="/proc/none"),
     ]
@@ -216,7 +236,7 @@ def test_a_state_folder_in_use_is_refused_by_both_daemons(folder: Path) -> None:
             stderr=subprocess.DEVNULL,
         )
         for name, words in {
-            "controlplane": ("serve", "--listen", "127.0.0.1:0"),
+            "controlplane": ("serve", *PLAIN),
             "nodeagent": ("run", "--token-file", "token", "--devices", "cpu"),
         }.items()
     ]
@@ -224,7 +244,7 @@ def test_a_state_folder_in_use_is_refused_by_both_daemons(folder: Path) -> None:
         said = "\n".join(
             until_it_holds(folder / name / "lock", lambda line=line: told(folder, line))  # type: ignore[misc]
             for name, line in {
-                "controlplane": serve("--listen", "127.0.0.1:0", state="controlplane"),
+                "controlplane": serve(*PLAIN, state="controlplane"),
                 "nodeagent": run(state="nodeagent"),
             }.items()
         )
@@ -247,8 +267,12 @@ def until_it_holds(lock: Path, then: Callable[[], str]) -> str:
 def test_what_the_control_plane_makes_is_its_owners_alone(folder: Path) -> None:
     state = folder / "wide"
     state.mkdir(mode=0o755)
+    subprocess.run([BIN / "controlplane", "init", "--state-dir", state], check=True, timeout=60)
     process = subprocess.Popen(
-        [BIN / "controlplane", "serve", "--state-dir", state, "--listen", "127.0.0.1:0"],
+        [
+            *(BIN / "controlplane", "serve", "--state-dir", state, "--listen", "127.0.0.1:0"),
+            *("--listen-agents", "127.0.0.1:0"),
+        ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,6 +18,7 @@ from controlplane.v1 import (
     agent_service_pb2,
     blob_service_pb2,
     fleet_service_pb2,
+    identity_service_pb2,
     job_service_pb2,
     node_pb2,
     usage_service_pb2,
@@ -31,7 +32,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("one"), "a") as made:
+    serve = {"plaintext": "true"}
+    with cluster(tmp_path_factory.mktemp("one"), "a", serve=serve) as made:
         yield made
 
 
@@ -52,6 +54,7 @@ def test_every_rpc_has_its_row_in_the_table_of_permissions() -> None:
             agent_service_pb2,
             blob_service_pb2,
             fleet_service_pb2,
+            identity_service_pb2,
             job_service_pb2,
             usage_service_pb2,
         )
@@ -205,7 +208,15 @@ def test_a_second_daemon_and_a_public_port_without_tls_are_refused(one: Cluster)
         timeout=30,
     )
     assert public.returncode == 1
-    assert "set tls_certificate and tls_key, or listen on 127.0.0.1" in public.stderr
+    assert "holds no certificates: run `controlplane init`" in public.stderr
+    plain = subprocess.run(
+        [*serve, one.folder / "other", "--listen", "0.0.0.0:0", "--plaintext", "true"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert plain.returncode == 1
+    assert "tokens would travel in the clear: listen on 127.0.0.1" in plain.stderr
 
 
 def test_a_server_that_is_down_is_told_as_that() -> None:

@@ -25,7 +25,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def run(one: Cluster, script: str) -> subprocess.CompletedProcess[str]:
-    told = {"CCCTL_SERVER": one.server, "CCCTL_TOKEN_FILE": str(one.token_file)}
+    told = {
+        "CCCTL_SERVER": one.server,
+        "CCCTL_TOKEN_FILE": str(one.token_file),
+        "CCCTL_CA_FILE": str(one.ca_file),
+    }
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,

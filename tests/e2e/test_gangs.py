@@ -54,7 +54,7 @@ def test_gangs_that_each_want_all_devices_run_one_after_another(
             "env": {"HELD": str(tmp_path)},
             **SHAPES[(turn + number) % len(SHAPES)],
         }
-        with Client(two.server, token=token) as caller:
+        with Client(two.server, token=token, ca_file=two.ca_file) as caller:
             return caller.submit(document).name
 
     with ThreadPoolExecutor(GANGS) as callers:

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("roles"), "a") as made:
+    serve = {"plaintext": "true"}
+    with cluster(tmp_path_factory.mktemp("roles"), "a", serve=serve) as made:
         yield made
 
 

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from controlplane.kit.clock import ManualClock
 from controlplane.model.node import NodeFacts
 from controlplane.v1 import agent_service_pb2 as pb
+from controlplane.v1.agent_service_pb2_grpc import AgentServiceStub
 from nodeagent.identity import Identity
 from nodeagent.session import Session
 
@@ -90,8 +92,9 @@ def converse(folder: Path, *takes_s: int) -> tuple[Leases, list[int], Path]:
         stop = asyncio.Event()
         channel = Channel(clock, stop, list(takes_s))
         session = Session(
-            channel=channel,
-            token="t",
+            line=cast(
+                "Any", SimpleNamespace(agents=AgentServiceStub(cast("Any", channel)), metadata=())
+            ),
             identity=Identity(folder),
             agent_id="x",
             boot_id="b",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.service.auth import Role
+from controlplane.model.identity import Role
 from controlplane.service.denials import WINDOW_US, WRITTEN_PER_WINDOW, Denials
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import job_service_pb2 as jobs_pb

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.client.decode import from_rpc
-from controlplane.service.auth import Role
+from controlplane.model.identity import Role
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import job_pb2, lease_pb2, node_pb2

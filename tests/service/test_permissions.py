@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from grpc_channelz.v1 import channelz_pb2  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 
+from controlplane.kit.credential import hash_of
+from controlplane.kit.pki import make_request, new_key
 from controlplane.model.errors import NotAllowed
-from controlplane.registry import jobs, nodes
-from controlplane.service.auth import Principal, Role
+from controlplane.model.identity import Role
+from controlplane.registry import identity, jobs, nodes
+from controlplane.service.auth import Principal
 from controlplane.service.permissions import (
     COLUMNS,
     GET_BLOB,
@@ -32,6 +36,7 @@ from controlplane.service.permissions import (
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import blob_service_pb2 as blobs_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
+from controlplane.v1 import identity_service_pb2 as identity_pb
 from controlplane.v1 import job_pb2, node_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1 import usage_service_pb2 as usage_pb
@@ -140,7 +145,37 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         ),
         "FleetService/UndrainNode": lambda: fleet_pb.UndrainNodeRequest(name=node_of(made, owner)),
         "FleetService/ReleaseNode": lambda: fleet_pb.ReleaseNodeRequest(name=node_of(made, owner)),
+        "FleetService/RevokeNode": lambda: fleet_pb.RevokeNodeRequest(name=node_of(made, owner)),
         "FleetService/GetServerInfo": fleet_pb.GetServerInfoRequest,
+        "IdentityService/CreateUser": lambda: identity_pb.CreateUserRequest(
+            user_id=uuid.uuid4().hex, role="user"
+        ),
+        "IdentityService/ListUsers": identity_pb.ListUsersRequest,
+        "IdentityService/UpdateUser": lambda: identity_pb.UpdateUserRequest(
+            name=user_of(made, owner), role="viewer"
+        ),
+        "IdentityService/CreateToken": lambda: identity_pb.CreateTokenRequest(
+            user=user_of(made, owner), sha256=hash_of(uuid.uuid4().hex)
+        ),
+        "IdentityService/ListTokens": lambda: identity_pb.ListTokensRequest(
+            user=user_of(made, owner)
+        ),
+        "IdentityService/RevokeToken": lambda: identity_pb.RevokeTokenRequest(
+            name=token_of(made, owner)
+        ),
+        "IdentityService/CreateJoinToken": lambda: identity_pb.CreateJoinTokenRequest(
+            sha256=hash_of(uuid.uuid4().hex), lifetime=Duration(seconds=60)
+        ),
+        "IdentityService/ListJoinTokens": identity_pb.ListJoinTokensRequest,
+        "IdentityService/RevokeJoinToken": lambda: identity_pb.RevokeJoinTokenRequest(
+            name=join_token(made)
+        ),
+        "IdentityService/JoinNode": lambda: identity_pb.JoinNodeRequest(
+            node_uuid=str(uuid.uuid4()), certificate_request=make_request(new_key(), "a host")
+        ),
+        "AgentService/RenewCertificate": lambda: agents_pb.RenewCertificateRequest(
+            certificate_request=make_request(new_key(), "a host")
+        ),
         "BlobService/GetBlob": lambda: blobs_pb.GetBlobRequest(sha256=blob_of(made, owner, role)),
         "BlobService/UploadBlob": lambda: blobs_pb.UploadBlobRequest(
             sha256=made.upload(owner, b"x"), data=b"x"
@@ -151,6 +186,25 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "AgentService/Synchronize": lambda: synchronize(node_of(made, owner)),
         "AgentService/ShipLogs": lambda: agents_pb.ShipLogsRequest(node_uuid=node_of(made, owner)),
     }
+
+
+def user_of(made: Centre, name: str) -> str:
+    if made.registry.user(name) is None:
+        made.do(lambda draft: identity.create_user(draft, name, Role.USER), "an-admin")
+    return f"users/{name}"
+
+
+def token_of(made: Centre, name: str) -> str:
+    user_of(made, name)
+    sha256 = hash_of(uuid.uuid4().hex)
+    made.do(lambda draft: identity.create_token(draft, name, sha256, "", None), "an-admin")
+    return f"tokens/{sha256[:12]}"
+
+
+def join_token(made: Centre) -> str:
+    sha256 = hash_of(uuid.uuid4().hex)
+    made.do(lambda draft: identity.create_join_token(draft, sha256, 60_000_000, ""), "an-admin")
+    return f"joinTokens/{sha256[:12]}"
 
 
 def ended(made: Centre, owner: str) -> str:
@@ -174,7 +228,8 @@ def outcome(made: Centre, rpc: str, role: Role, owner: str) -> str:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         assert short(rpc) == "JobService/SubmitJob"
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        assert short(rpc) == "JobService/SignalJob", "the job waits, and has no workers yet"
+        # The job waits, and has no workers yet; the agent has called without a certificate.
+        assert short(rpc) in ("JobService/SignalJob", "AgentService/RenewCertificate")
     return WORDS[code]
 
 

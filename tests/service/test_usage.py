@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model.errors import InvalidRequest, NotAllowed
+from controlplane.model.identity import Role
 from controlplane.model.usage import UsageFilter, UsageGroup
 from controlplane.registry.memory import MemoryStore
-from controlplane.service.auth import CALLER, Principal, Role
+from controlplane.service.auth import CALLER, Principal
 from controlplane.service.permissions import RPC
 from controlplane.service.usage import UsageService, usage_filter, usage_group
 from controlplane.v1 import usage_service_pb2 as pb

@@ -14,22 +14,27 @@ import grpc
 from controlplane.engine.schedule import cycle
 from controlplane.engine.upkeep import Liveness
 from controlplane.kit.clock import SystemClock
+from controlplane.kit.credential import hash_of, new_secret
+from controlplane.kit.pki import Authority, make_authority
 from controlplane.model.event import Actor
+from controlplane.model.identity import Role
 from controlplane.model.spec import parse_spec, spec_sha256
-from controlplane.registry import jobs, nodes
+from controlplane.registry import identity, jobs, nodes
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.sql import SqlStore
 from controlplane.service import server as edge
-from controlplane.service.auth import Role, TokenFile
+from controlplane.service.auth import Doorkeeper, TokenFile
 from controlplane.service.blobstore import BlobStore
 from controlplane.service.context import House, Rules
 from controlplane.service.hub import Hub
+from controlplane.service.issuing import Issuer
 from controlplane.service.logstore import LogStore
 from controlplane.v1 import (
     agent_service_pb2,
     blob_service_pb2,
     fleet_service_pb2,
+    identity_service_pb2,
     job_service_pb2,
     usage_service_pb2,
 )
@@ -44,6 +49,7 @@ SERVICES = (
     agent_service_pb2,
     blob_service_pb2,
     fleet_service_pb2,
+    identity_service_pb2,
     job_service_pb2,
     usage_service_pb2,
 )
@@ -55,6 +61,7 @@ METHODS: dict[str, Any] = {
 }
 """Every rpc of ours, with its descriptor."""
 MICRO = 1_000_000
+AUTHORITY = Authority(make_authority("a test", SystemClock().now_us()))
 
 
 class Centre:
@@ -74,7 +81,8 @@ class Centre:
             hub=Hub(loop),
             logs=LogStore(folder / "logs", 1 << 20),
             blobs=self.blobs,
-            tokens=self.tokens,
+            door=Doorkeeper(self.tokens, self.registry, clock),
+            issuer=Issuer(AUTHORITY, 30, ":7601", clock.now_us),
             rules=Rules(
                 priority_classes={"normal": 1000},
                 default_priority_class="normal",
@@ -90,6 +98,13 @@ class Centre:
 
     def token(self, name: str, role: Role) -> str:
         """A principal's token; the same one each time."""
+        if (name, role) not in self._known and role is Role.JOINER:
+            self._known[name, role] = secret = new_secret("ccjoin")
+            hour_us = 3600 * MICRO
+            self.do(
+                lambda draft: identity.create_join_token(draft, hash_of(secret), hour_us, ""),
+                "an-admin",
+            )
         if (name, role) not in self._known:
             self._known[name, role] = self.tokens.add(name, role)
         return self._known[name, role]
@@ -172,7 +187,7 @@ def centre(folder: Path) -> Iterator[Centre]:
 
     async def serve() -> None:
         server, _ = edge.build(made.house)
-        edge.listen(server, made.address, None, None)
+        edge.listen(server, "listen", made.address, None)
         await server.start()
         ready.set()
         await stop.wait()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
+from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
 
 if TYPE_CHECKING:
@@ -79,11 +80,15 @@ class Cluster:
 
     def __init__(self, folder: Path, python: Path, serve: Mapping[str, str]) -> None:
         self.folder, self._python = folder, python
-        self.port = free_port()
+        self.plaintext = serve.get("plaintext") == "true"
+        self.port, agents = free_ports(2)
         self.server = f"127.0.0.1:{self.port}"
         state = folder / "controlplane"
         subprocess.run(
-            [BIN / "controlplane", "init", "--state-dir", state],
+            [
+                *(BIN / "controlplane", "init", "--state-dir", state, "--listen", self.server),
+                *(("--plaintext", "true") if self.plaintext else ()),
+            ],
             check=True,
             capture_output=True,
             timeout=60,
@@ -91,21 +96,26 @@ class Cluster:
         flags = [word for name, value in serve.items() for word in (f"--{name}", value)]
         self.control = Daemon(
             "controlplane",
-            [BIN / "controlplane", "serve", "--state-dir", state, "--listen", self.server, *flags],
+            [
+                *(BIN / "controlplane", "serve", "--state-dir", state, "--listen", self.server),
+                *("--listen-agents", f"127.0.0.1:{agents}", *flags),
+            ],
             folder,
         )
         self.agents: dict[str, Daemon] = {}
         self.token_file = state / "admin.token"
-        self.client = Client(self.server, token=self.token_file.read_text().strip())
+        self.ca_file = None if self.plaintext else state / "pki" / "ca.crt"
+        token = self.token_file.read_text().strip()
+        self.client = Client(self.server, token=token, ca_file=self.ca_file)
         until(self.client.server_info, "the control plane to answer")
 
     def agent(self, name: str, *, cpus: int = 4, gpus: int = 0, **flags: str) -> Daemon:
-        """Start an agent and wait until it has joined."""
+        """Have a host join, start its agent and wait until it is ready."""
+        if not self.plaintext:
+            self.join(self.folder / name)
         first = FIRST_PORT + 100 * len(self.agents)
         settings = {
             "state-dir": str(self.folder / name),
-            "server": self.server,
-            "token-file": str(self.folder / "controlplane" / "agent.token"),
             "name": name,
             "address": "127.0.0.1",
             "cpus": str(cpus),
@@ -115,6 +125,7 @@ class Cluster:
             "devices": "simulated" if gpus else "cpu",
             "simulated-count": str(gpus),
             "path": f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin",
+            **(self._with_token() if self.plaintext else {}),
             **flags,
         }
         words = [word for key, value in settings.items() for word in (f"--{key}", value)]
@@ -122,6 +133,26 @@ class Cluster:
         self.agents[name] = daemon
         until(lambda: self.node(name), f"{name} to join")
         return daemon
+
+    def _with_token(self) -> dict[str, str]:
+        token = self.folder / "controlplane" / "agent.token"
+        return {"server": self.server, "token-file": str(token)}
+
+    def join(self, state_dir: Path, *, node: str = "") -> subprocess.CompletedProcess[str]:
+        """What `nodeagent join` says, with a new token."""
+        _, secret = self.client.identities.create_join_token(lifetime_s=600, node=node)
+        authority = self.ca_file.read_bytes() if self.ca_file is not None else b""
+        line = Credential(
+            kind="join", server=self.server, authority=authority, secret=secret
+        ).write()
+        return subprocess.run(
+            [BIN / "nodeagent", "join", "-", "--state-dir", state_dir],
+            input=line,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def node(self, name: str) -> node_pb2.Node | None:
         """A node that is ready, by name."""
@@ -161,17 +192,25 @@ class Cluster:
 
     def output(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
         """All that a worker of an ended job has written."""
-        command: list[str | Path] = [BIN / "ccctl", "--server", self.server]
-        command += ["--token-file", self.token_file, "logs", name, "--follow"]
-        command += ["--rank", str(rank), f"--{stream}"]
+        command = [*self.as_admin, "logs", name, "--follow", "--rank", str(rank), f"--{stream}"]
         done = subprocess.run(command, capture_output=True, timeout=60, check=True)
         return done.stdout
 
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ccctl as its user would."""
-        command: list[str | Path] = [BIN / "ccctl", "--server", self.server]
-        command += ["--token-file", self.token_file, *words]
+        command = [*self.as_admin, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    @property
+    def as_admin(self) -> list[str | Path]:
+        """The beginning of a command of ccctl's."""
+        return [*self.ccctl_command, "--token-file", self.token_file]
+
+    @property
+    def ccctl_command(self) -> list[str | Path]:
+        """As `as_admin`, without saying who one is."""
+        trust: list[str | Path] = ["--ca-file", self.ca_file] if self.ca_file is not None else []
+        return [BIN / "ccctl", "--server", self.server, *trust]
 
     def example(self, path: str, **changes: Any) -> dict[str, Any]:
         """A job.json of examples/, with changes."""
@@ -212,10 +251,16 @@ def cluster(
 
 def free_port() -> int:
     """A TCP port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of loopback that are free now, each another one."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def alive(pid: int) -> bool:

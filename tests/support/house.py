@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.cluster import BIN, Daemon, until
-from tests.support.tls import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,10 +37,10 @@ class House:
     def __init__(self, folder: Path, centre: Host, desk: Host, serve: Mapping[str, str]) -> None:
         self.folder, self.desk = folder, desk
         self.server = f"{centre.address}:{PORT}"
-        self.ca_file, key = certificate(folder, f"IP:{centre.address}")
         self.state = folder / "controlplane"
+        self.ca_file = self.state / "pki" / "ca.crt"
         subprocess.run(
-            [BIN / "controlplane", "init", "--state-dir", self.state],
+            [BIN / "controlplane", "init", "--state-dir", self.state, "--listen", self.server],
             check=True,
             capture_output=True,
             timeout=60,
@@ -49,8 +48,6 @@ class House:
         settings = {
             "state-dir": self.state,
             "listen": self.server,
-            "tls-certificate": self.ca_file,
-            "tls-key": key,
             **serve,
         }
         command: list[str | Path] = [*centre.prefix, BIN / "controlplane", "serve"]
@@ -61,13 +58,17 @@ class House:
     def join(self, host: Host, name: str) -> Daemon:
         """Start an agent with one device on a host, which gets this hostname, and wait until it
         has joined."""
+        line = self.ccctl("node", "token", "create")
+        assert line.returncode == 0, line.stderr
+        joining: list[str | Path] = [*host.prefix, BIN / "nodeagent", "join", "-"]
+        joining += ["--state-dir", self.folder / name]
+        subprocess.run(
+            joining, input=line.stdout, text=True, capture_output=True, check=True, timeout=60
+        )
         names = self.folder / f"{name}.hosts"
         names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
         settings = {
             "state-dir": self.folder / name,
-            "server": self.server,
-            "token-file": self.state / "agent.token",
-            "ca-file": self.ca_file,
             "cpus": 4,
             "devices": "simulated",
             "simulated-count": 1,

@@ -24,6 +24,7 @@ PROGRAMS = {
     "ccctl": "controlplane.cli.main",
 }
 TOKEN = "/var/lib/controlplane/admin.token"
+CA = "/var/lib/controlplane/pki/ca.crt"
 USERS = ("admin", "alice", "bob")
 """Accounts of the host: jobs run as their owners."""
 
@@ -87,15 +88,14 @@ def journal(host: Host, unit: str) -> str:
 
 
 def ccctl(host: Host, *arguments: str) -> str:
-    return host.run(f"{BIN}/ccctl", "--token-file", TOKEN, *arguments)
+    return host.run(f"{BIN}/ccctl", "--ca-file", CA, "--token-file", TOKEN, *arguments)
 
 
 def serve(host: Host) -> None:
     """Start both daemons, and wait until the node is ready."""
     start(host, "controlplane")
-    token = host.path("/etc/nodeagent/token")
-    token.touch(mode=0o600)
-    token.write_text(host.path("/var/lib/controlplane/agent.token").read_text())
+    ccctl(host, "node", "token", "create", "--out", "/root/node.join")
+    host.run(f"{BIN}/nodeagent", "join", "/root/node.join")
     start(host, "nodeagent")
     until("the node is ready", lambda: nodes(host) == ["ready"], within_s=20)
 
