@@ -75,7 +75,7 @@ def _token(path: Path) -> str | None:
     except OSError as error:
         return (
             f"token_file: {path} cannot be read: {error.strerror};"
-            " put agent.token there, which `controlplane init --plaintext true` makes"
+            " put agent.token there, which `controlplane init --plaintext` makes"
         )
     if mode & 0o077:
         return f"token_file: {path}: others can read it; run: chmod 600 {path}"

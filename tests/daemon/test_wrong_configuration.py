@@ -21,7 +21,7 @@ from tests.support.cluster import BIN, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 Line = tuple[str, ...]
-PLAIN = ("--listen", "127.0.0.1:0", "--plaintext", "true")
+PLAIN = ("--listen", "127.0.0.1:0", "--plaintext")
 
 
 def told(folder: Path, line: Line) -> str:
@@ -118,7 +118,7 @@ def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
         serve(*PLAIN, "--database-url", "mongodb://host/name", state="q"),
         serve(*PLAIN, "--database-url", "sqlite:///rubbish.db", state="r"),
         serve(*PLAIN, "--database-url", "sqlite:///none/x.db", state="s"),
-        serve("--listen", "0.0.0.0:7600", "--plaintext", "true", state="t"),
+        serve("--listen", "0.0.0.0:7600", "--plaintext", state="t"),
         serve(*PLAIN, *tls("rubbish.pem", "rubbish.pem"), state="u"),
         serve("--listen", "127.0.0.1:0", "--listen-agents", "nonsense", state="certified"),
         serve("--listen", "127.0.0.1:0", state="half-certified"),

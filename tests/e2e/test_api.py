@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    serve = {"plaintext": "true"}
+    serve = {"plaintext": ""}
     with cluster(tmp_path_factory.mktemp("one"), "a", serve=serve) as made:
         yield made
 
@@ -210,7 +210,7 @@ def test_a_second_daemon_and_a_public_port_without_tls_are_refused(one: Cluster)
     assert public.returncode == 1
     assert "holds no certificates: run `controlplane init`" in public.stderr
     plain = subprocess.run(
-        [*serve, one.folder / "other", "--listen", "0.0.0.0:0", "--plaintext", "true"],
+        [*serve, one.folder / "other", "--listen", "0.0.0.0:0", "--plaintext"],
         capture_output=True,
         text=True,
         timeout=30,

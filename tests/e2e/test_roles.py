@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    serve = {"plaintext": "true"}
+    serve = {"plaintext": ""}
     with cluster(tmp_path_factory.mktemp("roles"), "a", serve=serve) as made:
         yield made
 

@@ -80,20 +80,20 @@ class Cluster:
 
     def __init__(self, folder: Path, python: Path, serve: Mapping[str, str]) -> None:
         self.folder, self._python = folder, python
-        self.plaintext = serve.get("plaintext") == "true"
+        self.plaintext = "plaintext" in serve
         self.port, agents = free_ports(2)
         self.server = f"127.0.0.1:{self.port}"
         state = folder / "controlplane"
         subprocess.run(
             [
                 *(BIN / "controlplane", "init", "--state-dir", state, "--listen", self.server),
-                *(("--plaintext", "true") if self.plaintext else ()),
+                *(["--plaintext"] if self.plaintext else []),
             ],
             check=True,
             capture_output=True,
             timeout=60,
         )
-        flags = [word for name, value in serve.items() for word in (f"--{name}", value)]
+        flags = [word for name, value in serve.items() for word in (f"--{name}", value) if word]
         self.control = Daemon(
             "controlplane",
             [

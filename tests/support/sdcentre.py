@@ -94,8 +94,9 @@ def ccctl(host: Host, *arguments: str) -> str:
 def serve(host: Host) -> None:
     """Start both daemons, and wait until the node is ready."""
     start(host, "controlplane")
-    ccctl(host, "node", "token", "create", "--out", "/root/node.join")
-    host.run(f"{BIN}/nodeagent", "join", "/root/node.join")
+    if not host.path("/var/lib/nodeagent/credential.json").exists():
+        ccctl(host, "node", "token", "create", "--out", "/root/node.join")
+        host.run(f"{BIN}/nodeagent", "join", "/root/node.join")
     start(host, "nodeagent")
     until("the node is ready", lambda: nodes(host) == ["ready"], within_s=20)
 

@@ -29,20 +29,23 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with installed(tmp_path_factory.mktemp("users")) as host:
         serve(host)
         for user in ("alice", "bob", "carol", "root"):
-            host.run(
-                *(f"{BIN}/controlplane", "token", "create", user, "--out", f"/run/{user}.token"),
-                *("--state-dir", "/var/lib/controlplane"),
-            )
+            ccctl(host, "user", "create", user)
+            ccctl(host, "token", "create", user, "--out", f"/run/{user}.login")
+            by(host, user, "login", f"/run/{user}.login")
         yield host
 
 
+def by(host: Host, user: str, *words: str) -> str:
+    """What ccctl says to somebody who has logged in."""
+    return host.run("env", f"XDG_CONFIG_HOME=/run/{user}", f"{BIN}/ccctl", *words)
+
+
 def submit(host: Host, user: str, document: dict[str, Any]) -> str:
-    """Submit a job with a user's token; its number."""
+    """Submit a job as a user; its number."""
     folder = host.path(f"/run/{user}")
     folder.mkdir(exist_ok=True)
     (folder / "job.json").write_text(json.dumps(document))
-    words = ("--output", "json", "submit", f"/run/{user}/job.json")
-    answer = json.loads(host.run(f"{BIN}/ccctl", "--token-file", f"/run/{user}.token", *words))
+    answer = json.loads(by(host, user, "--output", "json", "submit", f"/run/{user}/job.json"))
     return str(answer["job_id"])
 
 
