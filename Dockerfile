@@ -32,10 +32,10 @@ ENV PATH=/opt/controlplane/bin:$PATH \
 USER 760:760
 WORKDIR /var/lib/controlplane
 VOLUME /var/lib/controlplane
-EXPOSE 7600
+EXPOSE 7600 7601
 STOPSIGNAL SIGTERM
-# The way that every client takes. With TLS, give the container CCCTL_SERVER=https://… and CCCTL_CA_FILE.
+# The way that every client takes.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["ccctl", "--token-file", "/var/lib/controlplane/admin.token", "--timeout", "4", "version", "--remote"]
-# `init` makes the tokens of administrator and agents at the first start, and keeps them at all others.
+    CMD ["ccctl", "--ca-file", "/var/lib/controlplane/pki/ca.crt", "--token-file", "/var/lib/controlplane/admin.token", "--timeout", "4", "version", "--remote"]
+# `init` makes the authority and the administrator's token at the first start, and keeps them at all others.
 CMD ["sh", "-c", "controlplane init && exec controlplane serve"]
