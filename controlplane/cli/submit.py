@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def submit(
     """
     from controlplane.cli.document import read_document, shown_name
     from controlplane.client import InvalidInput
-    from controlplane.client.shipping import check_document
+    from controlplane.client.shipping import check_document, with_passed_env
 
     if request_id is not None and not 0 < len(request_id) <= 128:
         raise click.BadParameter("must have 1 to 128 characters.", param_hint="--request-id")
@@ -65,6 +66,7 @@ def submit(
     base = Path() if file == "-" else Path(file).parent
     try:
         # Checked before anything else is looked at, so that a fault needs no server and no token.
+        document = with_passed_env(document, os.environ)
         check_document(document)
         with app.client() as client:
             job = client.submit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -113,12 +114,14 @@ class Client:
         makes a second job; one is chosen when none is given. `validate_only`: only check, ship
         nothing.
         """
-        from controlplane.client.shipping import check_document, folder_to_ship
+        from controlplane.client.shipping import check_document, folder_to_ship, with_passed_env
         from controlplane.model.spec import Ship
         from controlplane.v1 import job_service_pb2
 
+        document = with_passed_env(document, os.environ)
         spec = check_document(document)
         plain = json.loads(json.dumps(document))
+        plain.pop("pass_env", None)
         if isinstance(spec.working_dir, Ship):
             packed = self._ship(
                 folder_to_ship(base, spec.working_dir.folder),

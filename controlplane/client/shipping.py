@@ -14,6 +14,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def with_passed_env(
+    document: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, object]:
+    """The document with the variables that `pass_env` names in its `env`; raise `InvalidInput`
+    where one is not set. What is no list of names is left for the check to tell."""
+    names, env = document.get("pass_env", ()), document.get("env", {})
+    plain = dict(document)
+    if not isinstance(names, list | tuple) or not isinstance(env, dict):
+        return plain
+    passed = [name for name in names if isinstance(name, str) and name not in env]
+    if unset := [name for name in passed if name not in environ]:
+        raise InvalidInput.of(
+            *(
+                FieldFault(
+                    field=f"pass_env[{names.index(name)}]",
+                    description=f'"{name}": is not set here; set it, or leave it out',
+                )
+                for name in unset
+            )
+        )
+    plain["env"] = {**{name: environ[name] for name in passed}, **env}
+    return plain
+
+
 def check_document(document: Mapping[str, object]) -> JobSpec:
     """Check a decoded job.json as the server will; raise `InvalidInput` with every fault."""
     try:

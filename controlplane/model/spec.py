@@ -61,7 +61,8 @@ _ENCODER = json.JSONEncoder(
 def parse_spec(document: Mapping[str, object], *, allow_ship: bool = False) -> JobSpec:
     """Check a decoded job.json and give it as a value.
 
-    `allow_ship` lets `working_dir` name a folder to ship: for the client, before it ships it.
+    `allow_ship` lets `working_dir` name a folder to ship, and `pass_env` variables to take: for the
+    client, before it does both.
     Raises `InvalidSpec` with every fault at once, and nothing else whatever `document` holds.
     """
     faults = Faults()
@@ -72,6 +73,14 @@ def parse_spec(document: Mapping[str, object], *, allow_ship: bool = False) -> J
             document["working_dir"],
             "only ccctl can ship a folder; use ccctl submit, or upload an archive "
             'and give {"sha256": "…", "size": bytes}',
+        )
+    passed = document.get("pass_env") if found else None
+    if passed and isinstance(passed, list | tuple) and not allow_ship:
+        faults.add(
+            "pass_env",
+            passed,
+            "only ccctl can take variables from your environment; use ccctl submit, or put their "
+            "values into env",
         )
     faults.raise_if_any()
     return _made(found or {})

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.model import speckinds as kinds
+from controlplane.model.specfaults import shown
 from controlplane.model.specshapes import (
     REQUIRED,
     Field,
@@ -51,6 +52,13 @@ def _label_complaint(key: str) -> str | None:
             "of A-Z, a-z, 0-9 and, between them, - _ ."
         )
     return None
+
+
+def _secrets_are_in_env(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    names = dict(found.get("env") or ())
+    others = [name for name in found.get("secret_env") or () if name not in names]
+    if others:
+        yield "secret_env", f"{shown(others[0])} is no variable of env or pass_env"
 
 
 def _gpu_model_needs_gpus(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -111,7 +119,7 @@ RESOURCES: Final = Table(
 
 JOB: Final = Table(
     title="Fields",
-    rules=(_workers_fill_nodes, warning_comes_in_time),
+    rules=(_workers_fill_nodes, warning_comes_in_time, _secrets_are_in_env),
     reserved={
         "container": "is reserved for a later release: jobs run on the host itself; leave it out"
     },
@@ -193,6 +201,24 @@ JOB: Final = Table(
             default={},
             meaning="Environment variables. Names that begin with `CC_` are reserved.",
             example={"OMP_NUM_THREADS": "4"},
+        ),
+        Field(
+            name="pass_env",
+            kind=text_list(maximum=1000, example='["WANDB_API_KEY"]'),
+            default=[],
+            meaning=(
+                "Variables whose values `ccctl submit` takes from your environment into `env`; "
+                "what `env` sets itself wins. Only `ccctl` can."
+            ),
+            example=["WANDB_API_KEY"],
+            kept=False,
+        ),
+        Field(
+            name="secret_env",
+            kind=text_list(maximum=1000, example='["WANDB_API_KEY"]'),
+            default=[],
+            meaning="Variables of `env` whose values are shown to nobody, yourself included.",
+            example=["WANDB_API_KEY"],
         ),
         Field(
             name="working_dir",

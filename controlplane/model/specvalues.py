@@ -102,6 +102,8 @@ class JobSpec:
     """Lines that a shell runs before each worker's command; empty for no shell."""
     env: tuple[tuple[str, str], ...]
     """The workers' environment as pairs sorted by name; `dict(spec.env)` makes a map of it."""
+    secret_env: tuple[str, ...]
+    """Names in `env` whose values are shown to nobody."""
     working_dir: NodePath | Archive | Ship | None
     """Where workers run; None for the job's own folder, `CC_JOB_DIR`."""
     time_limit_us: int | None

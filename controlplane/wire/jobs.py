@@ -14,6 +14,8 @@ from controlplane.wire.usage import usage_message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.struct_pb2 import Struct
+
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Cause, Job, SentSignal
     from controlplane.model.lease import Lease, WorkerStatus
@@ -40,7 +42,7 @@ def job_message(
         name=job.name,
         job_id=job.job_id,
         display_name=job.spec.name,
-        spec=struct(canonical(job.spec)),
+        spec=shown_spec(job.spec),
         spec_sha256=job.spec_sha256,
         owner=job.owner,
         state=JOB_STATES.out(job.state),
@@ -53,6 +55,18 @@ def job_message(
     )
     if job.exit_code is not None:
         message.exit_code = job.exit_code
+    return message
+
+
+SECRET = "(secret)"
+"""Stands for the value of a variable that its owner has marked as secret."""
+
+
+def shown_spec(spec: JobSpec) -> Struct:
+    """A spec as everybody may see it who may see the job at all: without its secrets."""
+    message = struct(canonical(spec))
+    for name in spec.secret_env:
+        message.fields["env"].struct_value.fields[name].string_value = SECRET
     return message
 
 
@@ -75,7 +89,7 @@ def conceal(message: job_pb2.Job) -> None:
 def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
     """The job that a valid spec would make: without a number."""
     return job_pb2.Job(
-        display_name=spec.name, spec=struct(canonical(spec)), spec_sha256=spec_sha256, owner=owner
+        display_name=spec.name, spec=shown_spec(spec), spec_sha256=spec_sha256, owner=owner
     )
 
 

@@ -176,6 +176,28 @@ def test_the_same_faults_are_told_here_and_by_the_server() -> None:
     assert there.value.reason == "INVALID_SPEC"
 
 
+def test_variables_are_taken_from_the_submitters_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAKEN", "from here")
+    monkeypatch.setenv("BOTH", "from here")
+    monkeypatch.delenv("UNSET", raising=False)
+    document = {
+        "command": ["true"],
+        "env": {"BOTH": "from the file"},
+        "pass_env": ["TAKEN", "BOTH"],
+        "secret_env": ["TAKEN"],
+    }
+    world = World()
+    with served(world) as client:
+        client.submit(document)
+        with pytest.raises(InvalidInput, match=r'pass_env\[1\]: "UNSET": is not set here'):
+            client.submit({**document, "pass_env": ["TAKEN", "UNSET"]})
+    (sent,) = world.requests
+    assert dict(sent.spec["env"]) == {"BOTH": "from the file", "TAKEN": "from here"}
+    assert "pass_env" not in sent.spec
+
+
 def test_a_watch_survives_breaks_and_tells_nothing_twice() -> None:
     states = [job(1, "PENDING", "1"), job(1, "ACTIVE", "2"), job(1, "SUCCEEDED", "3")]
     world = World(jobs={"jobs/1": states}, cuts={"WatchJob": [1, 2]})

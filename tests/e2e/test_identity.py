@@ -167,6 +167,37 @@ def test_secrets_are_in_no_log_no_event_and_no_row(one: Cluster) -> None:
         assert names <= {"admin.token", "credential.json"}, names
 
 
+def test_a_secret_of_a_job_reaches_its_program_and_nobody_else(one: Cluster) -> None:
+    planted = f"planted-{uuid.uuid4().hex}"
+    path = one.folder / "secret.json"
+    script = 'test "$KEY" = "$EXPECTED" && echo "it is there" && sleep 2'
+    document = {"command": ["sh", "-c", script], "pass_env": ["KEY", "EXPECTED"]}
+    path.write_text(json.dumps({**document, "secret_env": ["KEY", "EXPECTED"]}))
+    done = subprocess.run(
+        [*one.as_admin, "submit", path, "-o", "json"],
+        env={**os.environ, "KEY": planted, "EXPECTED": planted},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    name = json.loads(done.stdout)["name"]
+    one.running(name)
+    for said in (
+        done.stdout + done.stderr,
+        one.ccctl("show", name, "-o", "json").stdout,
+        one.ccctl("history", name, "-o", "json").stdout,
+        subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout,
+    ):
+        assert planted not in said
+    assert one.ended(name).exit_code == 0
+    assert one.output(name) == b"it is there\n"
+    for found in (path for path in one.folder.rglob("*") if path.is_file()):
+        if planted.encode() in found.read_bytes():
+            assert found.stat().st_mode & 0o077 == 0, found
+            assert found.name.startswith(("controlplane.db", "plan.json")), found
+
+
 # --- hosts ----------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ EVERYTHING: dict[str, object] = {
     "device_visibility": "rank",
     "setup": ["source ~/venv/bin/activate", "if true; then\n  export A=1\nfi"],
     "env": {"B": "2", "A": "1"},
+    "secret_env": ["B"],
     "working_dir": {"sha256": "ab" * 32, "size": 20480.0},
     "time_limit": "90m",
     "grace_period": 0,
@@ -152,6 +153,9 @@ BAD: dict[str, Any] = {
     "too many setup lines": {**GOOD, "setup": ["true"] * 101},
     "device_visibility of nobody": {**GOOD, "device_visibility": "ranks"},
     "env of 10,000 entries, too big": {**GOOD, "env": {f"V{n}": "x" * 120 for n in range(10_000)}},
+    "variables taken from nowhere": {**GOOD, "pass_env": ["HOME"]},
+    "variables to take as text": {**GOOD, "pass_env": "HOME"},
+    "secrets that are none": {**GOOD, "env": {"A": "1"}, "secret_env": ["A", "B"]},
     "many at once": {
         "command": [],
         "workers": 0,

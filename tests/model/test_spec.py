@@ -116,7 +116,7 @@ def test_the_canonical_form_fills_in_defaults_and_reads_well() -> None:
         '"env":{},"grace_period":"10s","labels":{},"launcher":"command","max_attempts":1,'
         '"name":"true","queue":"default","requeue_exit_codes":[],'
         '"resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'
-        '"setup":[],"time_limit":"1h30m","version":1,"workers":2}'
+        '"secret_env":[],"setup":[],"time_limit":"1h30m","version":1,"workers":2}'
     )
 
 

@@ -393,6 +393,20 @@ def test_who_may_not_read_logs_sees_neither_environment_nor_stderr(made: Centre)
     assert env_of(raw)["API_KEY"] == "s3cret"
 
 
+def test_what_is_marked_as_secret_is_shown_to_nobody(made: Centre) -> None:
+    owner = me(Role.USER)
+    number = made.submit(owner, env={"KEY": "s3cret", "A": "1"}, secret_env=["KEY"])
+    get = jobs_pb.GetJobRequest(name=f"jobs/{number}").SerializeToString()
+    check_only = jobs_pb.SubmitJobRequest(
+        spec=spec(env={"KEY": "s3cret"}, secret_env=["KEY"]), validate_only=True
+    ).SerializeToString()
+    for role in (Role.USER, Role.ADMIN):
+        raw = made.call("/controlplane.v1.JobService/GetJob", get, token(made, role))[0]
+        assert env_of(raw) == {"KEY": "(secret)", "A": "1"}
+        valid = made.call("/controlplane.v1.JobService/SubmitJob", check_only, token(made, role))[0]
+        assert b"s3cret" not in valid
+
+
 def test_a_user_sees_how_full_a_node_is_and_not_whose_jobs_fill_it(made: Centre) -> None:
     node_uuid = node_of(made, "some-agent")
     made.submit(OTHER, resources={"cpus": 1})
