@@ -11,7 +11,7 @@ import pwd
 from dataclasses import dataclass
 from typing import Literal
 
-from nodeagent.launchers import LaunchError
+from nodeagent.launchers import LaunchRefused
 
 RunAs = Literal["owner", "agent"]
 """`owner`: each job as its owner's account; `agent`: all jobs as the agent's user."""
@@ -52,7 +52,7 @@ def own_account() -> Account:
 
 
 def account_for(owner: str, run_as: RunAs, *, allow_root: bool) -> Account:
-    """The account that a job of `owner` runs as here. LaunchError when there is none for it.
+    """The account that a job of `owner` runs as here. LaunchRefused when there is none for it.
 
     It may ask a directory service over the network: call it in a thread, with a deadline.
     """
@@ -62,19 +62,19 @@ def account_for(owner: str, run_as: RunAs, *, allow_root: bool) -> Account:
     try:
         entry = pwd.getpwnam(owner)
     except (KeyError, ValueError):  # ValueError: a NUL in the name
-        raise LaunchError(
+        raise LaunchRefused(
             f"this host has no account {owner!r}; make one, or set run_as to agent"
             " where all jobs may run as one user"
         ) from None
     if entry.pw_uid == own.uid and own.uid != 0:
         return own
     if own.uid != 0:
-        raise LaunchError(
+        raise LaunchRefused(
             f"the agent runs as {own.name} without root, and can run that user's jobs only,"
             f" not those of {owner}"
         )
     if entry.pw_uid == 0 and not allow_root:
-        raise LaunchError(
+        raise LaunchRefused(
             f"{owner} is root on this host, and jobs do not run as root here; submit as another"
             " user, or set allow_root on the agent"
         )

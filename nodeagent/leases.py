@@ -15,7 +15,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from controlplane.model.signals import signal_number
 from nodeagent import reconcile, status
 from nodeagent.folders import LeaseKey, leases_in
-from nodeagent.launchers import LaunchError, plan_step
+from nodeagent.launchers import LaunchError, LaunchRefused, plan_step
 from nodeagent.plan import StepPlan
 from nodeagent.status import StatusReader
 from nodeagent.supervision import record
@@ -163,7 +163,7 @@ class Leases:
             else:
                 self._spawn(held, action.launch, account)
         except (OSError, LaunchError) as error:
-            self._failed(held, str(error))
+            self._failed(held, error)
 
     async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
         try:
@@ -174,10 +174,11 @@ class Leases:
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
         except LaunchError as error:
-            self._failed(held, str(error))
+            self._failed(held, error)
         except Exception as error:
             log.warning("a lease could not be staged", extra={"lease": held.key.lease_id})
-            self._failed(held, f"its working directory could not be fetched: {error}")
+            words = f"its working directory could not be fetched: {error}"
+            self._failed(held, LaunchError(words))
         finally:
             held.staging = None
             self._changed()
@@ -191,10 +192,10 @@ class Leases:
         held.status = replace(held.status, phase=LeasePhase.STARTING)
         self._spawner.spawn(folder)
 
-    def _failed(self, held: Held, words: str) -> None:
-        held.status = replace(
-            held.status, phase=LeasePhase.ENDED, end=LeaseEnd.LAUNCH_FAILED, message=words
-        )
+    def _failed(self, held: Held, error: Exception) -> None:
+        refused = isinstance(error, LaunchRefused)
+        end = LeaseEnd.LAUNCH_REFUSED if refused else LeaseEnd.LAUNCH_FAILED
+        held.status = replace(held.status, phase=LeasePhase.ENDED, end=end, message=str(error))
         self._changed()
 
     def _stop(self, action: reconcile.Stop) -> None:

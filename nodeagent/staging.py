@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from controlplane.kit.archive import unpack
 from nodeagent import host
 from nodeagent.accounts import account_for
-from nodeagent.launchers import LaunchError, NodeContext
+from nodeagent.launchers import LaunchError, LaunchRefused, NodeContext
 from nodeagent.plan import Identity
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Stage:
         if launch.working_dir_path:
             work = Path(launch.working_dir_path)
             if not work.is_dir():
-                raise LaunchError(f"working_dir: {work} is no folder on {here.node_display_name}")
+                raise LaunchRefused(f"working_dir: {work} is no folder on {here.node_display_name}")
         elif launch.working_dir_sha256:
             work = self.folders.data / str(key) / WORK
         else:

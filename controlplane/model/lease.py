@@ -83,6 +83,9 @@ class LeaseEnd(StrEnum):
     """The control plane was silent past the node's lease, so the supervisor fenced itself."""
     LAUNCH_FAILED = "launch_failed"
     """It could not be started."""
+    LAUNCH_REFUSED = "launch_refused"
+    """It was not started, and the job may be to blame: its folder or its owner's account is not
+    there."""
     SUPERVISOR_LOST = "supervisor_lost"
     """Its supervisor was lost; what it had started was ended."""
 

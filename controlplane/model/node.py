@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlplane.model.blackhole import QuickFailure
 
 
 class DeviceKind(StrEnum):
@@ -104,6 +108,8 @@ class Node:
     """Principal of the agent that may speak for it: the first that did. Empty: there is none."""
     certified_from_us: int = 0
     """Certificates that were issued to it up to then are void, UTC in microseconds."""
+    quick_failures: tuple[QuickFailure, ...] = ()
+    """Attempts that failed here within seconds since anything last went well."""
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from controlplane.model.blackhole import QUICK_US, QuickFailure, drain_reason, noted
 from controlplane.model.job import Attempt, AttemptEvent, AttemptState, Cause, CauseKind, Task
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.retry import judge
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from controlplane.model.spec import JobSpec
     from controlplane.registry.draft import Draft
 
+_HELD_AGAINST_NODES = frozenset({CauseKind.APPLICATION, CauseKind.INFRASTRUCTURE})
 _STARTED = frozenset({WorkerState.RUNNING, WorkerState.ENDED})
 
 
@@ -70,7 +72,7 @@ def first_fault(
                 before_s = spec.signal.before_us // 1_000_000
                 message += f", {before_s} s after the warning by SIG{spec.signal.name}"
             return AttemptState.TIMED_OUT, Cause(kind=CauseKind.LIMIT, message=message, node=node)
-        if lease.end is LeaseEnd.LAUNCH_FAILED:
+        if lease.end in (LeaseEnd.LAUNCH_FAILED, LeaseEnd.LAUNCH_REFUSED):
             message = f"could not be started on {node}: {lease.message}"
             return AttemptState.LAUNCH_FAILED, _infrastructure(message, node)
         if lease.end is LeaseEnd.FENCED:
@@ -173,6 +175,7 @@ def close(draft: Draft, attempt: Attempt) -> None:
             seq=seq,
         )
     )
+    _judge_nodes(draft, attempt, leases, job.owner)
     draft.jobs[job.job_id] = replace(
         job,
         state=task.state,
@@ -181,6 +184,37 @@ def close(draft: Draft, attempt: Attempt) -> None:
         ended_us=attempt.ended_us if task.state.final else None,
         revision=seq,
     )
+
+
+def _judge_nodes(draft: Draft, attempt: Attempt, leases: list[Lease], owner: str) -> None:
+    """Hold a failure within seconds against the node that its cause names, and drain one that eats
+    jobs; where it went well, forget what was held."""
+    began, ended = attempt.started_us, attempt.ended_us
+    ran_us = ended - began if began is not None and ended is not None else 0
+    cause = attempt.cause
+    quick = cause is not None and cause.kind in _HELD_AGAINST_NODES and ran_us < QUICK_US
+    for lease in leases:
+        node = draft.nodes[lease.node_uuid]
+        if cause is not None and quick and cause.node == node.facts.display_name:
+            failure = QuickFailure(
+                job_id=attempt.job_id,
+                owner=owner,
+                infrastructure=cause.kind is CauseKind.INFRASTRUCTURE
+                and lease.end is not LeaseEnd.LAUNCH_REFUSED,
+                at_us=draft.now_us,
+                message=cause.message,
+            )
+            row = noted(node.quick_failures, failure)
+            draft.nodes[node.uuid] = node = replace(node, quick_failures=row)
+            draft.emit(
+                "node.suspected", node.name, {"failures": len(row), "job_id": failure.job_id}
+            )
+            if (reason := drain_reason(row)) and node.drain_reason is None:
+                draft.emit("node.drained", node.name, {"reason": reason})
+                draft.nodes[node.uuid] = replace(node, drain_reason=reason)
+        elif node.quick_failures and (ran_us >= QUICK_US or cause is None):
+            draft.emit("node.cleared", node.name, {"job_id": attempt.job_id})
+            draft.nodes[node.uuid] = replace(node, quick_failures=())
 
 
 def _infrastructure(message: str, node: str) -> Cause:

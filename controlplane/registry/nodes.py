@@ -190,7 +190,7 @@ def undrain(draft: Draft, node_uuid: str) -> None:
     node = _known(draft, node_uuid)
     if node.drain_reason is not None:
         draft.emit("node.undrained", node.name, {"reason": None})
-        draft.nodes[node_uuid] = replace(node, drain_reason=None)
+        draft.nodes[node_uuid] = replace(node, drain_reason=None, quick_failures=())
 
 
 def release(draft: Draft, node_uuid: str) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
+from controlplane.model.blackhole import QuickFailure
 from controlplane.model.event import Actor, Event
 from controlplane.model.identity import JoinToken, Role, Token, User
 from controlplane.model.job import (
@@ -300,6 +301,7 @@ def node_row(node: Node) -> Row:
         "silent_since_us": node.silent_since_us,
         "enrolled_by": node.enrolled_by,
         "certified_from_us": node.certified_from_us,
+        "quick_failures": _json([asdict(each) for each in node.quick_failures]),
     }
 
 
@@ -316,6 +318,7 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         silent_since_us=row["silent_since_us"],
         enrolled_by=row["enrolled_by"],
         certified_from_us=row["certified_from_us"],
+        quick_failures=tuple(QuickFailure(**each) for each in json.loads(row["quick_failures"])),
     )
 
 

@@ -220,6 +220,13 @@ node = Table(
         server_default="0",
         comment="certificates issued up to then are void",
     ),
+    Column(
+        "quick_failures",
+        Text,
+        nullable=False,
+        server_default="[]",
+        comment="JSON: attempts that failed there within seconds, in a row",
+    ),
 )
 
 user = Table(

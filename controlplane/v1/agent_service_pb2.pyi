@@ -78,6 +78,8 @@ class _LeaseEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaseEnd.Val
     """It could not be started; `message` says why."""
     LEASE_END_SUPERVISOR_LOST: _LeaseEnd.ValueType  # 5
     """Its supervisor was lost; what it started was ended."""
+    LEASE_END_LAUNCH_REFUSED: _LeaseEnd.ValueType  # 6
+    """It was not started, and the job may be to blame: its folder or its owner's account is not there; `message` says what."""
 
 class LeaseEnd(_LeaseEnd, metaclass=_LeaseEndEnumTypeWrapper):
     """Why a supervisor ended a lease's workers, or why it never started them."""
@@ -94,6 +96,8 @@ LEASE_END_LAUNCH_FAILED: LeaseEnd.ValueType  # 4
 """It could not be started; `message` says why."""
 LEASE_END_SUPERVISOR_LOST: LeaseEnd.ValueType  # 5
 """Its supervisor was lost; what it started was ended."""
+LEASE_END_LAUNCH_REFUSED: LeaseEnd.ValueType  # 6
+"""It was not started, and the job may be to blame: its folder or its owner's account is not there; `message` says what."""
 Global___LeaseEnd: _TypeAlias = LeaseEnd  # noqa: Y015
 
 class _LeaseGoal:

@@ -244,6 +244,7 @@ class Node(_message.Message):
     LEASED_DEVICE_IDS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ENROLLED_BY_FIELD_NUMBER: _builtins.int
+    SUSPICION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `nodes/<uuid>`."""
     state: Global___NodeState.ValueType
@@ -258,6 +259,8 @@ class Node(_message.Message):
     """Memory leased, in bytes."""
     enrolled_by: _builtins.str
     """Principal of the agent that may speak for it: the first that did. Empty after ReleaseNode, until the next one does."""
+    suspicion: _builtins.str
+    """Why it is suspected of failing jobs, in words; empty: it is not. It is drained when one more attempt fails there within seconds."""
     @_builtins.property
     def facts(self) -> Global___NodeFacts:
         """What its agent told last."""
@@ -293,10 +296,11 @@ class Node(_message.Message):
         leased_device_ids: _abc.Iterable[_builtins.str] | None = ...,
         attempts: _abc.Iterable[_builtins.str] | None = ...,
         enrolled_by: _builtins.str = ...,
+        suspicion: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "facts", b"facts", "heartbeat_time", b"heartbeat_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "create_time", b"create_time", "enrolled_by", b"enrolled_by", "facts", b"facts", "heartbeat_time", b"heartbeat_time", "leased_device_ids", b"leased_device_ids", "leased_memory_bytes", b"leased_memory_bytes", "leased_millicores", b"leased_millicores", "name", b"name", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "create_time", b"create_time", "enrolled_by", b"enrolled_by", "facts", b"facts", "heartbeat_time", b"heartbeat_time", "leased_device_ids", b"leased_device_ids", "leased_memory_bytes", b"leased_memory_bytes", "leased_millicores", b"leased_millicores", "name", b"name", "reason", b"reason", "state", b"state", "suspicion", b"suspicion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

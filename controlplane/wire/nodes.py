@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from controlplane.model.blackhole import suspicion
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts, NodeState
 from controlplane.v1 import node_pb2
 from controlplane.wire.basics import EnumWire, timestamp
@@ -105,4 +106,5 @@ def node_message(
         leased_device_ids=leased[2],
         attempts=attempts,
         enrolled_by=node.enrolled_by,
+        suspicion=suspicion(node.quick_failures),
     )

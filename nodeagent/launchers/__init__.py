@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from nodeagent.launchers import command, horovod, mpi, torchrun
-from nodeagent.launchers.context import Launcher, LaunchError, NodeContext
+from nodeagent.launchers.context import Launcher, LaunchError, LaunchRefused, NodeContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from controlplane.model.launch import Launch
     from nodeagent.plan import StepPlan
 
-__all__ = ["LAUNCHERS", "LaunchError", "Launcher", "NodeContext", "plan_step"]
+__all__ = ["LAUNCHERS", "LaunchError", "LaunchRefused", "Launcher", "NodeContext", "plan_step"]
 
 LAUNCHERS: Mapping[str, Launcher] = MappingProxyType(
     {

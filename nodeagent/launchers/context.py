@@ -16,6 +16,10 @@ class LaunchError(ValueError):
     """This launch cannot be started on this node; the message says why and what would help."""
 
 
+class LaunchRefused(LaunchError):
+    """As `LaunchError`, and the job may be to blame: what it names is not there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
     """This node and this lease, as far as a launcher needs to know them."""

@@ -68,13 +68,14 @@ class World:
         self.registry.run_once()
         return future.result(timeout=0)
 
-    def submit(self, *, once: str = "", **document: Any) -> int:
+    def submit(self, actor: Actor = ALICE, /, *, once: str = "", **document: Any) -> int:
         spec = parse_spec({"command": ["true"], **document})
         key = Once(
             key=RequestKey(principal="alice", request_id=once), content_hash=spec_sha256(spec)
         )
         body = self.do(
             lambda draft: {"job_id": jobs.submit(draft, spec, spec_sha256(spec), 1000).job_id},
+            actor,
             once=key if once else None,
         )
         return int(body["job_id"])
