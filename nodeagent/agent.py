@@ -26,12 +26,13 @@ from controlplane.model.node import NodeFacts
 from nodeagent import host
 from nodeagent.accounts import Account, only_owner, own_account
 from nodeagent.credential import load, renewed
-from nodeagent.devices import Devices, DevicesUnavailable, choose, open_devices
+from nodeagent.devices import Devices, DevicesUnavailable, Shared, choose, open_devices
 from nodeagent.folders import Folders
 from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
 from nodeagent.limits import parse_limits
+from nodeagent.preflight import Preflight
 from nodeagent.session import Line, Session
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
@@ -90,12 +91,14 @@ async def _run(settings: Settings, folders: Folders) -> None:
     own = own_account()
     identity = Identity(settings.state_dir)
     address = settings.address or _address(server)
-    devices = open_devices(
-        settings.devices,  # type: ignore[arg-type]  # the settings allow these words only
-        simulated_count=settings.simulated_count,
-        simulated_model=settings.simulated_model,
-        simulated_memory_bytes=settings.simulated_memory_mib << 20,
-        node_uuid=identity.uuid,
+    devices = Shared(
+        open_devices(
+            settings.devices,  # type: ignore[arg-type]  # the settings allow these words only
+            simulated_count=settings.simulated_count,
+            simulated_model=settings.simulated_model,
+            simulated_memory_bytes=settings.simulated_memory_mib << 20,
+            node_uuid=identity.uuid,
+        )
     )
     found = await _discover(devices, settings.offered_devices)
     facts = _facts(settings, facts_of_host, address, found)
@@ -121,13 +124,21 @@ async def _run(settings: Settings, folders: Folders) -> None:
             run_as=settings.run_as,  # type: ignore[arg-type]  # the settings allow these words only
             allow_root=settings.allow_root,
         )
-        leases = Leases(folders, stage, spawner, lambda: session.changed.set())
+        preflight = Preflight(
+            users=devices.users,
+            folders=(settings.state_dir,),
+            free_bytes=settings.min_free_mib << 20,
+            prolog=settings.prolog,
+            epilog=settings.epilog,
+            deadline_s=settings.prolog_deadline_s,
+        )
+        leases = Leases(folders, stage, spawner, preflight, lambda: session.changed.set())
         session = Session(
             line=line,
             identity=identity,
             agent_id=str(uuid.uuid4()),
             boot_id=facts_of_host.boot_id,
-            facts=lambda: box[0],
+            facts=lambda: replace(box[0], trouble=leases.trouble) if leases.trouble else box[0],
             leases=leases,
             clock=SystemClock(),
             deadline_file=folders.deadline,

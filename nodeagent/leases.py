@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from controlplane.model.launch import Launch, LeaseSignal
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
+    from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
     from nodeagent.streams import Stream
 
 log = logging.getLogger(__name__)
+
+EPILOG = "epilog"
+"""Lies in a lease's control folder once its epilog has run."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,10 @@ class Held:
     """Fetches what it needs."""
     offsets: dict[tuple[int, Stream], int] = field(default_factory=dict)
     """Up to where each stream has been handed over."""
+    plan: StepPlan | None = None
+    """What its supervisor was told, once there is one."""
+    closing: asyncio.Task[None] | None = None
+    """Runs the site's epilog, after which its end is reported."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
 
@@ -60,11 +68,15 @@ class Leases:
         folders: Folders,
         stage: Stage,
         spawner: Spawner,
+        preflight: Preflight,
         changed: Callable[[], None],
     ) -> None:
         """`changed`: called when something is to be reported."""
         self._folders = folders
         self._stage, self._spawner, self._changed = stage, spawner, changed
+        self._preflight = preflight
+        self.trouble = ""
+        """Why this node should get no more leases, in words; empty: it may."""
         self._stopping: dict[int, int] = {}
         self._unheard: dict[int, int] = {}
         self._signals: dict[int, tuple[LeaseSignal, ...]] = {}
@@ -88,7 +100,10 @@ class Leases:
             words = "the agent was restarted before the start"
             return Held(key=key, status=_ended(key, LeaseEnd.LAUNCH_FAILED, words))
         reader = StatusReader(folder, plan)
-        return Held(key=key, status=reader.read(), reader=reader)
+        held = Held(key=key, status=reader.read(), reader=reader, plan=plan)
+        if held.status.phase is LeasePhase.ENDED:
+            self._close(held, held.status)
+        return held
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
@@ -99,9 +114,32 @@ class Leases:
         held = self.held.get(lease_id)
         if held is None or held.reader is None or held.status.phase is LeasePhase.ENDED:
             return
+        if held.closing is not None:
+            return
         fresh = held.reader.look() if look else held.reader.read()
         if fresh != held.status:
             held.status = fresh
+            if fresh.phase is LeasePhase.ENDED:
+                self._close(held, fresh)
+            self._changed()
+
+    def _close(self, held: Held, ended: LeaseStatus) -> None:
+        """Have the epilog run before the lease's end is told, unless there is none or it was."""
+        done = self._control(held.key) / EPILOG
+        if self._preflight.epilog is None or held.plan is None or done.exists():
+            return
+        held.status = replace(ended, phase=LeasePhase.STOPPING)
+        held.closing = asyncio.create_task(self._epilog(held, held.plan, ended))
+
+    async def _epilog(self, held: Held, plan: StepPlan, ended: LeaseStatus) -> None:
+        try:
+            self.trouble = await self._preflight.run_epilog(plan)
+            if self.trouble:
+                log.error("%s; this node takes no more work", self.trouble)
+            (self._control(held.key) / EPILOG).touch()
+        finally:
+            held.closing = None
+            held.status = ended
             self._changed()
 
     def refresh_all(self) -> None:
@@ -156,8 +194,12 @@ class Leases:
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
             self._folders.make_control(key)
+            self._preflight.check_room()
             account = self._stage.known_account()
-            if account is None or action.launch.working_dir_sha256:
+            slow = action.launch.working_dir_sha256 or self._preflight.takes_time(
+                action.launch.device_ids
+            )
+            if account is None or slow:
                 held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
                 self._changed()
             else:
@@ -170,23 +212,38 @@ class Leases:
             account = await self._stage.account(launch.owner)
             if launch.working_dir_sha256:
                 await self._stage.fetch(launch.working_dir_sha256, held.key, account)
-            self._spawn(held, launch, account)
+            await self._preflight.check_devices(launch.device_ids)
+            plan = self._planned(held, launch, account)
+            try:
+                await self._preflight.run_prolog(plan)
+            except BaseException:
+                # What the prolog has begun, the epilog may undo.
+                self.trouble = await self._preflight.run_epilog(plan)
+                raise
+            self._hand_over(held, plan)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
         except LaunchError as error:
             self._failed(held, error)
         except Exception as error:
             log.warning("a lease could not be staged", extra={"lease": held.key.lease_id})
-            words = f"its working directory could not be fetched: {error}"
+            words = f"it could not be prepared: {error}"
             self._failed(held, LaunchError(words))
         finally:
             held.staging = None
             self._changed()
 
     def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
-        folder = self._control(held.key)
+        self._hand_over(held, self._planned(held, launch, account))
+
+    def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
         context = self._stage.context(launch, held.key, account)
-        plan = self._stage.finish(plan_step(launch, context), held.key, account)
+        return self._stage.finish(plan_step(launch, context), held.key, account)
+
+    def _hand_over(self, held: Held, plan: StepPlan) -> None:
+        """Have a supervisor started."""
+        folder = self._control(held.key)
+        held.plan = plan
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)

@@ -75,6 +75,24 @@ class Settings:
     allow_root: bool = setting(
         False, help="with run_as owner: whether jobs whose owner is root may run, as root"
     )
+    prolog: Path | None = setting(
+        None,
+        help="program that is run as the agent's user before each lease's workers start; if it"
+        " fails, the job is started elsewhere",
+        example="/etc/nodeagent/prolog",
+    )
+    epilog: Path | None = setting(
+        None,
+        help="program that is run after each lease's workers have ended, before its devices are"
+        " free; if it fails, the node takes no work until the agent is restarted",
+        example="/etc/nodeagent/epilog",
+    )
+    prolog_deadline_s: float = setting(
+        60.0, unit="s", minimum=0.1, maximum=3600, help="how long prolog and epilog may take, each"
+    )
+    min_free_mib: int = setting(
+        256, unit="MiB", minimum=0, help="room in state_dir without which no lease is started"
+    )
     limits: dict[str, str] = setting(
         {},
         help='limits of workers, as ulimit knows them: memlock = "unlimited", nofile = "1048576";'

@@ -30,7 +30,7 @@ class CannotStart(Exception):
 
 def check(settings: Settings) -> None:
     """CannotStart when a file, an address or a program that the settings name cannot be used."""
-    looks = (_state_dir, _credential, _server, _address, _mpirun, _limits)
+    looks = (_state_dir, _credential, _server, _address, _mpirun, _limits, _site)
     faults = [fault for look in looks if (fault := look(settings)) is not None]
     if faults:
         raise CannotStart(*faults)
@@ -127,6 +127,14 @@ def _limits(settings: Settings) -> str | None:
         return why_not(parse_limits(settings.limits))
     except ValueError as error:
         return str(error)
+
+
+def _site(settings: Settings) -> str | None:
+    for name in ("prolog", "epilog"):
+        path = getattr(settings, name)
+        if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
+            return f"{name}: {path} is no program; name an executable file, or nothing"
+    return None
 
 
 def _mpirun(settings: Settings) -> str | None:

@@ -39,7 +39,7 @@ def draw_nodes(console: Console, nodes: Iterable[node_pb2.Node], now_us: int) ->
             cell(f"{text.size(node.leased_memory_bytes)}/{text.size(facts.memory_bytes)}"),
             cell(len(node.attempts)),
             cell(_heard(node, now_us)),
-            cell(node.reason or (f"suspect: {node.suspicion}" if node.suspicion else "")),
+            cell(node.reason or facts.trouble or (node.suspicion and f"suspect: {node.suspicion}")),
         )
     console.print(made)
 
@@ -58,6 +58,7 @@ def draw_node(console: Console, node: node_pb2.Node, now_us: int) -> None:
     )
     for name, value in (
         ("Heard", _heard(node, now_us) + " ago" if node.HasField("heartbeat_time") else "never"),
+        ("Trouble", facts.trouble),
         ("Suspect", node.suspicion),
         ("Enrolled by", node.enrolled_by),
         ("Address", facts.address),

@@ -73,6 +73,8 @@ class NodeFacts:
     """CPU model name."""
     only_owner: str = ""
     """The one user whose jobs can run there, where the agent has no root; empty for everybody's."""
+    trouble: str = ""
+    """Why the agent wants no work now, in words; empty: it does."""
 
 
 class NodeState(StrEnum):
@@ -119,7 +121,7 @@ class Node:
     @property
     def takes_work(self) -> bool:
         """Whether new leases may be placed on it."""
-        return self.drain_reason is None and self.silent_since_us is None
+        return self.drain_reason is None and self.silent_since_us is None and not self.facts.trouble
 
     def state(self, *, busy: bool) -> NodeState:
         """Whether it takes work, for people; `busy`: some lease holds it."""

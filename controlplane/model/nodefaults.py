@@ -19,6 +19,7 @@ MOST_DEVICES = 1024
 MOST_LABELS = 256
 LONGEST = {"device_id": 64, "model": 128, "pci_bus_id": 32, "fault": 1000}
 """Characters of a device's texts."""
+LONGEST_TROUBLE = 4000
 TEXTS = ("display_name", "address", "kernel", "os", "agent_version", "cpu_model")
 
 
@@ -30,6 +31,7 @@ def fact_faults(facts: NodeFacts) -> list[FieldFault]:
 def _faults(facts: NodeFacts) -> Iterator[FieldFault]:
     for name in TEXTS:
         yield from _text(f"facts.{name}", getattr(facts, name), LONGEST_TEXT)
+    yield from _text("facts.trouble", facts.trouble, LONGEST_TROUBLE)
     if not facts.display_name:
         yield FieldFault(field="facts.display_name", description="must not be empty")
     yield from _range("facts.cpus", facts.cpus, 0, MOST_CPUS)

@@ -44,7 +44,7 @@ def explain(gang: Waiting, nodes: Iterable[ScratchNode]) -> str:
 
 def _refusal(node: ScratchNode, owner: str, need: Resources, workers: int) -> str:
     if not node.view.takes_work:
-        return "take no work (draining or silent)"
+        return "take no work (draining, silent or in trouble)"
     if not node.serves(owner):
         return f"can run only jobs of {node.view.only_owner}"
     free = sum(1 for d in node.devices if model_matches(need.gpu_model, d))

@@ -32,6 +32,7 @@ def facts_message(facts: NodeFacts) -> node_pb2.NodeFacts:
         labels=dict(facts.labels),
         cpu_model=facts.cpu_model,
         only_owner=facts.only_owner,
+        trouble=facts.trouble,
     )
 
 
@@ -51,6 +52,7 @@ def facts_value(message: node_pb2.NodeFacts) -> NodeFacts:
         labels=tuple(sorted(message.labels.items())),
         cpu_model=message.cpu_model,
         only_owner=message.only_owner,
+        trouble=message.trouble,
     )
 
 

@@ -8,10 +8,11 @@ device.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from controlplane.model.node import Device
 
@@ -35,6 +36,11 @@ class Devices(Protocol):
         Faults are told in `Device.fault`, never raised. It may block for as long as a driver does,
         so call it in a thread of its own, with a deadline.
         """
+        ...
+
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """Those of these devices that cannot be used now, each with why, in words: broken, or in
+        use by some process. It may block, as `discover` does."""
         ...
 
     def close(self) -> None:
@@ -64,8 +70,36 @@ class CpuOnly:
         """Nothing, always."""
         return ()
 
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """There are none to be used."""
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Shared:
+    """Devices for several callers, one after another."""
+
+    def __init__(self, devices: Devices) -> None:
+        """`devices`: for one caller at a time."""
+        self._devices = devices
+        self._lock = threading.Lock()
+
+    def discover(self) -> tuple[Device, ...]:
+        """As theirs."""
+        with self._lock:
+            return self._devices.discover()
+
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """As theirs."""
+        with self._lock:
+            return self._devices.users(device_ids)
+
+    def close(self) -> None:
+        """As theirs."""
+        with self._lock:
+            self._devices.close()
 
 
 def open_devices(

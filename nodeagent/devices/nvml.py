@@ -11,12 +11,15 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml  # type: ignore[import-untyped]
 
 from controlplane.model.node import Device, DeviceKind
 from nodeagent.devices import DevicesUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +154,23 @@ class NvmlDevices:
             sorted(self._known.values(), key=lambda device: (device.index, device.device_id))
         )
 
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """Those that the driver cannot reach, or that some process computes on."""
+        found: dict[str, str] = {}
+        for device_id in device_ids:
+            try:
+                self._open_session()
+                handle = pynvml.nvmlDeviceGetHandleByUUID(device_id)
+                running = _ask("nvmlDeviceGetComputeRunningProcesses", handle, default=())
+            except pynvml.NVMLError as error:
+                self.close()
+                found[device_id] = in_words(error)
+            else:
+                if running:
+                    pids = ", ".join(_process_words(int(each.pid)) for each in running)
+                    found[device_id] = f"is in use by {pids}, outside of this lease"
+        return found
+
     def close(self) -> None:
         """End the session, so that the driver can be unloaded or a GPU reset."""
         if not self._open:
@@ -267,6 +287,14 @@ def _ask(function: str, *arguments: Any, default: Any) -> Any:
         if error.value in _CANNOT_TELL:
             return default
         raise
+
+
+def _process_words(pid: int) -> str:
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # It has gone, or lives in another namespace.
+        return f"process {pid}"
+    return f"process {pid} ({name})"
 
 
 def _pci_bus_id(handle: Any) -> str:

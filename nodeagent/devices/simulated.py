@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 from controlplane.model.node import Device, DeviceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 LABEL = "Simulated"
 """Begins every model name, so that nobody takes one of these for a real device."""
@@ -43,6 +47,10 @@ class SimulatedDevices:
     def discover(self) -> tuple[Device, ...]:
         """All of them, always without fault."""
         return self._devices
+
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """Nobody can use what is not there."""
+        return {}
 
     def close(self) -> None:
         """Nothing is held."""

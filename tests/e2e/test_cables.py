@@ -81,7 +81,7 @@ def test_a_pulled_cable_ends_the_workers_there_and_the_job_runs_elsewhere(tmp_pa
         assert lost["cause"]["message"] == "host-b was silent past its lease"
         assert dead < when(lost["stop_time"]), "nothing may run twice"
         assert not alive(on["host-a"])
-        assert "1 node take no work (draining or silent)" in job["reason"]
+        assert "1 node take no work (draining, silent or in trouble)" in job["reason"]
         assert made.node_state("host-b") == "unknown"
 
         made.join(c, "host-c")

@@ -345,6 +345,21 @@ def hide_from_sysfs(state: ShimState) -> None:
         state.device[index].pci_bus_id = f"0000FFFF:FF:1F.{index}".encode()
 
 
+def test_a_device_that_somebody_computes_on_is_told_with_the_process(
+    environment: dict[str, str], state: ShimState
+) -> None:
+    with DevicesInChild(environment, kind="nvml") as devices:
+        ids = [device.device_id for device in devices.discover()]
+        assert devices.users(ids) == {}
+        state.device[1].compute_pid = os.getpid()
+        state.device[2].error = GPU_IS_LOST
+        told = devices.users(ids)
+    assert list(told) == ids[1:3]
+    assert told[ids[1]].startswith(f"is in use by process {os.getpid()} (")
+    assert told[ids[2]]
+    assert devices is not None
+
+
 def test_an_older_driver_lacks_functions(state: ShimState, tmp_path: Path) -> None:
     """Symbols that the library does not have."""
     hide_from_sysfs(state)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -40,7 +41,13 @@ def folders(tmp_path: Path) -> Folders:
 
 def leases(folders: Folders) -> Leases:
     """The leases of an agent that starts nothing."""
-    return Leases(folders, cast("Any", None), cast("Any", None), lambda: None)
+    return Leases(
+        folders,
+        cast("Any", None),
+        cast("Any", None),
+        cast("Any", SimpleNamespace(epilog=None)),
+        lambda: None,
+    )
 
 
 def leave(folders: Folders, *, plan: str | None = None, output: bytes = b"") -> None:

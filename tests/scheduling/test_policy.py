@@ -122,7 +122,7 @@ def test_leases_name_distinct_devices_cores_and_ports() -> None:
             [replace(node("a"), takes_work=False)],
             gang(1),
             "waits for resources: room for 0 of 1 worker (1 core, 1 GiB of memory each);"
-            " 1 node take no work (draining or silent)",
+            " 1 node take no work (draining, silent or in trouble)",
         ),
         (
             [replace(node("a", gpus=1), free_devices=())],

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.node import Device, DeviceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 SOURCE = Path(__file__).parent / "nvml_shim" / "nvml_shim.c"
@@ -49,7 +49,7 @@ class ShimDevice(ctypes.Structure):
         ("power_default", ctypes.c_uint32),
         ("power_min", ctypes.c_uint32),
         ("power_max", ctypes.c_uint32),
-        ("spare", ctypes.c_uint32),
+        ("compute_pid", ctypes.c_uint32),
         ("name", ctypes.c_char * 96),
         ("uuid", ctypes.c_char * 80),
         ("pci_bus_id", ctypes.c_char * 32),
@@ -143,6 +143,8 @@ for line in sys.stdin:
                     node_uuid="",
                 )
                 answer = None
+            case ["users", *ids]:
+                answer = dict(devices.users(ids))
             case ["discover"]:
                 answer = [dataclasses.asdict(device) for device in devices.discover()]
             case ["close"]:
@@ -188,6 +190,11 @@ class DevicesInChild:
             Device(**{**fields, "kind": DeviceKind(fields["kind"])})
             for fields in self._call("discover")
         )
+
+    def users(self, device_ids: Sequence[str]) -> Mapping[str, str]:
+        """As the child's devices answer."""
+        found: dict[str, str] = self._call("users", *device_ids)
+        return found
 
     def close(self) -> None:
         """Close the child's devices; the child lives on, so that they can be opened again."""

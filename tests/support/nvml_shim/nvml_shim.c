@@ -36,7 +36,7 @@ typedef struct {
   uint32_t numa_node, nvlinks, temperature;      /* temperature in degrees Celsius */
   uint32_t power_usage, power_limit;             /* milliwatts, as are those below */
   uint32_t power_default, power_min, power_max;
-  uint32_t spare;
+  uint32_t compute_pid;                          /* the process that computes on it; 0 for none */
   char name[96], uuid[80], pci_bus_id[32];
 } device_t;
 
@@ -216,6 +216,21 @@ int nvmlDeviceGetTemperatureV(void *handle, uint32_t request[3]) {   /* version,
   OPEN_DEVICE;
   if (request[0] != (3 * sizeof(uint32_t) | 1u << 24)) return ARGUMENT_VERSION_MISMATCH;
   return nvmlDeviceGetTemperature(handle, request[1], &request[2]);
+}
+
+typedef struct {
+  uint32_t pid;
+  uint64_t used_memory;
+  uint32_t gpu_instance, compute_instance;
+} process_t;
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, uint32_t *count, process_t *out) {
+  OPEN_DEVICE;
+  uint32_t room = *count;
+  *count = d->compute_pid ? 1 : 0;
+  if (*count > room) return INSUFFICIENT_SIZE;
+  if (*count) out[0] = (process_t){d->compute_pid, d->memory_used, UINT32_MAX, UINT32_MAX};
+  return SUCCESS;
 }
 
 NUMBER(nvmlDeviceGetPowerUsage, power_usage)
