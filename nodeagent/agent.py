@@ -25,6 +25,7 @@ from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
 from nodeagent.accounts import Account, only_owner, own_account
+from nodeagent.cages import Cages, find_cages
 from nodeagent.credential import load, renewed
 from nodeagent.devices import Devices, DevicesUnavailable, Shared, choose, open_devices
 from nodeagent.folders import Folders
@@ -39,7 +40,7 @@ from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from controlplane.model.node import Device
@@ -101,8 +102,10 @@ async def _run(settings: Settings, folders: Folders) -> None:
         )
     )
     found = await _discover(devices, settings.offered_devices)
-    facts = _facts(settings, facts_of_host, address, found)
-    box = [facts]
+    box: list[NodeFacts] = []
+    cages = _cages(settings, identity.uuid, lambda: box[0].devices)
+    facts = _facts(settings, facts_of_host, address, found, cages)
+    box.append(facts)
     nudges = _nudges(folders.nudges)
     spawner = Spawner()
     spawner.start()
@@ -123,6 +126,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             own=own,
             run_as=settings.run_as,  # type: ignore[arg-type]  # the settings allow these words only
             allow_root=settings.allow_root,
+            cages=cages,
         )
         preflight = Preflight(
             users=devices.users,
@@ -146,6 +150,8 @@ async def _run(settings: Settings, folders: Folders) -> None:
             rng=random.Random(),  # jitter, no secret
         )
         adopted = leases.adopt()
+        if cages is not None:
+            cages.clean({str(held.key) for held in leases.held.values()})
         loop.add_reader(nudges, _on_nudges, nudges, leases)
         log.info(
             "agent started",
@@ -202,8 +208,26 @@ async def _discover(devices: Devices, offered: Sequence[str]) -> tuple[Device, .
     return choose(found, offered)
 
 
+def _cages(
+    settings: Settings, node_uuid: str, devices: Callable[[], Iterable[Device]]
+) -> Cages | None:
+    if settings.cages == "off":
+        return None
+    found = find_cages(node_uuid, settings.lease_pids, devices)
+    if isinstance(found, Cages):
+        return found
+    if settings.cages == "required":
+        raise AgentError(f"cages: are required, and {found}")
+    log.warning("leases have no control groups of their own: %s", found)
+    return None
+
+
 def _facts(
-    settings: Settings, facts: host.HostFacts, address: str, devices: tuple[Device, ...]
+    settings: Settings,
+    facts: host.HostFacts,
+    address: str,
+    devices: tuple[Device, ...],
+    cages: Cages | None,
 ) -> NodeFacts:
     return NodeFacts(
         display_name=settings.name or facts.hostname,
@@ -218,6 +242,7 @@ def _facts(
         port_last=settings.port_last,
         labels=tuple(sorted(settings.labels.items())),
         cpu_model=facts.cpu_model,
+        cages=f"v{cages.version}" if cages is not None else "",
         only_owner=only_owner(settings.run_as),  # type: ignore[arg-type]  # as above
     )
 

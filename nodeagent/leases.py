@@ -238,7 +238,7 @@ class Leases:
 
     def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
         context = self._stage.context(launch, held.key, account)
-        return self._stage.finish(plan_step(launch, context), held.key, account)
+        return self._stage.finish(plan_step(launch, context), launch, held.key, account)
 
     def _hand_over(self, held: Held, plan: StepPlan) -> None:
         """Have a supervisor started."""

@@ -47,6 +47,24 @@ class WorkerPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CagePlan:
+    """The groups of one lease."""
+
+    version: int
+    """1 or 2."""
+    groups: dict[str, str]
+    """Controller → folder of the lease's group; with version 2 all have the same."""
+    memory_bytes: int = 0
+    """For each worker; 0 for no limit."""
+    pids: int = 0
+    """Processes and threads of the lease together; 0 for no limit."""
+    cpu_millicores: int = 0
+    """Its share of the cores when they are short, in thousandths; 0: as any other's."""
+    denied_devices: tuple[str, ...] = ()
+    """Device nodes that it may not open, as `c 195:3`; version 1 alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RendezvousPlan:
     """A rendezvous store to serve beside the workers."""
 
@@ -100,6 +118,8 @@ class StepPlan:
     """Bytes of each output stream kept on the node; the oldest segments go first."""
     limits: tuple[tuple[str, int], ...] = ()
     """Limits of the workers, by name as in `supervision.rlimits`; others are as the agent's own."""
+    cage: CagePlan | None = None
+    """The workers' control groups; None: they have none of their own."""
     identity: Identity | None = None
     """Whom the workers run as; None: as the supervisor itself."""
     ranks_per_worker: int = 1
@@ -125,6 +145,9 @@ class StepPlan:
         if raw["identity"] is not None:
             whom = raw["identity"]
             raw["identity"] = Identity(**{**whom, "groups": tuple(whom["groups"])})
+        if raw.get("cage") is not None:
+            cage = raw["cage"]
+            raw["cage"] = CagePlan(**{**cage, "denied_devices": tuple(cage["denied_devices"])})
         if raw["rendezvous"] is not None:
             raw["rendezvous"] = RendezvousPlan(**raw["rendezvous"])
         if raw["wait_for"] is not None:

@@ -75,6 +75,15 @@ class Settings:
     allow_root: bool = setting(
         False, help="with run_as owner: whether jobs whose owner is root may run, as root"
     )
+    cages: str = setting(
+        "auto",
+        choices=("auto", "required", "off"),
+        help="control groups for leases (memory, processes, cores, devices); auto: where the host"
+        " lets the agent make them; required: do not start without",
+    )
+    lease_pids: int = setting(
+        32768, minimum=0, help="processes and threads that a lease may have; 0: no limit"
+    )
     prolog: Path | None = setting(
         None,
         help="program that is run as the agent's user before each lease's workers start; if it"

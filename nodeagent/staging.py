@@ -21,6 +21,7 @@ from nodeagent.plan import Identity
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
     from nodeagent.accounts import Account, RunAs
+    from nodeagent.cages import Cages
     from nodeagent.folders import Folders, LeaseKey
     from nodeagent.plan import StepPlan
 
@@ -52,6 +53,8 @@ class Stage:
     """As whom workers run."""
     allow_root: bool
     """Whether jobs of root's may run as root."""
+    cages: Cages | None
+    """Where leases are caged; None: nowhere."""
 
     def known_account(self) -> Account | None:
         """As whom all jobs run; None where that depends on their owners, and must be looked up."""
@@ -135,14 +138,16 @@ class Stage:
         if self._is_other(account):
             os.chown(folder, account.uid, account.gid)
 
-    def finish(self, plan: StepPlan, key: LeaseKey, account: Account) -> StepPlan:
-        """A launcher's plan with whom it runs as, this node's limits, and its output's place."""
+    def finish(self, plan: StepPlan, launch: Launch, key: LeaseKey, account: Account) -> StepPlan:
+        """A launcher's plan with whom it runs as, this node's limits, its cage, and its output's
+        place."""
         whom = None
         if self._is_other(account):
             whom = Identity(uid=account.uid, gid=account.gid, groups=account.groups)
         return replace(
             plan,
             limits=self.limits,
+            cage=self.cages.plan(key, launch, len(plan.workers)) if self.cages else None,
             identity=whom,
             log_cap_bytes=self.log_cap_bytes,
             output_dir=str(self.folders.data / str(key)),

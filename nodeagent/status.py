@@ -18,6 +18,7 @@ from controlplane.model.lease import (
     WorkerStatus,
 )
 from nodeagent.supervision import processes, record, sockets
+from nodeagent.supervision.cage import Cage
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -54,6 +55,8 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
                 stderr_bytes=fact["stderr_bytes"],
                 stderr_tail=fact.get("stderr_tail", ""),
                 peak_memory_bytes=fact.get("peak_memory_bytes"),
+                oom_limit_bytes=fact.get("oom_limit_bytes"),
+                oom_peak_bytes=fact.get("oom_peak_bytes"),
             )
         case "warned":
             status = replace(status, warned_us=fact["time"])
@@ -117,6 +120,7 @@ class StatusReader:
         self._ticks: dict[int, int] = {}
         self._supervised = False
         self._since = time.monotonic()
+        self._cage = Cage(plan.cage) if plan.cage is not None else None
         env = plan.workers[0].env if plan.workers else {}
         self._marks = {f"{name}={env[name]}".encode() for name in MARKS if name in env}
 
@@ -172,6 +176,8 @@ class StatusReader:
                 recorder = record.Recorder(str(self._folder / record.STATUS), status.lease_id)
                 recorder.tell("ended", end=LeaseEnd.SUPERVISOR_LOST.value, message=words)
                 recorder.close()
+                if self._cage is not None:
+                    self._cage.remove()
                 status = self.read()
             return status
         finally:
@@ -201,7 +207,8 @@ class StatusReader:
             first = processes.look(pid)
             if first is None or first.ticks == ticks:
                 groups.add(pid)
-        return [
+        caged = self._cage.members() if self._cage is not None else []
+        return caged + [
             process.pid
             for process in processes.everything()
             if process.group in groups or self._is_marked(process.pid)

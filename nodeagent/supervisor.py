@@ -9,6 +9,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.supervision import (
+    cage,
     core,
     helpers,
     kernel,
@@ -125,6 +127,7 @@ class Supervisor:
             grace_us=plan.grace_ms * 1000,
             failure_grace_us=plan.failure_grace_ms * 1000,
         )
+        self._cage = cage.Cage(plan.cage) if plan.cage is not None else None
         self._state = core.State()
         self._record = record.Recorder(record.STATUS, plan.lease_id, plan.notify_socket)
         self._workers: dict[int, _Worker] = {}
@@ -202,6 +205,8 @@ class Supervisor:
                 processes.signal_all(processes.descendants(os.getpid()), signal.SIGTERM)
             case Do.KILL:
                 processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
+                if self._cage is not None:
+                    self._cage.kill()
             case Do.READ_DEADLINE:
                 self._happens(core.Deadline(_read_deadline(self._plan.deadline_file)))
             case Do.END:
@@ -248,6 +253,10 @@ class Supervisor:
         os.set_blocking(self._faults, False)
         words = "cannot start a worker"
         try:
+            if self._cage is not None:
+                words = "cannot make its control groups"
+                self._cage.make([plan.rank for plan in self._plan.workers])
+            words = "cannot start a worker"
             rlimits.set_limits(self._plan.limits)
             for plan in self._plan.workers:
                 words = f"cannot start rank {plan.rank}"
@@ -275,7 +284,8 @@ class Supervisor:
                     segment_bytes=self._plan.log_segment_bytes,
                     cap_bytes=self._plan.log_cap_bytes,
                 )
-            pid = worker.start(plan, self._plan.identity, ends[0], ends[1], faults)
+            with self._place(plan):
+                pid = worker.start(plan, self._plan.identity, ends[0], ends[1], faults)
         except OSError:
             for out in pipes:
                 os.close(out)
@@ -288,6 +298,10 @@ class Supervisor:
         self._record.tell("started", rank=plan.rank, pid=pid, ticks=process.ticks if process else 0)
         for out in pipes:
             self._listen(out, lambda out=out: self._pump(started, out))  # type: ignore[misc]
+
+    def _place(self, plan: WorkerPlan) -> contextlib.AbstractContextManager[None]:
+        """Where this worker's process is to be started."""
+        return contextlib.nullcontext() if self._cage is None else self._cage.entered(plan.rank)
 
     def _pump(self, of: _Worker, pipe: int, budget: int = 1 << 20) -> None:
         if not of.pipes[pipe].pump(pipe, budget):
@@ -349,10 +363,16 @@ class Supervisor:
             tail = {
                 "stderr_tail": streams.tail(self._plan.output_dir, rank, "err", _STDERR_TAIL_BYTES)
             }
+        dry = None if self._cage is None else self._cage.out_of_memory(of.plan.rank)
         self._record.tell(
             "exited",
             rank=of.plan.rank,
             **how,
+            **(
+                {"oom_limit_bytes": dry.limit_bytes, "oom_peak_bytes": dry.peak_bytes}
+                if dry
+                else {}
+            ),
             stdout_bytes=out,
             stderr_bytes=err,
             peak_memory_bytes=peak_memory_bytes,
@@ -372,6 +392,8 @@ class Supervisor:
                 self._pump(of, pipe, _DRAIN_BYTES)
             if of.told_bytes != of.bytes():
                 grown[rank] = of.bytes()
+        if self._cage is not None:
+            self._cage.remove()
         more = {"bytes": grown} if grown else {}
         self._record.tell("ended", end=self._state.end, message=self._state.message, **more)
         os.unlink(record.CONTROL)

@@ -61,6 +61,8 @@ class Launch:
     """Devices of this node that the lease holds."""
     cpu_ids: tuple[int, ...] = ()
     """Cores of this node that the lease holds for itself; empty for no affinity."""
+    cpu_millicores: int = 0
+    """Cores leased here, in thousandths."""
     memory_bytes: int = 0
     """Memory that the lease holds, in bytes."""
     time_limit_us: int | None = None

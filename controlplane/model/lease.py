@@ -48,6 +48,11 @@ class WorkerStatus:
     peak_memory_bytes: int | None = None
     """The most memory that it, or one process that it waited for, had resident at once; None
     before its end, or when that could not be seen."""
+    oom_limit_bytes: int | None = None
+    """The memory that it might use, when it or anything that it had started was ended because that
+    had run out."""
+    oom_peak_bytes: int | None = None
+    """With `oom_limit_bytes`: what all of it had used at once, its file cache included."""
 
     @property
     def failed(self) -> bool:

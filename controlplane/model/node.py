@@ -73,6 +73,8 @@ class NodeFacts:
     """CPU model name."""
     only_owner: str = ""
     """The one user whose jobs can run there, where the agent has no root; empty for everybody's."""
+    cages: str = ""
+    """Control groups that hold jobs to what they asked for: `v1`, `v2`; empty for none."""
     trouble: str = ""
     """Why the agent wants no work now, in words; empty: it does."""
 

@@ -20,7 +20,7 @@ MOST_LABELS = 256
 LONGEST = {"device_id": 64, "model": 128, "pci_bus_id": 32, "fault": 1000}
 """Characters of a device's texts."""
 LONGEST_TROUBLE = 4000
-TEXTS = ("display_name", "address", "kernel", "os", "agent_version", "cpu_model")
+TEXTS = ("display_name", "address", "kernel", "os", "agent_version", "cpu_model", "cages")
 
 
 def fact_faults(facts: NodeFacts) -> list[FieldFault]:

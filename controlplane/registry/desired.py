@@ -75,6 +75,7 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         gang_secret=_gang_secret(facts.cluster.secret, attempt),
         device_ids=lease.device_ids,
         cpu_ids=lease.cpu_ids,
+        cpu_millicores=lease.cpu_millicores,
         memory_bytes=lease.memory_bytes,
         time_limit_us=spec.time_limit_us,
         grace_period_us=spec.grace_period_us,

@@ -263,6 +263,8 @@ def worker_rows(attempt: Attempt, before: Attempt | None) -> list[Row]:
             "stdout_bytes": w.stdout_bytes,
             "stderr_bytes": w.stderr_bytes,
             "peak_memory_bytes": w.peak_memory_bytes,
+            "oom_limit_bytes": w.oom_limit_bytes,
+            "oom_peak_bytes": w.oom_peak_bytes,
         }
         for i, w in enumerate(attempt.workers)
         if i >= len(known) or w != known[i]
@@ -284,6 +286,8 @@ def worker_value(row: Readable) -> WorkerStatus:
         stdout_bytes=row["stdout_bytes"],
         stderr_bytes=row["stderr_bytes"],
         peak_memory_bytes=row["peak_memory_bytes"],
+        oom_limit_bytes=row["oom_limit_bytes"],
+        oom_peak_bytes=row["oom_peak_bytes"],
     )
 
 

@@ -144,6 +144,8 @@ worker = Table(
     Column("stdout_bytes", BigInteger, nullable=False),
     Column("stderr_bytes", BigInteger, nullable=False),
     Column("peak_memory_bytes", BigInteger, comment="null where it is not known"),
+    Column("oom_limit_bytes", BigInteger, comment="null where memory did not run out"),
+    Column("oom_peak_bytes", BigInteger),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
         ["attempt.job_id", "attempt.task_index", "attempt.number"],

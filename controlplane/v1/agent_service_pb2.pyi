@@ -302,6 +302,8 @@ class WorkerStatus(_message.Message):
     STDOUT_BYTES_FIELD_NUMBER: _builtins.int
     STDERR_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    OOM_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    OOM_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Its rank in the gang."""
     local_rank: _builtins.int
@@ -322,6 +324,10 @@ class WorkerStatus(_message.Message):
     """Bytes written to stderr, final once it has ended."""
     peak_memory_bytes: _builtins.int
     """The most memory that it, or one process that it waited for, had resident at once; told with its end."""
+    oom_limit_bytes: _builtins.int
+    """The memory that it might use, when it or anything that it had started was ended because that had run out."""
+    oom_peak_bytes: _builtins.int
+    """With oom_limit_bytes: what all of it had used at once, its file cache included."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""
@@ -345,19 +351,29 @@ class WorkerStatus(_message.Message):
         stdout_bytes: _builtins.int = ...,
         stderr_bytes: _builtins.int = ...,
         peak_memory_bytes: _builtins.int | None = ...,
+        oom_limit_bytes: _builtins.int | None = ...,
+        oom_peak_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "peak_memory_bytes", b"peak_memory_bytes", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_oom_limit_bytes", b"_oom_limit_bytes", "_oom_peak_bytes", b"_oom_peak_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "oom_limit_bytes", b"oom_limit_bytes", "oom_peak_bytes", b"oom_peak_bytes", "peak_memory_bytes", b"peak_memory_bytes", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "local_rank", b"local_rank", "peak_memory_bytes", b"peak_memory_bytes", "pid", b"pid", "rank", b"rank", "signal", b"signal", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stderr_tail", b"stderr_tail", "stdout_bytes", b"stdout_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_oom_limit_bytes", b"_oom_limit_bytes", "_oom_peak_bytes", b"_oom_peak_bytes", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "local_rank", b"local_rank", "oom_limit_bytes", b"oom_limit_bytes", "oom_peak_bytes", b"oom_peak_bytes", "peak_memory_bytes", b"peak_memory_bytes", "pid", b"pid", "rank", b"rank", "signal", b"signal", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stderr_tail", b"stderr_tail", "stdout_bytes", b"stdout_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__oom_limit_bytes: _TypeAlias = _typing.Literal["oom_limit_bytes"]  # noqa: Y015
+    _WhichOneofArgType__oom_limit_bytes: _TypeAlias = _typing.Literal["_oom_limit_bytes", b"_oom_limit_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__oom_peak_bytes: _TypeAlias = _typing.Literal["oom_peak_bytes"]  # noqa: Y015
+    _WhichOneofArgType__oom_peak_bytes: _TypeAlias = _typing.Literal["_oom_peak_bytes", b"_oom_peak_bytes"]  # noqa: Y015
     _WhichOneofReturnType__peak_memory_bytes: _TypeAlias = _typing.Literal["peak_memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__peak_memory_bytes: _TypeAlias = _typing.Literal["_peak_memory_bytes", b"_peak_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oom_limit_bytes) -> _WhichOneofReturnType__oom_limit_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oom_peak_bytes) -> _WhichOneofReturnType__oom_peak_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_memory_bytes) -> _WhichOneofReturnType__peak_memory_bytes | None: ...
     @_typing.overload
@@ -552,6 +568,7 @@ class Launch(_message.Message):
     SETUP_FIELD_NUMBER: _builtins.int
     OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
     REQUEUE_EXIT_CODES_FIELD_NUMBER: _builtins.int
+    CPU_MILLICORES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
     task_index: _builtins.int
@@ -578,6 +595,8 @@ class Launch(_message.Message):
     """Signal to the workers before the time limit, without SIG: `USR2`; empty for none."""
     own_devices_only: _builtins.bool
     """Whether a worker sees its own devices alone, and not all of the lease's."""
+    cpu_millicores: _builtins.int
+    """Cores leased here, in thousandths."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments; never passed through a shell."""
@@ -644,10 +663,11 @@ class Launch(_message.Message):
         setup: _abc.Iterable[_builtins.str] | None = ...,
         own_devices_only: _builtins.bool = ...,
         requeue_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        cpu_millicores: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -172,6 +172,7 @@ class NodeFacts(_message.Message):
     CPU_MODEL_FIELD_NUMBER: _builtins.int
     ONLY_OWNER_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    CAGES_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """Hostname: a label, not an identity."""
     address: _builtins.str
@@ -196,6 +197,8 @@ class NodeFacts(_message.Message):
     """The one user whose jobs can run there, where the agent has no root; empty for everybody's."""
     trouble: _builtins.str
     """Why the agent wants no work now, in words; empty: it does."""
+    cages: _builtins.str
+    """Control groups that hold jobs to what they asked for: `v1`, `v2`; empty for none."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
         """Devices offered to jobs."""
@@ -221,10 +224,11 @@ class NodeFacts(_message.Message):
         cpu_model: _builtins.str = ...,
         only_owner: _builtins.str = ...,
         trouble: _builtins.str = ...,
+        cages: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpu_model", b"cpu_model", "cpus", b"cpus", "devices", b"devices", "display_name", b"display_name", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "only_owner", b"only_owner", "os", b"os", "port_first", b"port_first", "port_last", b"port_last", "trouble", b"trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cages", b"cages", "cpu_model", b"cpu_model", "cpus", b"cpus", "devices", b"devices", "display_name", b"display_name", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "only_owner", b"only_owner", "os", b"os", "port_first", b"port_first", "port_last", b"port_last", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,8 @@ def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
         stdout_bytes=worker.stdout_bytes,
         stderr_bytes=worker.stderr_bytes,
         peak_memory_bytes=worker.peak_memory_bytes,
+        oom_limit_bytes=worker.oom_limit_bytes,
+        oom_peak_bytes=worker.oom_peak_bytes,
     )
 
 
@@ -79,6 +81,8 @@ def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
         peak_memory_bytes=(
             message.peak_memory_bytes if message.HasField("peak_memory_bytes") else None
         ),
+        oom_limit_bytes=message.oom_limit_bytes if message.HasField("oom_limit_bytes") else None,
+        oom_peak_bytes=message.oom_peak_bytes if message.HasField("oom_peak_bytes") else None,
     )
 
 
@@ -141,6 +145,7 @@ def _launch(launch: Launch) -> pb.Launch:
         gang_secret=launch.gang_secret,
         device_ids=launch.device_ids,
         cpu_ids=launch.cpu_ids,
+        cpu_millicores=launch.cpu_millicores,
         memory_bytes=launch.memory_bytes,
         time_limit=duration(launch.time_limit_us) if launch.time_limit_us is not None else None,
         grace_period=duration(launch.grace_period_us),
@@ -180,6 +185,7 @@ def _launch_value(message: pb.Launch) -> Launch:
         gang_secret=message.gang_secret,
         device_ids=tuple(message.device_ids),
         cpu_ids=tuple(message.cpu_ids),
+        cpu_millicores=message.cpu_millicores,
         memory_bytes=message.memory_bytes,
         time_limit_us=from_duration(message.time_limit) if limited else None,
         grace_period_us=from_duration(message.grace_period),

@@ -33,6 +33,7 @@ def facts_message(facts: NodeFacts) -> node_pb2.NodeFacts:
         cpu_model=facts.cpu_model,
         only_owner=facts.only_owner,
         trouble=facts.trouble,
+        cages=facts.cages,
     )
 
 
@@ -53,6 +54,7 @@ def facts_value(message: node_pb2.NodeFacts) -> NodeFacts:
         cpu_model=message.cpu_model,
         only_owner=message.only_owner,
         trouble=message.trouble,
+        cages=message.cages,
     )
 
 

@@ -5,7 +5,8 @@ Facts, each with ``time`` (UTC, microseconds):
 * ``supervising`` pid, ticks, boot: who holds the lease, and in which boot of the host;
 * ``started``     rank, pid, ticks;
 * ``exited``      rank, exit_code or signal, stdout_bytes, stderr_bytes, peak_memory_bytes
-  (of it, or of one process that it waited for), and stderr_tail when it failed;
+  (of it, or of one process that it waited for), stderr_tail when it failed, and oom_limit_bytes and
+  oom_peak_bytes when anything of it was ended for want of memory;
 * ``warned``      signal: to all workers, before the time limit;
 * ``signalled``   number, signal, ranks: to these workers, on order; the highest number is the
   last;

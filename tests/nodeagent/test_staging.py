@@ -32,6 +32,7 @@ def stage(folder: Path) -> Stage:
         own=own_account(),
         run_as="agent",
         allow_root=False,
+        cages=None,
     )
 
 

@@ -141,6 +141,8 @@ def test_who_has_no_account_or_is_root_is_refused_in_words(
     assert done["state"] == "failed"
     assert words in done["reason"]
     assert all(w["pid"] == 0 for attempt in done["attempts"] for w in attempt["workers"])
+    # Three owners in a row whose jobs fail at once would have the node drained.
+    assert run(host, "alice", "echo fine") == ["fine"]
 
 
 def test_a_folder_that_the_owner_may_not_enter_is_the_jobs_fault(host: Host) -> None:

@@ -1,0 +1,159 @@
+"""Where this node's leases are caged, if the host lets the agent make control groups, and how each
+is: memory of its workers, processes, shares of cores, and the GPUs of others closed to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodeagent.plan import CagePlan
+from nodeagent.supervision.cage import own_groups, remove_group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from controlplane.model.launch import Launch
+    from controlplane.model.node import Device
+    from nodeagent.folders import LeaseKey
+
+log = logging.getLogger(__name__)
+
+WANTED = ("memory", "pids", "cpu", "devices")
+"""Controllers that are used where the host has them."""
+AGENT_LEAF = "agent"
+"""With version 2 only leaves hold processes: the unit has the agent in this one."""
+_GPU = re.compile(r"nvidia(\d+)")
+_MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cages:
+    """All cages of a node."""
+
+    version: int
+    """Of the host's control groups: 1 or 2."""
+    base: dict[str, str]
+    """Controller → the folder below which each lease has its group."""
+    pids: int
+    """Processes and threads that a lease may have; 0 for no limit."""
+    devices: Callable[[], Iterable[Device]]
+    """What the host has now."""
+    dev: Path = Path("/dev")
+    """Where device nodes are."""
+    proc: Path = Path("/proc")
+    """Where the driver tells which is whose."""
+
+    def plan(self, key: LeaseKey, launch: Launch, workers: int) -> CagePlan:
+        """The cage of one lease with so many processes to start."""
+        return CagePlan(
+            version=self.version,
+            groups={name: f"{folder}/{key}" for name, folder in self.base.items()},
+            memory_bytes=launch.memory_bytes // max(1, workers),
+            pids=self.pids,
+            cpu_millicores=launch.cpu_millicores,
+            denied_devices=self._denied(launch.device_ids) if "devices" in self.base else (),
+        )
+
+    def _denied(self, leased: Collection[str]) -> tuple[str, ...]:
+        """The nodes of all GPUs but those of the lease. None where the driver does not tell which
+        is whose: a job must not be kept from its own."""
+        nodes = gpu_nodes(self.dev)
+        if not nodes:
+            return ()
+        minors = gpu_minors(self.proc)
+        own = [device for device in self.devices() if device.device_id in leased]
+        if any(device.pci_bus_id not in minors for device in own):
+            log.warning("the driver does not tell the device nodes of GPUs: none is closed to jobs")
+            return ()
+        kept = {minors[device.pci_bus_id] for device in own}
+        return tuple(node for minor, node in sorted(nodes.items()) if minor not in kept)
+
+    def clean(self, held: Collection[str]) -> None:
+        """Remove the groups of leases that are over, as far as nothing is in them. `held`: the
+        names of those that are not."""
+        for folder in dict.fromkeys(self.base.values()):
+            for entry in _folders(folder):
+                if entry not in held:
+                    remove_group(f"{folder}/{entry}")
+
+
+def find_cages(node_uuid: str, pids: int, devices: Callable[[], Iterable[Device]]) -> Cages | str:
+    """The node's cages; or why there are none, in words."""
+    own = own_groups()
+    unified = own.get("", "")
+    first = {name: own[name] for name in WANTED if name in own and own[name] != unified}
+    try:
+        if "memory" in first:
+            base = {name: f"{folder}/nodeagent.{node_uuid}" for name, folder in first.items()}
+            for folder in base.values():
+                os.makedirs(folder, exist_ok=True)
+            return Cages(version=1, base=base, pids=pids, devices=devices)
+        return _second(unified, own, pids, devices)
+    except OSError as error:
+        return f"{error.filename} cannot be made: {error.strerror}"
+
+
+def _second(
+    unified: str, own: dict[str, str], pids: int, devices: Callable[[], Iterable[Device]]
+) -> Cages | str:
+    if "memory" not in own:
+        return "this host gives the agent no control of memory"
+    parent, _, leaf = unified.rpartition("/")
+    if leaf != AGENT_LEAF:
+        return (
+            f"the agent is in the control group {unified}, and would have to be alone in one called"
+            f" {AGENT_LEAF} below its own: systemd does that from version 254 on"
+            " (DelegateSubgroup=)"
+        )
+    names = [name for name in WANTED if own.get(name) == unified]
+    base = f"{parent}/leases"
+    os.makedirs(base, exist_ok=True)
+    for folder in (parent, base):
+        path = f"{folder}/cgroup.subtree_control"
+        with open(path, "w") as file:
+            file.write(" ".join(f"+{name}" for name in names))
+    return Cages(version=2, base=dict.fromkeys(names, base), pids=pids, devices=devices)
+
+
+def gpu_nodes(dev: Path) -> dict[int, str]:
+    """Device nodes of NVIDIA's GPUs: minor number → as a control group's list names it."""
+    found = {}
+    for name in _names(dev):
+        if _GPU.fullmatch(name):
+            status = (dev / name).stat()
+            if stat.S_ISCHR(status.st_mode):
+                minor = os.minor(status.st_rdev)
+                found[minor] = f"c {os.major(status.st_rdev)}:{minor}"
+    return found
+
+
+def gpu_minors(proc: Path) -> dict[str, int]:
+    """PCI address of each GPU → minor number of its node, as NVIDIA's driver tells."""
+    found = {}
+    for address in _names(proc / "driver/nvidia/gpus"):
+        try:
+            text = (proc / "driver/nvidia/gpus" / address / "information").read_text()
+        except OSError:
+            continue
+        if told := _MINOR.search(text):
+            found[address.lower()] = int(told[1])
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _folders(folder: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return []
