@@ -35,6 +35,7 @@ from nodeagent.session import Session, open_channel
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
+from nodeagent.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +99,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         loop.add_signal_handler(number, stop.set)
     channel = open_channel(settings.server, settings.ca_file)
     tasks: list[asyncio.Task[None]] = []
+    steps: Steps | None = None
     try:
         session: Session
         stage = Stage(
@@ -124,6 +126,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             digest=hashlib.sha256,
             rng=random.Random(),  # jitter, no secret
         )
+        steps = session.steps = Steps(leases, session.serve_step, identity.uuid)
         adopted = leases.adopt()
         loop.add_reader(nudges, _on_nudges, nudges, leases)
         log.info(
@@ -151,6 +154,8 @@ async def _run(settings: Settings, folders: Folders) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if steps is not None:
+            await steps.close()
         loop.remove_reader(nudges)
         nudges.close()
         await channel.close()

@@ -46,7 +46,7 @@ class Held:
     """Reads its supervisor's word, once there is a supervisor."""
     staging: asyncio.Task[None] | None = None
     """Fetches what it needs."""
-    offsets: dict[tuple[int, Stream], int] = field(default_factory=dict)
+    offsets: dict[tuple[int, Stream, int], int] = field(default_factory=dict)
     """Up to where each stream has been handed over."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
@@ -81,7 +81,7 @@ class Leases:
         return len(self.held)
 
     def _adopted(self, key: LeaseKey) -> Held:
-        folder = self._control(key)
+        folder = self.control(key)
         try:
             plan = StepPlan.from_json((folder / record.PLAN).read_bytes())
         except (OSError, ValueError, KeyError, TypeError):  # Its writer died before the end of it.
@@ -147,7 +147,8 @@ class Leases:
         """The lease's folder for output."""
         return self._folders.data / str(key)
 
-    def _control(self, key: LeaseKey) -> Path:
+    def control(self, key: LeaseKey) -> Path:
+        """The lease's folder for control files."""
         return self._folders.control / str(key)
 
     def _start(self, action: reconcile.Start) -> None:
@@ -183,7 +184,7 @@ class Leases:
             self._changed()
 
     def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
-        folder = self._control(held.key)
+        folder = self.control(held.key)
         context = self._stage.context(launch, held.key, account)
         plan = self._stage.finish(plan_step(launch, context), held.key, account)
         (folder / record.PLAN).write_text(plan.to_json())
@@ -206,7 +207,7 @@ class Leases:
         if held.staging is not None:
             held.staging.cancel()
         elif not status.stop(
-            self._control(held.key), action.grace_period_us // 1000, LeaseEnd.ORDERED
+            self.control(held.key), action.grace_period_us // 1000, LeaseEnd.ORDERED
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
@@ -225,7 +226,7 @@ class Leases:
         for each in unsent:
             which = signal_number(each.signal)
             # One that is not heard holds up those behind it: by a higher number it would be lost.
-            if not status.signal_workers(self._control(held.key), each.number, which, each.ranks):
+            if not status.signal_workers(self.control(held.key), each.number, which, each.ranks):
                 return
 
 

@@ -44,6 +44,8 @@ class WorkerPlan:
     """Whether it gets warnings and signals; not where another worker hands them on to it."""
     hostname: str = ""
     """Run it under this hostname in a UTS namespace of its own; empty to keep the host's."""
+    before: tuple[str, ...] = ()
+    """Words that go before any command that is run in this worker's place: its setup lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,14 @@ class StepPlan:
         """From `plan.json`. ValueError, KeyError or TypeError when it is not one."""
         raw = json.loads(text)
         raw["workers"] = tuple(
-            WorkerPlan(**{**w, "argv": tuple(w["argv"]), "cpu_ids": tuple(w["cpu_ids"])})
+            WorkerPlan(
+                **{
+                    **w,
+                    "argv": tuple(w["argv"]),
+                    "cpu_ids": tuple(w["cpu_ids"]),
+                    "before": tuple(w.get("before", ())),
+                }
+            )
             for w in raw["workers"]
         )
         raw["limits"] = tuple((name, value) for name, value in raw["limits"])

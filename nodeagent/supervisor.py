@@ -28,6 +28,7 @@ from nodeagent.supervision import (
     record,
     rlimits,
     sockets,
+    steps,
     worker,
 )
 from nodeagent.supervision.core import Do
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
 _DRAIN_BYTES = 2 << 20
-_ORDER_BYTES = 64 << 10
+_ORDER_BYTES = 256 << 10
 _FEW_WORKERS = 16
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.005
@@ -133,6 +134,7 @@ class Supervisor:
         self._faults = -1
         self._poll = select.poll()
         self._on: dict[int, Callable[[], None]] = {}
+        self._steps = steps.Steps(plan, self._record, self._listen, self._unlisten)
         self._control = control
         self._listen(control, self._read_orders)
         self._prepare: list[Callable[[], helpers.Helper]] = []
@@ -321,6 +323,8 @@ class Supervisor:
                 if code in self._plan.requeue_exit_codes:
                     asking.add(by_pid[pid].plan.rank)
                 self._tell_exit(by_pid[pid], code, used.ru_maxrss * 1024)
+            else:
+                self._steps.reaped(pid, os.waitstatus_to_exitcode(status), self._why_over())
         if ended and (words := self._read_faults()):
             self._happens(core.Failed(words))
         self._happens(core.Reaped(tuple(ended), childless, frozenset(asking)))
@@ -396,11 +400,38 @@ class Supervisor:
         self._reap()
 
     def _read_orders(self) -> None:
+        fds: list[int] = []
         try:
-            order = _order(json.loads(os.read(self._control, _ORDER_BYTES)))
-        except (ValueError, KeyError, TypeError, BlockingIOError):
-            return  # The folder is the agent's alone; what it did not mean is no order.
-        self._happens(order)
+            data, fds = sockets.receive(self._control, _ORDER_BYTES)
+            raw = json.loads(data)
+            order = steps.read_order(raw) if raw["do"] == "step" else _order(raw)
+        except (ValueError, KeyError, TypeError, AttributeError, BlockingIOError):
+            order = None  # The folder is the agent's alone; what it did not mean is no order.
+        if isinstance(order, steps.Order) and fds:
+            self._steps.start(order, fds, self._why_no_step())
+            return
+        for fd in fds:
+            os.close(fd)
+        if order is not None and not isinstance(order, steps.Order):
+            self._happens(order)
+
+    def _why_no_step(self) -> str:
+        """Why no step can be started now; empty when one can."""
+        if self._state.phase is core.Phase.RUNNING:
+            return ""
+        if self._state.phase is core.Phase.PREPARING:
+            return "the job's workers on this node do not run yet"
+        return self._why_over()
+
+    def _why_over(self) -> str:
+        """Why the steps are being ended; empty while they are not."""
+        if self._state.phase <= core.Phase.RUNNING:
+            return ""
+        why = self._state.message or {
+            "natural": "its workers have ended",
+            "ordered": "it was told to",
+        }.get(self._state.end, self._state.end)
+        return f"the job ends on this node, and its steps with it: {why}"
 
     # Descriptors
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import denials, jobs, nodes, submit, tools, usage
+from controlplane.cli import denials, jobs, nodes, steps, submit, tools, usage
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -53,6 +53,8 @@ for command in (
     jobs.cancel,
     jobs.signal,
     jobs.history,
+    steps.exec_,
+    steps.shell,
     usage.usage,
     nodes.node,
     denials.denials,

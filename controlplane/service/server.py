@@ -20,6 +20,7 @@ from controlplane.service.blobs import BlobService
 from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.jobs import JobService
+from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
     agent_service_pb2,
@@ -30,6 +31,8 @@ from controlplane.v1 import (
     fleet_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    step_service_pb2,
+    step_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -60,6 +63,7 @@ def build(house: House) -> tuple[Any, Any]:
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(house), server)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), server)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), server)
+    step_service_pb2_grpc.add_StepServiceServicer_to_server(StepService(house), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -70,6 +74,7 @@ def build(house: House) -> tuple[Any, Any]:
             (blob_service_pb2, "BlobService"),
             (agent_service_pb2, "AgentService"),
             (usage_service_pb2, "UsageService"),
+            (step_service_pb2, "StepService"),
             (health_pb2, "Health"),
         )
     ]

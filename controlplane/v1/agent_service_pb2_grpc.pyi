@@ -47,6 +47,12 @@ class AgentServiceStub:
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
     """
+    ServeStep: _grpc.StreamStreamMultiCallable[_agent_service_pb2.ServeStepRequest, _agent_service_pb2.ServeStepResponse]
+    """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+    says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+    a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+    unless it is a detached one.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -66,6 +72,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ShipLogs: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipLogsRequest, _agent_service_pb2.ShipLogsResponse]  # type: ignore[assignment]
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+    """
+    ServeStep: _aio.StreamStreamMultiCallable[_agent_service_pb2.ServeStepRequest, _agent_service_pb2.ServeStepResponse]  # type: ignore[assignment]
+    """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+    says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+    a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+    unless it is a detached one.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +107,18 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_service_pb2.ShipLogsResponse, _abc.Awaitable[_agent_service_pb2.ShipLogsResponse]]:
         """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
         ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+        """
+
+    @_abc_1.abstractmethod
+    def ServeStep(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_service_pb2.ServeStepRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_service_pb2.ServeStepResponse], _abc.AsyncIterator[_agent_service_pb2.ServeStepResponse]]:
+        """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+        says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+        a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+        unless it is a detached one.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

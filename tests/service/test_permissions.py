@@ -32,8 +32,9 @@ from controlplane.service.permissions import (
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import blob_service_pb2 as blobs_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
-from controlplane.v1 import job_pb2, node_pb2
+from controlplane.v1 import job_pb2, node_pb2, step_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
+from controlplane.v1 import step_service_pb2 as steps_pb
 from controlplane.v1 import usage_service_pb2 as usage_pb
 from controlplane.wire.basics import document
 from controlplane.wire.nodes import facts_message
@@ -150,6 +151,12 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         ),
         "AgentService/Synchronize": lambda: synchronize(node_of(made, owner)),
         "AgentService/ShipLogs": lambda: agents_pb.ShipLogsRequest(node_uuid=node_of(made, owner)),
+        "AgentService/ServeStep": lambda: agents_pb.ServeStepRequest(
+            claim=agents_pb.StepClaim(node_uuid=node_of(made, owner), step=7)
+        ),
+        "StepService/Exec": lambda: steps_pb.ExecRequest(
+            start=step_pb2.StepStart(job=job(made, owner), command=["id"])
+        ),
     }
 
 
@@ -174,7 +181,8 @@ def outcome(made: Centre, rpc: str, role: Role, owner: str) -> str:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         assert short(rpc) == "JobService/SubmitJob"
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        assert short(rpc) == "JobService/SignalJob", "the job waits, and has no workers yet"
+        waits = ("JobService/SignalJob", "StepService/Exec")
+        assert short(rpc) in (*waits, "AgentService/ServeStep"), "the job, or nobody, waits"
     return WORDS[code]
 
 

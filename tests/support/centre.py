@@ -31,6 +31,7 @@ from controlplane.v1 import (
     blob_service_pb2,
     fleet_service_pb2,
     job_service_pb2,
+    step_service_pb2,
     usage_service_pb2,
 )
 from tests.support.world import facts
@@ -46,6 +47,7 @@ SERVICES = (
     fleet_service_pb2,
     job_service_pb2,
     usage_service_pb2,
+    step_service_pb2,
 )
 METHODS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": method
@@ -107,6 +109,7 @@ class Centre:
             (False, False): self.channel.unary_unary,
             (False, True): self.channel.unary_stream,
             (True, False): self.channel.stream_unary,
+            (True, True): self.channel.stream_stream,
         }[kind]
         asked = iter(given) if method.client_streaming else given[0]
         answer = make(rpc)(asked, metadata=metadata, timeout=timeout_s)
