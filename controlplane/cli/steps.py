@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.cli.app import App, Command, pass_app
+from controlplane.cli.app import App, Command, ProgramCommand, pass_app
 from controlplane.cli.arguments import job_name, variable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "exec",
-    cls=Command,
+    cls=ProgramCommand,
     examples="""
     ccctl exec 123 -- nvidia-smi                what rank 0's node says of the job's GPUs
     ccctl exec 123 --rank 3 -- py-spy dump --pid 4711
@@ -68,6 +68,8 @@ def exec_(
 
     if size is not None and not tty:
         raise click.UsageError("--size is of a terminal: add --tty.")
+    if detach and tty:
+        raise click.UsageError("Give --tty or --detach, not both: a terminal needs somebody at it.")
     start = _start(job, rank, node, variables, command)
     start.detach = detach
     if tty:

@@ -296,7 +296,7 @@ def test_no_step_where_none_can_be(two: Cluster, pair: str) -> None:
         ((done, "true"), 1, f"Error: {done} has ended: a step can be started in a running job"),
         ((waits, "true"), 1, f"Error: {waits} is pending: a step can be started once it runs"),
         ((pair, "--rank", "2", "true"), 2, "has no such rank; its ranks are 0 to 1"),
-        ((pair, "--node", "c", "true"), 2, "'c': %s does not run there; it runs on " % pair),
+        ((pair, "--node", "c", "true"), 2, f"'c': {pair} does not run there; it runs on "),
         (("jobs/99999", "true"), 3, "Error: jobs/99999: there is no such job"),
     )
     for words, code, said in lines:
@@ -305,3 +305,36 @@ def test_no_step_where_none_can_be(two: Cluster, pair: str) -> None:
         assert said in no.stderr
         assert no.stdout == ""
     two.client.cancel([waits])
+
+
+def test_run_submits_follows_and_gives_the_jobs_exit_code(two: Cluster) -> None:
+    script = "echo $A $(pwd) >&2; echo out; exit 5"
+    done = two.ccctl("run", "--cpus", "1", "-e", "A=b", "--name", "n", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (5, "out\n")
+    name = done.stderr.splitlines()[0].removeprefix("Submitted ").rstrip(".")
+    assert f"b {two.folder}" in done.stderr
+    assert re.search(rf"{name}  failed: rank 0 on [ab] exited with code 5", done.stderr)
+    job = two.client.get(name)
+    assert (job.display_name, job.exit_code) == ("n", 5)
+
+
+def test_ctrl_c_twice_cancels_what_run_has_submitted(two: Cluster) -> None:
+    with subprocess.Popen(
+        command(two, "run", "--", "sh", "-c", "echo ready; exec sleep 600"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGINT)
+        told = ""
+        while "Ctrl-C once more cancels it." not in told:
+            told += run.stderr.readline()
+        name = told.splitlines()[0].removeprefix("Submitted ").rstrip(".")
+        assert not two.client.get(name).HasField("exit_code")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+        assert f"Cancelling {name}." in run.stderr.read()
+    assert two.client.get(name).reason == "cancelled by admin"
