@@ -120,7 +120,8 @@ def test_a_step_has_its_workers_world_and_its_own_streams(start: Callable[..., L
 def test_a_terminal_has_its_size_and_hears_what_is_typed(start: Callable[..., Lease]) -> None:
     lease = start(step(shell(FOR_LONG)))
     size = step_pb2.WindowSize(rows=31, columns=97)
-    script = "stty size; tty; ps -o tpgid=,pgid= -p $$; trap 'echo int; exit 3' INT; echo go; cat"
+    script = "stty size; tty; ps -o tpgid=,pgid= -p $$; trap 'echo int; exit 3' INT"
+    script += "; echo go; while :; do sleep 0.05; done"
     held = Held(lease, "sh", "-c", script, terminal=step_pb2.Terminal(size=size))
     assert "started" in held.hear()
     seen = held.read(until_words=b"go\r\n").split()
