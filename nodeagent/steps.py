@@ -48,7 +48,7 @@ SETTLE_S = 0.5
 """What a step's terminal still holds after its end is waited for so long at most."""
 LEAVE_S = 10.0
 """The control plane takes in a step's end within so long."""
-REMEMBERED = 256
+REMEMBERED = 64
 """Numbers of steps that were served last, so that none is served twice."""
 
 Serve = Any

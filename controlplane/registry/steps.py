@@ -14,6 +14,8 @@ from controlplane.model.job import Attempt, AttemptState, Job, JobState
 from controlplane.model.lease import LeasePhase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from controlplane.model.lease import Lease
     from controlplane.registry.draft import Draft
 
@@ -55,10 +57,10 @@ class Placed:
     """Where."""
 
 
-def place(draft: Draft, wanted: Wanted) -> Placed:
+def place(draft: Draft, wanted: Wanted, check_room: Callable[[Lease, str], None]) -> Placed:
     """Find the place of a step, and write down that it is started.
 
-    NotFound, WrongState or InvalidRequest when there is none.
+    NotFound, WrongState or InvalidRequest when there is none, and whatever `check_room` raises.
     """
     job, attempt = _running(draft, wanted.job_id)
     leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
@@ -67,6 +69,7 @@ def place(draft: Draft, wanted: Wanted) -> Placed:
     node = names[lease.node_uuid]
     if lease.phase is LeasePhase.ENDED:
         raise WrongState(f"{job.name} has ended on {node}, and takes no steps there any more")
+    check_room(lease, node)
     rank = lease.first_rank if wanted.rank is None else wanted.rank
     told: dict[str, object] = {
         "attempt": attempt.number,

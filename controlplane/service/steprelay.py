@@ -10,14 +10,20 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from controlplane.model.errors import Overloaded
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import step_pb2
 
 if TYPE_CHECKING:
+    from controlplane.model.lease import Lease
     from controlplane.registry.steps import Placed
 
 PIECES = 4
 """So many messages of one direction wait at most."""
+MOST_OF_JOB = 32
+"""So many steps of a job may live at once."""
+MOST_OF_NODE = 128
+"""So many of all jobs on a node."""
 
 
 @dataclass(slots=True)
@@ -53,12 +59,22 @@ class Relays:
     def __init__(self) -> None:
         """Begin with none."""
         self._wanted: dict[str, dict[int, Relay]] = {}
-        self._living: set[int] = set()
+        self._living: dict[int, Relay] = {}
+
+    def check_room(self, lease: Lease, node: str) -> None:
+        """Overloaded when a job or a node has as many steps as it may have: each takes descriptors
+        of the agent, which everybody's jobs there need."""
+        leases = [relay.placed.lease for relay in self._living.values()]
+        if sum(each.job_id == lease.job_id for each in leases) >= MOST_OF_JOB:
+            words = f"jobs/{lease.job_id} has {MOST_OF_JOB} steps; wait until one of them has ended"
+            raise Overloaded(words)
+        if sum(each.node_uuid == lease.node_uuid for each in leases) >= MOST_OF_NODE:
+            raise Overloaded(f"{node} has {MOST_OF_NODE} steps; wait until one of them has ended")
 
     def want(self, relay: Relay) -> None:
         """Have the agent of its node called for a step."""
         self._wanted.setdefault(relay.node_uuid, {})[relay.placed.number] = relay
-        self._living.add(relay.placed.number)
+        self._living[relay.placed.number] = relay
 
     def calls(self, node_uuid: str, known: frozenset[int]) -> list[agents_pb.StepCall]:
         """The steps that a node's agent should come for, less those that it knows of."""
@@ -91,7 +107,7 @@ class Relays:
     def over(self, relay: Relay) -> None:
         """A step is served no longer."""
         self.withdraw(relay)
-        self._living.discard(relay.placed.number)
+        self._living.pop(relay.placed.number, None)
 
     def lives(self, number: int) -> bool:
         """Whether a step is wanted or served."""

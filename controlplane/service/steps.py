@@ -59,7 +59,8 @@ class StepService(StepServiceServicer):
             detach=start.detach,
         )
         actor = house.actor(context)
-        placed = await house.write(lambda draft: commands.place(draft, wanted), actor)
+        room = house.relays.check_room
+        placed = await house.write(lambda draft: commands.place(draft, wanted, room), actor)
         relay = Relay(placed, _order(start, placed))
         house.relays.want(relay)
         reading: asyncio.Task[None] | None = None

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from controlplane.model.errors import Overloaded
 from controlplane.model.job import AttemptState
 from controlplane.registry import jobs
 from controlplane.registry.steps import Placed
 from controlplane.service import steps
 from controlplane.service.auth import Role
-from controlplane.service.steprelay import Relay, Relays
+from controlplane.service.steprelay import MOST_OF_JOB, Relay, Relays
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import step_pb2
 from controlplane.v1 import step_service_pb2 as pb
@@ -168,6 +169,21 @@ def test_a_step_is_claimed_once_and_with_its_leases_token_alone(made: Centre) ->
         assert relays.lives(5)
         relays.over(relay)
         assert not relays.lives(5)
+
+    asyncio.run(look())
+
+
+def test_a_job_has_so_many_steps_at_once_and_no_more(made: Centre) -> None:
+    async def look() -> None:
+        relay, relays = relay_of(made, running(made)), Relays()
+        lease = relay.placed.lease
+        for number in range(MOST_OF_JOB):
+            relays.check_room(lease, "gpu-0")
+            placed = replace(relay.placed, number=number)
+            relays.want(Relay(placed, relay.order))
+        with pytest.raises(Overloaded, match="has 32 steps; wait until one of them has ended"):
+            relays.check_room(lease, "gpu-0")
+        relays.check_room(replace(lease, job_id=9999), "gpu-0")
 
     asyncio.run(look())
 
