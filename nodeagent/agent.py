@@ -225,6 +225,8 @@ def _context(
         path=settings.path,
         job_dir="",
         work_dir="",
+        server=settings.server,
+        ca_file=str(settings.ca_file.absolute()) if settings.ca_file is not None else "",
         deadline_file=str(folders.deadline),
         notify_socket=str(folders.nudges),
     )

@@ -72,6 +72,9 @@ class StepPlan:
     """Its fencing token."""
     workers: tuple[WorkerPlan, ...]
     """What to start."""
+    places: tuple[WorkerPlan, ...] = ()
+    """What steps beside a rank get of the world, where that is not its worker's: a worker may stand
+    for several ranks, or do something else."""
     rendezvous: RendezvousPlan | None = None
     """The store to serve, when this node hosts it."""
     wait_for: tuple[str, int] | None = None
@@ -119,17 +122,8 @@ class StepPlan:
     def from_json(text: str | bytes) -> StepPlan:
         """From `plan.json`. ValueError, KeyError or TypeError when it is not one."""
         raw = json.loads(text)
-        raw["workers"] = tuple(
-            WorkerPlan(
-                **{
-                    **w,
-                    "argv": tuple(w["argv"]),
-                    "cpu_ids": tuple(w["cpu_ids"]),
-                    "before": tuple(w.get("before", ())),
-                }
-            )
-            for w in raw["workers"]
-        )
+        raw["workers"] = tuple(map(_worker, raw["workers"]))
+        raw["places"] = tuple(map(_worker, raw.get("places", ())))
         raw["limits"] = tuple((name, value) for name, value in raw["limits"])
         if raw["identity"] is not None:
             whom = raw["identity"]
@@ -141,6 +135,11 @@ class StepPlan:
             raw["wait_for"] = (host, port)
         raw["requeue_exit_codes"] = tuple(raw.get("requeue_exit_codes", ()))
         return StepPlan(**raw)
+
+
+def _worker(raw: dict[str, Any]) -> WorkerPlan:
+    lists = {name: tuple(raw.get(name, ())) for name in ("argv", "cpu_ids", "before")}
+    return WorkerPlan(**{**raw, **lists})
 
 
 def _fields(value: Any) -> dict[str, Any]:

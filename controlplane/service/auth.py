@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.errors import NotAllowed, WrongState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 
@@ -42,6 +42,8 @@ class Principal:
     """A user's, an operator's or an agent's name."""
     role: Role
     """What it is."""
+    job_id: int | None = None
+    """The job whose script it is, which may start steps in it and nothing else; None for others."""
 
 
 CALLER: ContextVar[Principal] = ContextVar("caller")
@@ -113,10 +115,18 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def authenticate(tokens: TokenFile, metadata: Sequence[Any] | None) -> Principal:
-    """Who sends this metadata. Unauthenticated when it carries no valid token."""
+def authenticate(
+    tokens: TokenFile,
+    metadata: Sequence[Any] | None,
+    step_bearer: Callable[[str], tuple[int, str] | None] = lambda _: None,
+) -> Principal:
+    """Who sends this metadata. Unauthenticated when it carries no valid token. `step_bearer`: the
+    job whose script a token is for, and its owner."""
     for token in _bearers(metadata or ()):
         principal = tokens.principal(token)
+        if principal is None and (script := step_bearer(token)) is not None:
+            job_id, owner = script
+            principal = Principal(name=owner, role=Role.USER, job_id=job_id)
         if principal is not None:
             return principal
         raise Unauthenticated("the token is not valid here; ask your operator for one")

@@ -50,7 +50,11 @@ class Guard(grpc.aio.ServerInterceptor):
             return careful
         caller: Principal | None = None
         try:
-            caller = authenticate(self._house.tokens, details.invocation_metadata)
+            caller = authenticate(
+                self._house.tokens,
+                details.invocation_metadata,
+                self._house.registry.step_bearer,
+            )
             authorise(caller, method)
         except (NotAllowed, WrongState) as error:
             return self._refusing(handler, error, method, caller)

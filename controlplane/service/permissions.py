@@ -73,6 +73,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
 PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """Open to everybody: load balancers and service managers ask without credentials."""
 
+EXEC = "/controlplane.v1.StepService/Exec"
 GET_JOB = "/controlplane.v1.JobService/GetJob"
 READ_LOGS = "/controlplane.v1.JobService/ReadLogs"
 GET_BLOB = "/controlplane.v1.BlobService/GetBlob"
@@ -96,6 +97,11 @@ def authorise(principal: Principal, rpc: str) -> None:
     """NotAllowed unless there is something that the principal may call the rpc on."""
     if reach(principal, rpc) is NONE:
         raise refusal(principal, rpc)
+    if principal.job_id is not None and rpc != EXEC:
+        raise NotAllowed(
+            f"this is the token of the script of jobs/{principal.job_id}, which may start steps in"
+            " it and nothing else"
+        )
 
 
 def refusal(principal: Principal, rpc: str, resource: str = "") -> NotAllowed:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
+from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed, WrongState
 from controlplane.model.event import CONTROL_PLANE
+from controlplane.model.job import AttemptState
 from controlplane.model.specfaults import shown
 from controlplane.registry import steps as commands
 from controlplane.service.asked import asked, job_number
+from controlplane.service.auth import CALLER
 from controlplane.service.errors import streams
+from controlplane.service.hub import wait
 from controlplane.service.steprelay import Relay
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import step_pb2
@@ -28,6 +31,8 @@ CLAIM_S = 10.0
 """A node's agent comes for a step within so long of the call for it."""
 START_S = 15.0
 """It tells of the start within so long after that."""
+BEGUN_S = 60.0
+"""A job's own script waits for the other parts of its job for so long."""
 LARGEST_SIDE = 10_000
 """Rows or columns of a terminal."""
 LARGEST_ORDER = 32 << 10
@@ -50,6 +55,14 @@ class StepService(StepServiceServicer):
         start = await _first(request)
         check_start(start)
         number = await asked(house, start.job, "job")
+        script = CALLER.get().job_id
+        if script is not None:
+            if script != number:
+                words = (
+                    f"jobs/{number}: this is the token of the script of jobs/{script}, which may"
+                )
+                raise NotAllowed(f"{words} start steps in that one alone", f"jobs/{number}")
+            await _begun(house, number)
         wanted = commands.Wanted(
             job_id=number,
             rank=start.rank if start.HasField("rank") else None,
@@ -95,6 +108,18 @@ class StepService(StepServiceServicer):
                 f"the agent of {relay.placed.node_display_name} did not come for the step within"
                 f" {CLAIM_S:g} s: {words}"
             ) from None
+
+
+async def _begun(house: House, number: int) -> None:
+    """Wait until all parts of a job run: its script may have begun before the others."""
+    with house.hub.listening(("job", number)) as changed:
+        deadline = asyncio.get_running_loop().time() + BEGUN_S
+        while asyncio.get_running_loop().time() < deadline:
+            record = await asyncio.to_thread(house.registry.job, number)
+            last = record.attempts[-1].state if record.attempts else AttemptState.STAGING
+            if last not in (AttemptState.STAGING, AttemptState.STARTING):
+                return
+            await wait(changed, 1.0)
 
 
 async def serve(

@@ -713,6 +713,7 @@ class Launch(_message.Message):
     SETUP_FIELD_NUMBER: _builtins.int
     OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
     REQUEUE_EXIT_CODES_FIELD_NUMBER: _builtins.int
+    STEP_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
     task_index: _builtins.int
@@ -724,7 +725,7 @@ class Launch(_message.Message):
     owner: _builtins.str
     """The principal who submitted the job."""
     launcher: _builtins.str
-    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`."""
+    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`, `script`."""
     working_dir_path: _builtins.str
     """A folder on the node to run in; empty for none."""
     working_dir_sha256: _builtins.str
@@ -739,6 +740,8 @@ class Launch(_message.Message):
     """Signal to the workers before the time limit, without SIG: `USR2`; empty for none."""
     own_devices_only: _builtins.bool
     """Whether a worker sees its own devices alone, and not all of the lease's."""
+    step_token: _builtins.str
+    """Token that starts steps of this attempt, and does nothing else, for the launcher `script`; not for logs."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments; never passed through a shell."""
@@ -805,10 +808,11 @@ class Launch(_message.Message):
         setup: _abc.Iterable[_builtins.str] | None = ...,
         own_devices_only: _builtins.bool = ...,
         requeue_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        step_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

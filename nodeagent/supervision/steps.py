@@ -163,6 +163,9 @@ class Steps:
         _say(line, started=pid)
 
     def _worker(self, rank: int) -> WorkerPlan:
+        for place in self._plan.places:
+            if place.rank == rank:
+                return place
         each = self._plan.ranks_per_worker
         for of in self._plan.workers:
             if of.rank <= rank < of.rank + each:

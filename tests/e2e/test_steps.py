@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import BIN, Cluster, alive, cluster, until
+from tests.support.cluster import BIN, ROOT, Cluster, alive, cluster, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {"workers": 2, "workers_per_node": 1}
@@ -338,3 +338,56 @@ def test_ctrl_c_twice_cancels_what_run_has_submitted(two: Cluster) -> None:
         assert run.wait(20) == 130
         assert f"Cancelling {name}." in run.stderr.read()
     assert two.client.get(name).reason == "cancelled by admin"
+
+
+GANG = """
+echo "script on $CC_NODE_NAME of $CC_HOSTS"
+for rank in 0 1 2 3; do
+  ccctl exec $CC_JOB_ID --rank $rank -- sh -c 'echo "rank $CC_RANK on $CC_NODE_NAME"' &
+  pids="$pids $!"
+done
+for pid in $pids; do wait $pid || exit 9; done
+ccctl exec $OTHER -- true; echo "another job: $?"
+ccctl show $CC_JOB_ID; echo "a look: $?"
+cp $CCCTL_TOKEN_FILE $CC_JOB_DIR/kept
+exit 6
+"""
+
+
+def test_a_script_starts_steps_on_every_rank_of_its_gang(two: Cluster, pair: str) -> None:
+    document = {
+        "launcher": "script",
+        "command": ["bash", "-c", GANG],
+        "env": {"PYTHONPATH": str(ROOT), "OTHER": pair},
+        "workers": 4,
+        "workers_per_node": 2,
+        "max_attempts": 1,
+    }
+    name = two.submit(document)
+    job = two.ended(name)
+    out = two.output(name).decode().splitlines()
+    err = two.output(name, stream="stderr").decode()
+    nodes = {w.rank: w.node_display_name for w in job.attempts[0].workers}
+    assert job.exit_code == 6, (job.reason, out, err)
+    first, other = nodes[0], nodes[2]
+    assert first != other
+    assert out[0] == f"script on {first} of {first}:2,{other}:2"
+    assert sorted(out[1:5]) == [f"rank {rank} on {nodes[rank]}" for rank in range(4)]
+    assert out[5:] == ["another job: 4", "a look: 4"]
+    assert "which may start steps in that one alone" in err
+    assert "which may start steps in it and nothing else" in err
+    (kept,) = two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}/kept")
+    no = subprocess.run(
+        [BIN / "ccctl", "--server", two.server, "--token-file", kept, "exec", name, "--", "true"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert no.returncode == 4
+    assert "the token is not valid here" in no.stderr
+
+
+def test_a_script_that_ends_well_ends_its_job_on_all_nodes(two: Cluster) -> None:
+    name = two.submit({"launcher": "script", "command": ["true"], **PAIR})
+    assert two.ended(name).exit_code == 0

@@ -14,7 +14,7 @@ import pytest
 
 from controlplane.model.errors import Overloaded
 from controlplane.model.job import AttemptState
-from controlplane.registry import jobs
+from controlplane.registry import jobs, steptoken
 from controlplane.registry.steps import Placed
 from controlplane.service import steps
 from controlplane.service.auth import Role
@@ -23,7 +23,7 @@ from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import step_pb2
 from controlplane.v1 import step_service_pb2 as pb
 from tests.cli.golden import check
-from tests.support.centre import Centre, centre
+from tests.support.centre import METHODS, Centre, centre
 from tests.support.supervised import until
 
 if TYPE_CHECKING:
@@ -193,3 +193,44 @@ def test_another_agent_cannot_claim_a_step(made: Centre) -> None:
     claim = agents_pb.ServeStepRequest(claim=agents_pb.StepClaim(node_uuid=node, step=5))
     code = made.code(SERVE, claim.SerializeToString(), made.token("other-agent", Role.AGENT))
     assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def token_of(made: Centre, number: int) -> str:
+    attempt = made.registry.job(number).attempts[0]
+    return steptoken.make(made.registry._facts.cluster.secret, attempt)
+
+
+def test_a_scripts_token_starts_steps_in_its_own_job_and_nothing_else(
+    made: Centre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CLAIM_S", 0.05)
+    number, other = running(made, launcher="script"), running(made)
+    token = token_of(made, number)
+    for rpc in METHODS:
+        if rpc != EXEC:
+            code = made.code(rpc, b"", token)
+            assert code is grpc.StatusCode.PERMISSION_DENIED, rpc
+
+    def asked(job: int, with_token: str) -> grpc.StatusCode:
+        start = step_pb2.StepStart(job=f"jobs/{job}", command=["id"])
+        return made.code(EXEC, pb.ExecRequest(start=start).SerializeToString(), with_token)
+
+    assert asked(number, token) is grpc.StatusCode.FAILED_PRECONDITION  # no agent comes for it
+    assert asked(other, token) is grpc.StatusCode.PERMISSION_DENIED
+    for forged in (
+        token[:-1] + ("0" if token[-1] != "0" else "1"),
+        token.replace(f"{number}_", f"{other}_", 1),
+        "ccs_",
+        "ccs_1_2_3",
+        "ccs_x_0_1_y",
+        f"ccs_{'9' * 40}_0_1_0",
+    ):
+        assert asked(number, forged) is grpc.StatusCode.UNAUTHENTICATED, forged
+    attempt = made.registry.job(number).attempts[0]
+
+    def end(draft: Any) -> None:
+        draft.attempts[attempt.key] = replace(attempt, state=AttemptState.SUCCEEDED)
+        draft.emit("test", f"jobs/{number}")
+
+    made.do(end, "test")
+    assert asked(number, token) is grpc.StatusCode.UNAUTHENTICATED
