@@ -1,9 +1,10 @@
 """`script`: the job's command once, on the gang's first node, from where it starts steps.
 
 Every rank has its place on its node, with environment, cores and devices, for steps that are
-started beside it; only the first one's process is the command. The other nodes have one small
-process, `script_wait`, which ends when the command has: it hangs on to the gang's rendezvous store,
-which the first node's supervisor serves as long as the command runs.
+started beside it; only the first one's process is the command, which begins when all nodes are
+there. The other nodes have one small process, `script_wait`, which ends when the command has: it
+hangs on to the gang's rendezvous store, which the first node's supervisor serves as long as the
+command runs.
 
 `ccctl` finds the control plane, and a token that is good for steps of this attempt alone, in the
 command's environment.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodeagent.launchers.environment import head_endpoint, step, workers
+from nodeagent.launchers.slots import labels
 
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
@@ -31,15 +33,21 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
     places = workers(launch, node, defaults=_way_back(node))
     cores = tuple(dict.fromkeys(core for place in places for core in place.cpu_ids))
     first = replace(places[0], cpu_ids=cores)
-    if launch.member_index > 0:
-        first = _waiting(first, launch, node)
+    if several:
+        first = _meeting(first, launch, node)
     made = step(launch, node, (_with_programs(first, node),), scopes={} if several else None)
     return replace(made, ranks_per_worker=launch.here.workers, places=places)
 
 
-def _waiting(first: WorkerPlan, launch: Launch, node: NodeContext) -> WorkerPlan:
+def _meeting(first: WorkerPlan, launch: Launch, node: NodeContext) -> WorkerPlan:
+    """The node's process, behind or in the place of the small program by which they meet."""
     host, port = head_endpoint(launch)
-    argv = (node.python, "-I", _WAIT, host, str(port))
+    names = labels(launch.members)
+    program = (node.python, "-I", _WAIT)
+    if launch.member_index == 0:
+        argv = (*program, "first", host, str(port), ",".join(names[1:]), *first.argv)
+        return replace(first, argv=argv)
+    argv = (*program, "there", host, str(port), names[launch.member_index])
     return replace(first, argv=argv, before=(), hears_signals=False)
 
 

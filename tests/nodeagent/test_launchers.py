@@ -568,7 +568,8 @@ def test_a_script_runs_once_and_every_rank_has_its_place() -> None:
     cores = (0, 1, 2, 3)
     first = plan_step(launch("script", gang, 0, cpu_ids=cores), node(gang, 0, **way))
     (script,) = first.workers
-    assert script.argv == ("python", "train.py")
+    assert script.argv[3:] == ("first", "10.0.0.1", "20000", "node1", "python", "train.py")
+    assert script.argv[2].endswith("/nodeagent/launchers/script_wait.py")
     assert script.env["CCCTL_SERVER"] == "c:7600"
     assert script.env["CCCTL_CA_FILE"] == "/ca.pem"
     assert script.env["CCCTL_TOKEN_FILE"] == "/tmp/lease7/t"
@@ -583,7 +584,7 @@ def test_a_script_runs_once_and_every_rank_has_its_place() -> None:
     (waits,) = other.workers
     assert waits.argv[:2] == ("/opt/agent/bin/python", "-I")
     assert waits.argv[2].endswith("/nodeagent/launchers/script_wait.py")
-    assert waits.argv[3:] == ("10.0.0.1", "20000")
+    assert waits.argv[3:] == ("there", "10.0.0.1", "20000", "node1")
     assert not waits.hears_signals
     assert [place.rank for place in other.places] == [2, 3]
     assert other.rendezvous is None
@@ -593,5 +594,6 @@ def test_a_script_runs_once_and_every_rank_has_its_place() -> None:
 def test_a_script_alone_on_its_node_needs_no_rendezvous() -> None:
     gang = members([3])
     plan = plan_step(launch("script", gang), node(gang))
+    assert plan.workers[0].argv == ("python", "train.py")
     assert (plan.rendezvous, plan.wait_for) == (None, None)
     assert "CCCTL_SERVER" not in plan.workers[0].env
