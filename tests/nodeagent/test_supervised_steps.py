@@ -19,7 +19,7 @@ from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import step_pb2
 from nodeagent import status
 from nodeagent.launchers import plan_step
-from nodeagent.plan import StepPlan
+from nodeagent.plan import Identity, StepPlan
 from nodeagent.spawning import Spawner
 from nodeagent.steps import open_ends
 from nodeagent.supervision.steps import FOLDER, Order, beside, make_line
@@ -235,3 +235,19 @@ def test_a_shell_is_that_of_the_account() -> None:
     order = Order(5, 0, (), {}, True, False)
     assert beside(worker("true", env={"SHELL": "/bin/zsh"}), order).argv == ("/bin/zsh",)
     assert beside(worker("true", env={}), order).argv == ("/bin/sh",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_step_is_who_the_workers_are_and_its_terminal_is_theirs(
+    start: Callable[..., Lease], terminal: bool
+) -> None:
+    nobody = Identity(uid=65534, gid=65534, groups=(65534,))
+    lease = start(step(shell(FOR_LONG), identity=nobody))
+    size = step_pb2.Terminal(size=step_pb2.WindowSize(rows=1, columns=80)) if terminal else None
+    script = "id -u; id -G; if tty >/dev/null; then stat -c %u $(tty); fi"
+    held = Held(lease, "sh", "-c", script, terminal=size)
+    assert "started" in held.hear()
+    assert held.read().split() == [b"65534"] * (3 if terminal else 2)
+    assert held.hear()["ended"] == {"exit_code": 0}
+    held.close()
