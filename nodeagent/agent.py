@@ -26,7 +26,7 @@ from controlplane.model.node import NodeFacts
 from nodeagent import host
 from nodeagent.accounts import Account, only_owner, own_account
 from nodeagent.cages import Cages, find_cages
-from nodeagent.credential import load, renewed
+from nodeagent.credential import keep_authority, load, renewed
 from nodeagent.devices import Devices, DevicesUnavailable, Shared, choose, open_devices
 from nodeagent.folders import Folders
 from nodeagent.identity import Identity
@@ -38,6 +38,7 @@ from nodeagent.session import Line, Session
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
 from nodeagent.staging import Stage
+from nodeagent.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,10 +116,11 @@ async def _run(settings: Settings, folders: Folders) -> None:
         loop.add_signal_handler(number, stop.set)
     line = Line(server, credential, token)
     tasks: list[asyncio.Task[None]] = []
+    steps: Steps | None = None
     try:
         session: Session
         stage = Stage(
-            base=_context(settings, folders, own, facts_of_host, facts),
+            base=_context(settings, folders, own, facts_of_host, facts, credential),
             folders=folders,
             log_cap_bytes=settings.log_cap_mib << 20,
             download=lambda sha256: session.download(sha256),
@@ -149,6 +151,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             digest=hashlib.sha256,
             rng=random.Random(),  # jitter, no secret
         )
+        steps = session.steps = Steps(leases, session.serve_step, identity.uuid)
         adopted = leases.adopt()
         if cages is not None:
             cages.clean({str(held.key) for held in leases.held.values()})
@@ -181,6 +184,8 @@ async def _run(settings: Settings, folders: Folders) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if steps is not None:
+            await steps.close()
         loop.remove_reader(nudges)
         nudges.close()
         await line.close()
@@ -248,7 +253,12 @@ def _facts(
 
 
 def _context(
-    settings: Settings, folders: Folders, own: Account, facts: host.HostFacts, offered: NodeFacts
+    settings: Settings,
+    folders: Folders,
+    own: Account,
+    facts: host.HostFacts,
+    offered: NodeFacts,
+    credential: NodeCredential | None,
 ) -> NodeContext:
     # Where more cores are offered than there are, several share one.
     cores = {i: facts.cpu_ids[i % len(facts.cpu_ids)] for i in range(offered.cpus)}
@@ -269,6 +279,8 @@ def _context(
         path=settings.path,
         job_dir="",
         work_dir="",
+        server=credential.people_server if credential is not None else settings.server,
+        ca_file=keep_authority(credential, folders.state),
         deadline_file=str(folders.deadline),
         notify_socket=str(folders.nudges),
     )

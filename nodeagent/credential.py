@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -44,6 +44,10 @@ class NodeCredential:
     """Its private key, PEM."""
     authority: str
     """PEM of whom to trust."""
+    people_server: str = ""
+    """Where people are listened to: for programs of jobs that ask the control plane."""
+    people_authority: str = ""
+    """PEM of whom they trust; empty: what the system trusts, or no TLS within this host."""
 
     def channel_credentials(self) -> Any:
         """For a gRPC channel."""
@@ -65,6 +69,19 @@ class NodeCredential:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+
+
+def keep_authority(held: NodeCredential | None, state_dir: Path) -> str:
+    """A file with whom programs of jobs trust, which all may read; empty for none."""
+    path = state_dir / "ca.crt"
+    if held is None or not held.people_authority:
+        path.unlink(missing_ok=True)
+        return ""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(held.people_authority)
+    fresh.chmod(0o644)
+    fresh.replace(path)
+    return str(path)
 
 
 def load(state_dir: Path) -> NodeCredential | None:
@@ -111,6 +128,8 @@ def join(handed: Credential, node_uuid: str) -> NodeCredential:
         certificate=answer.certificate.decode(),
         key=key.decode(),
         authority=answer.authority.decode(),
+        people_server=handed.server,
+        people_authority=handed.authority.decode(),
     )
 
 
@@ -140,8 +159,8 @@ async def renewed(held: NodeCredential, agents: Any, node_uuid: str) -> NodeCred
         ),
         timeout=RENEW_DEADLINE_S,
     )
-    return NodeCredential(
-        server=held.server,
+    return replace(
+        held,
         certificate=answer.certificate.decode(),
         key=key.decode(),
         authority=answer.authority.decode(),

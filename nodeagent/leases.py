@@ -50,7 +50,7 @@ class Held:
     """Reads its supervisor's word, once there is a supervisor."""
     staging: asyncio.Task[None] | None = None
     """Fetches what it needs."""
-    offsets: dict[tuple[int, Stream], int] = field(default_factory=dict)
+    offsets: dict[tuple[int, Stream, int], int] = field(default_factory=dict)
     """Up to where each stream has been handed over."""
     plan: StepPlan | None = None
     """What its supervisor was told, once there is one."""
@@ -93,7 +93,7 @@ class Leases:
         return len(self.held)
 
     def _adopted(self, key: LeaseKey) -> Held:
-        folder = self._control(key)
+        folder = self.control(key)
         try:
             plan = StepPlan.from_json((folder / record.PLAN).read_bytes())
         except (OSError, ValueError, KeyError, TypeError):  # Its writer died before the end of it.
@@ -125,7 +125,7 @@ class Leases:
 
     def _close(self, held: Held, ended: LeaseStatus) -> None:
         """Have the epilog run before the lease's end is told, unless there is none or it was."""
-        done = self._control(held.key) / EPILOG
+        done = self.control(held.key) / EPILOG
         if self._preflight.epilog is None or held.plan is None or done.exists():
             return
         held.status = replace(ended, phase=LeasePhase.STOPPING)
@@ -136,7 +136,7 @@ class Leases:
             self.trouble = await self._preflight.run_epilog(plan)
             if self.trouble:
                 log.error("%s; this node takes no more work", self.trouble)
-            (self._control(held.key) / EPILOG).touch()
+            (self.control(held.key) / EPILOG).touch()
         finally:
             held.closing = None
             held.status = ended
@@ -185,7 +185,8 @@ class Leases:
         """The lease's folder for output."""
         return self._folders.data / str(key)
 
-    def _control(self, key: LeaseKey) -> Path:
+    def control(self, key: LeaseKey) -> Path:
+        """The lease's folder for control files."""
         return self._folders.control / str(key)
 
     def _start(self, action: reconcile.Start) -> None:
@@ -242,7 +243,7 @@ class Leases:
 
     def _hand_over(self, held: Held, plan: StepPlan) -> None:
         """Have a supervisor started."""
-        folder = self._control(held.key)
+        folder = self.control(held.key)
         held.plan = plan
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
@@ -264,7 +265,7 @@ class Leases:
         if held.staging is not None:
             held.staging.cancel()
         elif not status.stop(
-            self._control(held.key), action.grace_period_us // 1000, LeaseEnd.ORDERED
+            self.control(held.key), action.grace_period_us // 1000, LeaseEnd.ORDERED
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
@@ -283,7 +284,7 @@ class Leases:
         for each in unsent:
             which = signal_number(each.signal)
             # One that is not heard holds up those behind it: by a higher number it would be lost.
-            if not status.signal_workers(self._control(held.key), each.number, which, each.ranks):
+            if not status.signal_workers(self.control(held.key), each.number, which, each.ranks):
                 return
 
 

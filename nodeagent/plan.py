@@ -44,6 +44,8 @@ class WorkerPlan:
     """Whether it gets warnings and signals; not where another worker hands them on to it."""
     hostname: str = ""
     """Run it under this hostname in a UTS namespace of its own; empty to keep the host's."""
+    before: tuple[str, ...] = ()
+    """Words that go before any command that is run in this worker's place: its setup lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,9 @@ class StepPlan:
     """Its fencing token."""
     workers: tuple[WorkerPlan, ...]
     """What to start."""
+    places: tuple[WorkerPlan, ...] = ()
+    """What steps beside a rank get of the world, where that is not its worker's: a worker may stand
+    for several ranks, or do something else."""
     rendezvous: RendezvousPlan | None = None
     """The store to serve, when this node hosts it."""
     wait_for: tuple[str, int] | None = None
@@ -137,10 +142,8 @@ class StepPlan:
     def from_json(text: str | bytes) -> StepPlan:
         """From `plan.json`. ValueError, KeyError or TypeError when it is not one."""
         raw = json.loads(text)
-        raw["workers"] = tuple(
-            WorkerPlan(**{**w, "argv": tuple(w["argv"]), "cpu_ids": tuple(w["cpu_ids"])})
-            for w in raw["workers"]
-        )
+        raw["workers"] = tuple(map(_worker, raw["workers"]))
+        raw["places"] = tuple(map(_worker, raw.get("places", ())))
         raw["limits"] = tuple((name, value) for name, value in raw["limits"])
         if raw["identity"] is not None:
             whom = raw["identity"]
@@ -155,6 +158,11 @@ class StepPlan:
             raw["wait_for"] = (host, port)
         raw["requeue_exit_codes"] = tuple(raw.get("requeue_exit_codes", ()))
         return StepPlan(**raw)
+
+
+def _worker(raw: dict[str, Any]) -> WorkerPlan:
+    lists = {name: tuple(raw.get(name, ())) for name in ("argv", "cpu_ids", "before")}
+    return WorkerPlan(**{**raw, **lists})
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nodeagent.credential import NodeCredential
     from nodeagent.identity import Identity
     from nodeagent.leases import Leases
+    from nodeagent.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Session:
         self._call_number = 0
         self._generation = 0
         self._known_digest = ""
+        self.steps: Steps | None = None
+        """Serves the steps that answers call for; none without it."""
         self.changed = asyncio.Event()
         self.connected = asyncio.Event()
 
@@ -165,6 +168,7 @@ class Session:
             facts=facts if digest != self._known_digest else None,
             facts_digest=digest,
             leases=[status_message(status) for status in self._leases.statuses()],
+            steps_known=self.steps.known() if self.steps is not None else (),
         )
         answer: pb.SynchronizeResponse = await self._line.agents.Synchronize(
             request, metadata=self._line.metadata, timeout=CALL_DEADLINE_S
@@ -194,6 +198,8 @@ class Session:
         known, stopping = self._leases.known(), self._leases.stopping()
         for action in reconcile(orders, known, stopping):
             self._leases.perform(action)
+        if self.steps is not None:
+            self.steps.call(answer.steps)
 
     def _renew(self, deadline_us: int) -> None:
         """Tell the supervisors until when they may go on; half a second is not worth a write."""
@@ -215,6 +221,10 @@ class Session:
             request, metadata=self._line.metadata, timeout=SHIP_DEADLINE_S
         )
         return answer
+
+    def serve_step(self, *, timeout_s: float) -> Any:
+        """Open a call that serves a step."""
+        return self._line.agents.ServeStep(metadata=self._line.metadata, timeout=timeout_s)
 
     async def download(self, sha256: str) -> AsyncIterator[bytes]:
         """Fetch a blob in parts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerSt
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from nodeagent import streams
+from nodeagent.supervision.steps import FOLDER as STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +21,8 @@ CHUNK_BYTES = 256 << 10
 CALL_BYTES = 2 << 20
 _WIRE = {"out": jobs_pb.LOG_STREAM_STDOUT, "err": jobs_pb.LOG_STREAM_STDERR}
 
-Place = tuple[int, streams.Stream]
-"""A stream of one worker of a lease: its rank, and which."""
+Place = tuple[int, streams.Stream, int]
+"""A stream of a lease: its worker's rank, which, and the detached step that wrote it, or 0."""
 Ship = Callable[[pb.ShipLogsRequest], Awaitable[pb.ShipLogsResponse]]
 
 
@@ -54,10 +56,26 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
 
 def _new_output(folder: Path, held: Held, room: int) -> Iterator[tuple[Place, pb.LogChunk]]:
     """What a lease's workers have written and was not handed over, `room` bytes at most."""
-    if _was_silent(held.status):
-        return
+    sources = [] if _was_silent(held.status) else [(0, folder)]
+    sources += _detached_steps(folder)
+    for step, source in sources:
+        for place, chunk in _new_in(source, step, held, room):
+            room -= len(chunk.data)
+            yield place, chunk
+
+
+def _detached_steps(folder: Path) -> list[tuple[int, Path]]:
+    """The folders of those that have printed anything, by number."""
+    try:
+        names = os.listdir(folder / STEPS)
+    except FileNotFoundError:
+        return []
+    return sorted((int(name), folder / STEPS / name) for name in names if name.isdecimal())
+
+
+def _new_in(folder: Path, step: int, held: Held, room: int) -> Iterator[tuple[Place, pb.LogChunk]]:
     for (rank, stream), (_, end) in streams.list_streams(folder).items():
-        at = held.offsets.get((rank, stream), 0)
+        at = held.offsets.get((rank, stream, step), 0)
         while at < end and room > 0:
             begin, data = streams.read(folder, rank, stream, at, min(CHUNK_BYTES, room))
             if not data:
@@ -69,8 +87,9 @@ def _new_output(folder: Path, held: Held, room: int) -> Iterator[tuple[Place, pb
                 stream=_WIRE[stream],
                 offset=begin,
                 data=data,
+                step=step,
             )
-            yield (rank, stream), chunk
+            yield (rank, stream, step), chunk
             room -= len(data)
             at = begin + len(data)
 

@@ -29,6 +29,8 @@ Download = Callable[[str], AsyncIterator[bytes]]
 """Yields a blob's parts, by its SHA-256."""
 ACCOUNT_S = 10.0
 """An account is looked up for so long: a directory service may hang."""
+STEP_TOKEN = ".ccctl-token"
+"""A script's token, in the lease's folder for temporary files."""
 WORK = "work"
 """A shipped folder's place in a lease's folder for data."""
 
@@ -119,6 +121,10 @@ class Stage:
             raise LaunchError(f"{job_dir} is not {account.name}'s: remove it, or give it to them")
         tmp = self.folders.tmp / str(key)
         self._make(tmp, account)
+        token_file = ""
+        if launch.step_token:
+            token_file = str(tmp / STEP_TOKEN)
+            self._keep(tmp / STEP_TOKEN, launch.step_token, account)
         return replace(
             self.base,
             lease_id=key.lease_id,
@@ -127,11 +133,20 @@ class Stage:
             job_dir=str(job_dir),
             work_dir=str(work),
             tmp_dir=str(tmp),
+            step_token_file=token_file,
             uid=account.uid,
             user=account.name,
             home=account.home,
             shell=account.shell,
         )
+
+    def _keep(self, path: Path, text: str, account: Account) -> None:
+        """A file that is somebody's own."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            if self._is_other(account):
+                os.fchown(fd, account.uid, account.gid)
 
     def _make(self, folder: Path, account: Account) -> None:
         folder.mkdir(mode=0o700)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ class StatusReader:
         try:
             fact = json.loads(line)
             self._supervised = True
-            if fact["fact"] == "started":
+            if fact["fact"] in ("started", "step_started"):
                 self._ticks[fact["pid"]] = fact["ticks"]
             self._status = fold(self._status, fact)
         except (ValueError, KeyError, TypeError):
@@ -227,6 +228,23 @@ def signal_workers(folder: Path, number: int, which: int, ranks: Collection[int]
     """Have a supervisor send signal `which` to some workers, to all if `ranks` is empty; False when
     it does not listen. A repeat of a `number` changes nothing."""
     return _tell(folder, {"do": "signal", "number": number, "signal": which, "ranks": list(ranks)})
+
+
+def start_step(folder: Path, order: dict[str, object], fds: list[int]) -> bool:
+    """Have a supervisor start a step with these descriptors, see `supervision.steps`; False when it
+    does not listen."""
+    data = json.dumps({"do": "step", **order}, separators=(",", ":"), ensure_ascii=False)
+    sender = sockets.datagram_socket()
+    try:
+        # More than what fits by default: words of 32 KiB may be written with six bytes for each.
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        path = str(folder / record.CONTROL)
+        sockets.send_with(sender, path, data.encode(errors="surrogateescape"), fds)
+    except OSError:
+        return False
+    finally:
+        sender.close()
+    return True
 
 
 def _tell(folder: Path, what: dict[str, object]) -> bool:

@@ -30,6 +30,7 @@ from nodeagent.supervision import (
     record,
     rlimits,
     sockets,
+    steps,
     worker,
 )
 from nodeagent.supervision.core import Do
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
 _DRAIN_BYTES = 2 << 20
-_ORDER_BYTES = 64 << 10
+_ORDER_BYTES = 256 << 10
 _FEW_WORKERS = 16
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.005
@@ -136,6 +137,7 @@ class Supervisor:
         self._faults = -1
         self._poll = select.poll()
         self._on: dict[int, Callable[[], None]] = {}
+        self._steps = steps.Steps(plan, self._record, self._listen, self._unlisten, self._place_of)
         self._control = control
         self._listen(control, self._read_orders)
         self._prepare: list[Callable[[], helpers.Helper]] = []
@@ -299,6 +301,12 @@ class Supervisor:
         for out in pipes:
             self._listen(out, lambda out=out: self._pump(started, out))  # type: ignore[misc]
 
+    def _place_of(self, rank: int) -> contextlib.AbstractContextManager[None]:
+        """Where a step's process beside a rank is to be started: with the rank's worker."""
+        each = self._plan.ranks_per_worker
+        of = next(w for w in self._plan.workers if w.rank <= rank < w.rank + each)
+        return self._place(of)
+
     def _place(self, plan: WorkerPlan) -> contextlib.AbstractContextManager[None]:
         """Where this worker's process is to be started."""
         return contextlib.nullcontext() if self._cage is None else self._cage.entered(plan.rank)
@@ -335,6 +343,8 @@ class Supervisor:
                 if code in self._plan.requeue_exit_codes:
                     asking.add(by_pid[pid].plan.rank)
                 self._tell_exit(by_pid[pid], code, used.ru_maxrss * 1024)
+            else:
+                self._steps.reaped(pid, os.waitstatus_to_exitcode(status), self._why_over())
         if ended and (words := self._read_faults()):
             self._happens(core.Failed(words))
         self._happens(core.Reaped(tuple(ended), childless, frozenset(asking)))
@@ -418,11 +428,38 @@ class Supervisor:
         self._reap()
 
     def _read_orders(self) -> None:
+        fds: list[int] = []
         try:
-            order = _order(json.loads(os.read(self._control, _ORDER_BYTES)))
-        except (ValueError, KeyError, TypeError, BlockingIOError):
-            return  # The folder is the agent's alone; what it did not mean is no order.
-        self._happens(order)
+            data, fds = sockets.receive(self._control, _ORDER_BYTES)
+            raw = json.loads(data)
+            order = steps.read_order(raw) if raw["do"] == "step" else _order(raw)
+        except (ValueError, KeyError, TypeError, AttributeError, BlockingIOError):
+            order = None  # The folder is the agent's alone; what it did not mean is no order.
+        if isinstance(order, steps.Order) and fds:
+            self._steps.start(order, fds, self._why_no_step())
+            return
+        for fd in fds:
+            os.close(fd)
+        if order is not None and not isinstance(order, steps.Order):
+            self._happens(order)
+
+    def _why_no_step(self) -> str:
+        """Why no step can be started now; empty when one can."""
+        if self._state.phase is core.Phase.RUNNING:
+            return ""
+        if self._state.phase is core.Phase.PREPARING:
+            return "the job's workers on this node do not run yet"
+        return self._why_over()
+
+    def _why_over(self) -> str:
+        """Why the steps are being ended; empty while they are not."""
+        if self._state.phase <= core.Phase.RUNNING:
+            return ""
+        why = self._state.message or {
+            "natural": "its workers have ended",
+            "ordered": "it was told to",
+        }.get(self._state.end, self._state.end)
+        return f"the job ends on this node, and its steps with it: {why}"
 
     # Descriptors
 

@@ -175,6 +175,20 @@ class Command(click.Command):
         formatter.write_text("See `ccctl --help` for the options that all commands share.")
 
 
+class ProgramCommand(Command):
+    """A command that ends with another program's command line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever; an option that is not ours may be meant for the program."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in args:
+                raise
+            words = f"{error.message} If it is COMMAND's, write -- before COMMAND."
+            raise click.UsageError(words, ctx) from None
+
+
 class Group(click.Group):
     """A group of commands."""
 

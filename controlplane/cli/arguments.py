@@ -88,6 +88,14 @@ def label(value: str) -> tuple[str, str]:
     return key, text
 
 
+def variable(value: str) -> tuple[str, str]:
+    """Read a variable of a program's environment and its value."""
+    name, equals, text = value.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{value!r} is no variable; write NAME=VALUE.")
+    return name, text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which jobs somebody wants, as the options say it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from controlplane.cli import text
 from controlplane.cli.failures import INTERRUPTED, OTHER_FAILURE
@@ -44,12 +44,13 @@ class StateLines:
             self._app.note(text.visible_line(f"{now}  {line}"))
 
 
-def follow(app: App, client: Client, job: Job) -> int:
+def follow(app: App, client: Client, job: Job, *, apart: bool = False) -> int:
     """Show a job's states and output until it ends; give the job's exit code.
 
-    Ctrl-C ends the following, not the job.
+    Ctrl-C ends the following, not the job. `apart`: the job's standard error goes to ours.
     """
     lines, printer = StateLines(app), printer_for(job, ())
+    errors = printer_for(job, (), sys.stderr) if apart else printer
     last = job
     try:
         for item in _merged(
@@ -60,7 +61,7 @@ def follow(app: App, client: Client, job: Job) -> int:
                 lines.tell(item)
             else:
                 tell_missing(app, item)
-                printer.write(item)
+                (errors if item.stream == "stderr" else printer).write(item)
     except KeyboardInterrupt:
         number = job.job_id
         app.note(
@@ -70,6 +71,8 @@ def follow(app: App, client: Client, job: Job) -> int:
         return INTERRUPTED
     finally:
         printer.close()
+        if errors is not printer:
+            errors.close()
     return exit_code(last)
 
 
@@ -78,10 +81,11 @@ def exit_code(job: Job) -> int:
     return job.exit_code if job.HasField("exit_code") else OTHER_FAILURE
 
 
-def printer_for(job: Job, ranks: tuple[int, ...]) -> LogPrinter:
+def printer_for(job: Job, ranks: tuple[int, ...], to: TextIO | None = None) -> LogPrinter:
     """A printer for a job's output: with ranks before lines when more than one worker may write."""
     several = struct(job.spec).get("workers", 1) > 1 and len(ranks) != 1
-    return LogPrinter(sys.stdout.buffer, prefixed=several, terminal=sys.stdout.isatty())
+    out = to or sys.stdout
+    return LogPrinter(out.buffer, prefixed=several, terminal=out.isatty())
 
 
 def tell_missing(app: App, piece: LogPiece) -> None:

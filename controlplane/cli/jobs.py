@@ -109,6 +109,10 @@ def show(app: App, job: str) -> None:
     "--tail", type=byte_size, metavar="SIZE",
     help="Only so many last bytes of each worker's stream: 4KiB.",
 )  # fmt: skip
+@click.option(
+    "--step", type=click.IntRange(1, 2**63 - 1), metavar="N",
+    help="Instead of the workers' output, that of this detached step.",
+)  # fmt: skip
 @pass_app
 def logs(
     app: App,
@@ -119,6 +123,7 @@ def logs(
     only_stderr: bool,
     attempt: int | None,
     tail: int | None,
+    step: int | None,
 ) -> None:
     """Show what the workers of JOB wrote.
 
@@ -130,7 +135,7 @@ def logs(
     if only_stdout and only_stderr:
         raise click.UsageError("Give --stdout or --stderr; without either both are shown.")
     with app.client() as client:
-        printer = printer_for(client.get(job), ranks)
+        printer = printer_for(client.get(job), (0,) if step else ranks)
         try:
             for piece in client.logs(
                 job,
@@ -139,6 +144,7 @@ def logs(
                 stream="stdout" if only_stdout else "stderr" if only_stderr else None,
                 follow=follow,
                 tail_bytes=tail or 0,
+                step=step or 0,
             ):
                 tell_missing(app, piece)
                 printer.write(piece)

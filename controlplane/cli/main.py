@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import denials, identity, jobs, login, nodes, submit, tools, usage
+from controlplane.cli import denials, identity, jobs, login, nodes, steps, submit, tools, usage
+from controlplane.cli import run as runs
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -34,11 +35,14 @@ _WIDTH: Final = 100
     ccctl submit job.json --follow      submit a job and follow it to its end
     ccctl list --state active           what runs now
     ccctl show 123                      all about a job
+    ccctl run --gpus 1 -- python x.py   a job from a command line, followed to its end
+    ccctl shell 123                     a shell inside a running job
     ccctl node list                     the hosts, and how much of each is leased
     """,
     epilog="Exit codes: 0 done; 1 failed; 2 wrong input; 3 not found; 4 denied; 5 server "
-    "unreachable; 6 out of time; 130 interrupted. `submit --follow` and `watch` exit with the "
-    "job's own code. Configuration: `ccctl config show --help`.",
+    "unreachable; 6 out of time; 130 interrupted. `submit --follow`, `run` and `watch` exit with "
+    "the job's own code, `exec` and `shell` with the command's. Configuration: `ccctl config show "
+    "--help`.",
 )
 def ccctl() -> None:
     """Submit jobs to the control plane, follow them and end them."""
@@ -46,6 +50,7 @@ def ccctl() -> None:
 
 for command in (
     submit.submit,
+    runs.run_,
     jobs.list_jobs,
     jobs.show,
     jobs.logs,
@@ -53,6 +58,8 @@ for command in (
     jobs.cancel,
     jobs.signal,
     jobs.history,
+    steps.exec_,
+    steps.shell,
     usage.usage,
     nodes.node,
     denials.denials,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from controlplane.client.logs import LogPiece
+    from controlplane.client.steps import Step
     from controlplane.kit.archive import Packed
     from controlplane.v1 import (
         event_pb2,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         job_pb2,
         job_service_pb2,
         node_pb2,
+        step_pb2,
         usage_service_pb2,
     )
 
@@ -63,6 +65,7 @@ class Client:
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
         from controlplane.v1.identity_service_pb2_grpc import IdentityServiceStub
         from controlplane.v1.job_service_pb2_grpc import JobServiceStub
+        from controlplane.v1.step_service_pb2_grpc import StepServiceStub
         from controlplane.v1.usage_service_pb2_grpc import UsageServiceStub
 
         self._timeout_s = timeout_s
@@ -80,6 +83,7 @@ class Client:
             lambda method, request: self._connection.call(method, request, self._timeout_s),
         )
         """Users, tokens, and hosts that join."""
+        self._steps = StepServiceStub(self._connection.channel)
 
     def __enter__(self) -> Self:
         """Give the client itself."""
@@ -231,13 +235,14 @@ class Client:
         stream: str | None = None,
         follow: bool = False,
         tail_bytes: int = 0,
+        step: int = 0,
     ) -> Iterator[LogPiece]:
         """Yield what a job's workers wrote: each byte once, in order within each stream.
 
         `attempt`: 0 for the last one and, with `follow`, those after it. `ranks`: empty for all.
         `stream`: `stdout`, `stderr`, or None for both. `follow`: go on until the job, or the
         attempt that was asked for, has ended. `tail_bytes`: only so many last bytes of each stream;
-        0 for all.
+        0 for all. `step`: instead of the workers' output, that of this detached step.
         """
         from controlplane.client.logs import STREAMS, read_attempt
         from controlplane.v1 import job_service_pb2
@@ -245,7 +250,12 @@ class Client:
         number = attempt or self._next_attempt(name, 0, wait=follow)
         while number:
             request = job_service_pb2.ReadLogsRequest(
-                name=name, attempt=number, ranks=ranks, follow=follow, tail_bytes=tail_bytes
+                name=name,
+                attempt=number,
+                ranks=ranks,
+                follow=follow,
+                tail_bytes=tail_bytes,
+                step=step,
             )
             if stream:
                 request.stream = STREAMS[stream]
@@ -255,7 +265,7 @@ class Client:
                     self._jobs.ReadLogs, ask, first_s=self._timeout_s, patience_s=self._patience_s
                 ),
             )
-            if attempt or not follow:
+            if attempt or step or not follow:
                 return
             number = self._next_attempt(name, number, wait=True)
 
@@ -270,6 +280,17 @@ class Client:
                 return
             yield from page.events
             request.after_seq = page.events[-1].seq
+
+    # Steps
+
+    def start_step(self, start: step_pb2.StepStart) -> Step:
+        """Start a command or a shell inside a running job, and give the connection with it.
+
+        It is not tried again when it fails: a repeat would start another.
+        """
+        from controlplane.client.steps import Step
+
+        return Step(self._connection, self._steps, start, self._timeout_s)
 
     # Usage
 

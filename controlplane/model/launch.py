@@ -38,7 +38,7 @@ class Launch:
     owner: str
     """The principal who submitted the job."""
     launcher: str
-    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`."""
+    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`, `script`."""
     command: tuple[str, ...]
     """The program and its arguments; never passed through a shell."""
     env: tuple[tuple[str, str], ...] = ()
@@ -57,6 +57,8 @@ class Launch:
     """Which of them this node is."""
     gang_secret: str
     """Secret of the gang, for its rendezvous; not for logs."""
+    step_token: str = ""
+    """Starts steps of this attempt, and does nothing else; empty for none; not for logs."""
     device_ids: tuple[str, ...] = ()
     """Devices of this node that the lease holds."""
     cpu_ids: tuple[int, ...] = ()

@@ -144,7 +144,8 @@ JOB: Final = Table(
             default="command",
             meaning=(
                 "How the workers are started and joined: as ranks of Horovod, torchrun or MPI, or "
-                "as plain processes (`command`). The command has no `horovodrun` or `mpirun` in it."
+                "as plain processes (`command`); or the command runs once, and starts them itself "
+                "(`script`). The command has no `horovodrun` or `mpirun` in it."
             ),
             example="horovod",
         ),

@@ -15,6 +15,8 @@ class Launcher(StrEnum):
     """The workers are the ranks of a Horovod job (PyTorch or TensorFlow)."""
     MPI = "mpi"
     """The workers are the ranks of an MPI job."""
+    SCRIPT = "script"
+    """The command runs once, on the first node, and starts steps beside the workers' places."""
     TORCHRUN = "torchrun"
     """The workers are the ranks of a torch.distributed job, started by torchrun."""
 

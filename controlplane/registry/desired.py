@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState, CauseKind
 from controlplane.model.launch import GangMember, Launch, LeaseOrder
-from controlplane.model.spec import Archive, DeviceVisibility, NodePath
-from controlplane.registry import signals
+from controlplane.model.spec import Archive, DeviceVisibility, Launcher, NodePath
+from controlplane.registry import signals, steptoken
 
 if TYPE_CHECKING:
     from controlplane.model.job import Attempt
@@ -73,6 +73,9 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         members=tuple(_member(facts, each) for each in leases),
         member_index=attempt.lease_ids.index(lease.lease_id),
         gang_secret=_gang_secret(facts.cluster.secret, attempt),
+        step_token=steptoken.make(facts.cluster.secret, attempt)
+        if spec.launcher is Launcher.SCRIPT
+        else "",
         device_ids=lease.device_ids,
         cpu_ids=lease.cpu_ids,
         cpu_millicores=lease.cpu_millicores,

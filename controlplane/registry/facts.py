@@ -32,6 +32,7 @@ PORTS_OF_LAUNCHER = {
     Launcher.TORCHRUN: 1,
     Launcher.MPI: 1,
     Launcher.COMMAND: 0,
+    Launcher.SCRIPT: 1,
 }
 """Ports that a launcher needs on the gang's first node: rendezvous or master."""
 

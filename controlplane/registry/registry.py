@@ -18,6 +18,7 @@ from controlplane.model.errors import (
     StoreUnavailable,
 )
 from controlplane.model.spec import Archive
+from controlplane.registry import steptoken
 from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
 from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
@@ -367,6 +368,12 @@ class Registry:
         with self._lock:
             jobs = self._facts.jobs
             return {number: jobs[number].owner for number in job_ids if number in jobs}
+
+    def step_bearer(self, token: str) -> tuple[int, str] | None:
+        """The job whose script a token was made for, and its owner; None for any other text."""
+        with self._lock:
+            job_id = steptoken.job_of(self._facts, token)
+            return None if job_id is None else (job_id, self._facts.jobs[job_id].owner)
 
     def leases_blob(self, principal: str, sha256: str) -> bool:
         """Whether a node that an agent's principal enrolled holds a lease of a job with a working

@@ -21,11 +21,12 @@ from controlplane.model.identity import is_node, principal_of_node
 from controlplane.model.nodefaults import fact_faults
 from controlplane.registry.nodes import NodeReport, foreign, observe
 from controlplane.service.auth import CALLER
-from controlplane.service.errors import answers
+from controlplane.service.errors import answers, streams
 from controlplane.service.hub import wait
 from controlplane.service.identity import check_uuid
 from controlplane.service.logstore import StreamId
 from controlplane.service.permissions import RPC, may
+from controlplane.service.steps import CLAIM_S, serve
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1.agent_service_pb2_grpc import AgentServiceServicer
@@ -34,6 +35,8 @@ from controlplane.wire.basics import MICRO, duration
 from controlplane.wire.nodes import facts_value
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from controlplane.model.lease import Lease
     from controlplane.service.context import House
 
@@ -161,9 +164,12 @@ class AgentService(AgentServiceServicer):
         loop = asyncio.get_running_loop()
         until = loop.time() + house.rules.hold_us / MICRO
         current = request.generation_seen if request.epoch_seen == registry.epoch else 0
+        known = frozenset(request.steps_known)
         with house.hub.listening(("node", request.node_uuid)) as changed:
             session.parked = changed
-            while registry.generation(request.node_uuid) == current:
+            while registry.generation(request.node_uuid) == current and not house.relays.calls(
+                request.node_uuid, known
+            ):
                 left = until - loop.time()
                 if left <= 0 or not await wait(changed, left):
                     break
@@ -184,7 +190,22 @@ class AgentService(AgentServiceServicer):
             leases=[order_message(order) for order in desire.orders],
             lease_duration=duration(house.rules.lease_us),
             hold=duration(house.rules.hold_us),
+            steps=house.relays.calls(request.node_uuid, known),
         )
+
+    @streams
+    async def ServeStep(
+        self, request: AsyncIterator[pb.ServeStepRequest], context: Any
+    ) -> AsyncIterator[pb.ServeStepResponse]:
+        """Relay between a step's user and the node that it runs on."""
+        claim = await _claim(request)
+        if not self._speaks(claim.node_uuid):
+            raise WrongState("no agent speaks for the node yet: Synchronize enrols it")
+        relay = self._house.relays.claim(claim.node_uuid, claim.step, claim.token)
+        if relay is None:
+            raise WrongState(f"step {claim.step} is not wanted on this node (any more)")
+        async for message in serve(self._house, request, relay):
+            yield message
 
     @answers
     async def ShipLogs(self, request: pb.ShipLogsRequest, context: Any) -> pb.ShipLogsResponse:
@@ -253,13 +274,28 @@ class AgentService(AgentServiceServicer):
             attempt=known.attempt,
             rank=chunk.rank,
             stream="err" if chunk.stream == jobs_pb.LOG_STREAM_STDERR else "out",
+            step=chunk.step,
         )
+
+
+async def _claim(request: AsyncIterator[pb.ServeStepRequest]) -> pb.StepClaim:
+    try:
+        message = await asyncio.wait_for(anext(aiter(request)), CLAIM_S)
+    except (StopAsyncIteration, TimeoutError):
+        message = pb.ServeStepRequest()
+    if message.WhichOneof("part") != "claim":
+        words = "the first message must name the step"
+        raise InvalidRequest(FieldFault(field="claim", description=words))
+    return message.claim
 
 
 def _check_chunk(number: int, chunk: pb.LogChunk) -> None:
     if not 0 <= chunk.offset <= LAST_OFFSET:
         words = f"{chunk.offset}: must be from 0 to {LAST_OFFSET}"
         raise InvalidRequest(FieldFault(field=f"chunks[{number}].offset", description=words))
+    if chunk.step < 0:
+        words = f"{chunk.step}: steps are numbered from 1"
+        raise InvalidRequest(FieldFault(field=f"chunks[{number}].step", description=words))
 
 
 def _check(request: pb.SynchronizeRequest) -> None:

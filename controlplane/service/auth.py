@@ -34,6 +34,8 @@ class Principal:
     """What it is."""
     credential: str = ""
     """Of a host that joins: SHA-256 of its join token."""
+    job_id: int | None = None
+    """The job whose script it is, which may start steps in it and nothing else; None for others."""
 
 
 REMEMBERED_CERTIFICATES = 20_000
@@ -160,6 +162,9 @@ class Doorkeeper:
             if user.barred_us is not None:
                 raise Unauthenticated(f"the user {user.name} is barred; ask your operator")
             return Principal(name=user.name, role=user.role)
+        if (script := self._registry.step_bearer(secret)) is not None:
+            job_id, owner = script
+            return Principal(name=owner, role=Role.USER, job_id=job_id)
         if (joining := self._registry.join_token(digest)) is not None:
             if why := joining.why_void(self._clock.now_us()):
                 raise Unauthenticated(f"the join token {why}; ask an admin for another one")

@@ -15,6 +15,7 @@ from controlplane.registry.store import RequestKey
 from controlplane.service.auth import CALLER
 from controlplane.service.denials import Denials
 from controlplane.service.permissions import short
+from controlplane.service.steprelay import Relays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,6 +80,9 @@ class House:
     """Issues certificates to nodes; None where there is no authority, and no TLS."""
     denials: Denials = field(default_factory=Denials)
     """Whose denials were written down lately."""
+
+    relays: Relays = field(default_factory=Relays)
+    """Steps that are wanted or served."""
 
     def actor(self, context: Any) -> Actor:
         """Who calls, and from where, for the events."""

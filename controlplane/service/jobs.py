@@ -7,13 +7,14 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed, NotFound
+from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
 from controlplane.model.signals import parse_signal
 from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
 from controlplane.model.specfaults import shown
 from controlplane.registry import jobs as commands
 from controlplane.registry import signals
 from controlplane.registry.store import JobFilter, JobRecord
+from controlplane.service.asked import all_mine, asked, decimal, job_number
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_NAMES = 10_000
 """Names of jobs in one call."""
-MOST_TOLD = 100
-"""Names of jobs in one refusal; of more it tells how many there are."""
 LONGEST_PATTERN = 200
 """Characters of a pattern; display names are no longer."""
 REASON_PERIOD_S = 1.0
@@ -100,13 +99,13 @@ class JobService(JobServiceServicer):
     @answers
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> job_pb2.Job:
         """Show one job."""
-        return await self._message(await self._asked(request.name))
+        return await self._message(await asked(self._house, request.name))
 
     @answers
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         """List jobs, newest first."""
         limit = page_size(request.page_size)
-        before = _decimal(request.page_token)
+        before = decimal(request.page_token)
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
             raise InvalidRequest(FieldFault(field="page_token", description=words))
@@ -135,7 +134,7 @@ class JobService(JobServiceServicer):
             words = f"{len(request.names)} of them; at most {MOST_NAMES} in one call"
             raise InvalidRequest(FieldFault(field="names", description=words))
         numbers = [job_number(name, "names") for name in request.names]
-        await self._all_mine(numbers)
+        await all_mine(self._house, numbers)
         if request.HasField("filter"):
             numbers = await self._matching(request.filter)
         once = once_for(caller.name, request)
@@ -160,7 +159,7 @@ class JobService(JobServiceServicer):
         except ValueError as error:
             words = f"{shown(request.signal)}: {error}"
             raise InvalidRequest(FieldFault(field="signal", description=words)) from None
-        await self._all_mine([number])
+        await all_mine(self._house, [number])
 
         def command(draft: Draft) -> dict[str, object]:
             done = signals.send(draft, number, name, request.ranks)
@@ -198,7 +197,7 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Any
     ) -> AsyncIterator[job_pb2.Job]:
         """Follow one job until it ends."""
-        number = await self._asked(request.name)
+        number = await asked(self._house, request.name)
         told: tuple[str, str] | None = None
         with self._house.hub.listening(("job", number)) as changed:
             while True:
@@ -229,41 +228,15 @@ class JobService(JobServiceServicer):
         self, request: pb.ReadLogsRequest, context: Any
     ) -> AsyncIterator[pb.ReadLogsResponse]:
         """Read the output of a job's workers."""
-        number = await self._asked(request.name)
+        number = await asked(self._house, request.name)
         async for piece in read_logs(self._house, number, request):
             yield piece
-
-    async def _asked(self, name: str) -> int:
-        """The number of the job that a request names. NotFound when there is none, NotAllowed when
-        the caller may not do this to it."""
-        number = job_number(name)
-        await self._all_mine([number])
-        return number
-
-    async def _all_mine(self, numbers: Iterable[int]) -> None:
-        """NotFound when one of these jobs is not there. NotAllowed, with the names of all of them,
-        for those that the caller may not do this to."""
-        wanted = dict.fromkeys(numbers)
-        owners = self._house.registry.live_owners(wanted)
-        ended = [number for number in wanted if number not in owners]
-        if ended:
-            store = self._house.registry.store
-            owners |= await asyncio.to_thread(store.owners, ended)
-        for number in wanted:
-            if number not in owners:
-                raise NotFound(f"jobs/{number}: there is no such job")
-        caller, rpc = CALLER.get(), RPC.get()
-        foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
-        if foreign:
-            told = ", ".join(f"jobs/{number}" for number in foreign[:MOST_TOLD])
-            more = f" and {len(foreign) - MOST_TOLD} more" if len(foreign) > MOST_TOLD else ""
-            raise refusal(caller, rpc, told + more)
 
     async def _may_see(self, resource: str) -> None:
         """NotAllowed unless the caller may see the events of a resource."""
         name, _, _ = resource.removeprefix("jobs/").partition("/")
-        if resource.startswith("jobs/") and _decimal(name) is not None:
-            await self._asked(f"jobs/{name}")
+        if resource.startswith("jobs/") and decimal(name) is not None:
+            await asked(self._house, f"jobs/{name}")
             return
         caller = CALLER.get()
         if reach(caller, RPC.get()) is not Reach.ALL:
@@ -292,20 +265,6 @@ class JobService(JobServiceServicer):
         if not may(CALLER.get(), READ_LOGS, record.job.owner):
             conceal(message)
         return message
-
-
-def job_number(name: str, field: str = "name") -> int:
-    """The number of `jobs/123`. InvalidRequest for any other name."""
-    number = _decimal(name.removeprefix("jobs/"))
-    if number is None:
-        words = f"{name[:80]!r} is no job's name; write jobs/123"
-        raise InvalidRequest(FieldFault(field=field, description=words))
-    return number
-
-
-def _decimal(text: str) -> int | None:
-    """A number of at most 18 digits; None for any other text."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _narrowed(which: JobFilter) -> JobFilter:

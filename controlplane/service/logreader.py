@@ -88,7 +88,11 @@ async def _read_attempt(
                 yield piece
         record = await asyncio.to_thread(house.registry.job, attempt.job_id)
         fresh = _attempt(record, attempt.number)
-        if fresh is not None and fresh.state.final:
+        if request.step and not house.relays.lives(request.step):
+            quiet = 0 if sent else quiet + 1
+            if quiet > 1 or not request.follow:
+                return
+        elif fresh is not None and fresh.state.final:
             if not sent and _complete(logs, fresh, request):
                 return
             quiet = 0 if sent else quiet + 1
@@ -101,7 +105,9 @@ async def _read_attempt(
 
 
 def _wanted(logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest) -> Iterator[StreamId]:
-    for which in logs.streams(attempt.job_id, attempt.task_index, attempt.number):
+    for which in logs.streams(
+        attempt.job_id, attempt.task_index, attempt.number, max(request.step, 0)
+    ):
         if request.ranks and which.rank not in request.ranks:
             continue
         if which.stream in _STREAMS.get(request.stream, ()):

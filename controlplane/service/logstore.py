@@ -46,6 +46,8 @@ class StreamId:
     """Rank of the worker."""
     stream: Stream
     """Which of the two."""
+    step: int = 0
+    """Number of the detached step that wrote it; 0 for the worker itself."""
 
 
 class LogStore:
@@ -59,12 +61,17 @@ class LogStore:
         # A node repeats a call that took too long, while the first may still be writing.
         self._writing = threading.Lock()
 
-    def _attempt_folder(self, job_id: int, task_index: int, attempt: int) -> Path:
-        return self._folder / f"{job_id // 1000:06d}" / str(job_id) / f"{task_index}.{attempt}"
+    def _attempt_folder(self, job_id: int, task_index: int, attempt: int, step: int = 0) -> Path:
+        job = self._folder / f"{job_id // 1000:06d}" / str(job_id)
+        # Beside the attempt's, so that its own folder holds nothing but streams.
+        return job / (f"{task_index}.{attempt}.{step}" if step else f"{task_index}.{attempt}")
+
+    def _folder_of(self, which: StreamId) -> Path:
+        return self._attempt_folder(which.job_id, which.task_index, which.attempt, which.step)
 
     def _segments(self, which: StreamId) -> list[tuple[int, Path, int]]:
         """Start, path and size of each segment, in order."""
-        folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
+        folder = self._folder_of(which)
         prefix = f"{which.rank}.{which.stream}."
         found = []
         try:
@@ -114,7 +121,7 @@ class LogStore:
         if tail is None or offset != end or tail.size >= SEGMENT_BYTES:
             self._make_room(which, len(data))
             tail = _Tail(offset, 0)
-        folder = self._attempt_folder(which.job_id, which.task_index, which.attempt)
+        folder = self._folder_of(which)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (folder / f"{which.rank}.{which.stream}.{tail.start:020d}").open("ab") as file:
             file.write(data)
@@ -147,9 +154,11 @@ class LogStore:
                 continue
         return offset, b""
 
-    def streams(self, job_id: int, task_index: int, attempt: int) -> Iterator[StreamId]:
-        """Streams of an attempt that have output."""
-        folder = self._attempt_folder(job_id, task_index, attempt)
+    def streams(
+        self, job_id: int, task_index: int, attempt: int, step: int = 0
+    ) -> Iterator[StreamId]:
+        """Streams of an attempt, or of a detached step of it, that have output."""
+        folder = self._attempt_folder(job_id, task_index, attempt, step)
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
@@ -161,4 +170,5 @@ class LogStore:
                 attempt=attempt,
                 rank=rank,
                 stream="out" if stream == "out" else "err",
+                step=step,
             )

@@ -48,6 +48,8 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.JobService/WatchJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListEvents": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ReadLogs": _row(OWN, OWN, OWN, ALL, NONE),
+    # Whoever runs a step acts as the job's owner: no part of keeping a centre running.
+    "/controlplane.v1.StepService/Exec": _row(NONE, OWN, OWN, ALL, NONE),
     "/controlplane.v1.UsageService/GetUsage": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/ListNodes": _row(ALL, ALL, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/GetNode": _row(ALL, ALL, ALL, ALL, NONE),
@@ -72,6 +74,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.AgentService/RenewCertificate": _row(NONE, NONE, NONE, NONE, ALL),
     "/controlplane.v1.AgentService/Synchronize": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/ShipLogs": _row(NONE, NONE, NONE, NONE, OWN),
+    "/controlplane.v1.AgentService/ServeStep": _row(NONE, NONE, NONE, NONE, OWN),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _row(ALL, ALL, ALL, ALL, ALL),
     "/grpc.channelz.v1.Channelz/GetTopChannels": _ADMIN_ALONE,
     "/grpc.channelz.v1.Channelz/GetServers": _ADMIN_ALONE,
@@ -86,6 +89,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
 PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """Open to everybody: load balancers and service managers ask without credentials."""
 
+EXEC = "/controlplane.v1.StepService/Exec"
 GET_JOB = "/controlplane.v1.JobService/GetJob"
 READ_LOGS = "/controlplane.v1.JobService/ReadLogs"
 GET_BLOB = "/controlplane.v1.BlobService/GetBlob"
@@ -109,6 +113,11 @@ def authorise(principal: Principal, rpc: str) -> None:
     """NotAllowed unless there is something that the principal may call the rpc on."""
     if reach(principal, rpc) is NONE:
         raise refusal(principal, rpc)
+    if principal.job_id is not None and rpc != EXEC:
+        raise NotAllowed(
+            f"this is the token of the script of jobs/{principal.job_id}, which may start steps in"
+            " it and nothing else"
+        )
 
 
 def refusal(principal: Principal, rpc: str, resource: str = "") -> NotAllowed:

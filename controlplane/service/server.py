@@ -21,6 +21,7 @@ from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
+from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
     agent_service_pb2,
@@ -33,6 +34,8 @@ from controlplane.v1 import (
     identity_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    step_service_pb2,
+    step_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -62,6 +65,7 @@ def build(house: House) -> tuple[Any, Any]:
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), server)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), server)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(house), server)
+    step_service_pb2_grpc.add_StepServiceServicer_to_server(StepService(house), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -73,6 +77,7 @@ def build(house: House) -> tuple[Any, Any]:
             (agent_service_pb2, "AgentService"),
             (usage_service_pb2, "UsageService"),
             (identity_service_pb2, "IdentityService"),
+            (step_service_pb2, "StepService"),
             (health_pb2, "Health"),
         )
     ]

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from controlplane.v1 import job_service_pb2 as _job_service_pb2
 from controlplane.v1 import lease_pb2 as _lease_pb2
 from controlplane.v1 import node_pb2 as _node_pb2
+from controlplane.v1 import step_pb2 as _step_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -187,6 +188,7 @@ class SynchronizeRequest(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     FACTS_DIGEST_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    STEPS_KNOWN_FIELD_NUMBER: _builtins.int
     node_uuid: _builtins.str
     """The node's identity, a UUID."""
     boot_id: _builtins.str
@@ -209,6 +211,10 @@ class SynchronizeRequest(_message.Message):
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatus]:
         """Every lease that the agent knows of, those that have ended included, until the desired state no longer names them."""
 
+    @_builtins.property
+    def steps_known(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the steps that the agent has been called for lately: it need not be called again."""
+
     def __init__(
         self,
         *,
@@ -221,10 +227,11 @@ class SynchronizeRequest(_message.Message):
         facts: _node_pb2.NodeFacts | None = ...,
         facts_digest: _builtins.str = ...,
         leases: _abc.Iterable[Global___LeaseStatus] | None = ...,
+        steps_known: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "call_number", b"call_number", "epoch_seen", b"epoch_seen", "facts", b"facts", "facts_digest", b"facts_digest", "generation_seen", b"generation_seen", "leases", b"leases", "node_uuid", b"node_uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "call_number", b"call_number", "epoch_seen", b"epoch_seen", "facts", b"facts", "facts_digest", b"facts_digest", "generation_seen", b"generation_seen", "leases", b"leases", "node_uuid", b"node_uuid", "steps_known", b"steps_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,6 +402,7 @@ class SynchronizeResponse(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     RESEND_FACTS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     cluster_uuid: _builtins.str
     """Identity of the cluster."""
     epoch: _builtins.int
@@ -417,6 +425,10 @@ class SynchronizeResponse(_message.Message):
     def hold(self) -> _duration_pb2.Duration:
         """The longest that the control plane will hold the next call."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepCall]:
+        """Steps that the agent should serve, each by a call of ServeStep; until they are in `steps_known`."""
+
     def __init__(
         self,
         *,
@@ -428,14 +440,215 @@ class SynchronizeResponse(_message.Message):
         hold: _duration_pb2.Duration | None = ...,
         resend_facts: _builtins.bool = ...,
         superseded: _builtins.bool = ...,
+        steps: _abc.Iterable[Global___StepCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_uuid", b"cluster_uuid", "epoch", b"epoch", "generation", b"generation", "hold", b"hold", "lease_duration", b"lease_duration", "leases", b"leases", "resend_facts", b"resend_facts", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_uuid", b"cluster_uuid", "epoch", b"epoch", "generation", b"generation", "hold", b"hold", "lease_duration", b"lease_duration", "leases", b"leases", "resend_facts", b"resend_facts", "steps", b"steps", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SynchronizeResponse: _TypeAlias = SynchronizeResponse  # noqa: Y015
+
+@_typing.final
+class StepCall(_message.Message):
+    """Calls an agent for a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step's number."""
+    lease_id: _builtins.int
+    """The lease that it will run under."""
+    token: _builtins.int
+    """The lease's fencing token."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        lease_id: _builtins.int = ...,
+        token: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "step", b"step", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepCall: _TypeAlias = StepCall  # noqa: Y015
+
+@_typing.final
+class StepClaim(_message.Message):
+    """Says which step is served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_UUID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    node_uuid: _builtins.str
+    """The node's identity."""
+    step: _builtins.int
+    """The step's number."""
+    token: _builtins.int
+    """The lease's fencing token, as the node holds it."""
+    def __init__(
+        self,
+        *,
+        node_uuid: _builtins.str = ...,
+        step: _builtins.int = ...,
+        token: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_uuid", b"node_uuid", "step", b"step", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepClaim: _TypeAlias = StepClaim  # noqa: Y015
+
+@_typing.final
+class StepOrder(_message.Message):
+    """What a step is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Its number."""
+    lease_id: _builtins.int
+    """The lease that it runs under."""
+    token: _builtins.int
+    """The lease's fencing token."""
+    rank: _builtins.int
+    """The worker whose environment, cores and folder it gets."""
+    detach: _builtins.bool
+    """Keep its output for the logs, and let it run without a connection."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program and its arguments; empty for the account's shell."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables on top of the worker's."""
+
+    @_builtins.property
+    def terminal(self) -> _step_pb2.Terminal:
+        """A terminal for it; absent for none."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        lease_id: _builtins.int = ...,
+        token: _builtins.int = ...,
+        rank: _builtins.int = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        terminal: _step_pb2.Terminal | None = ...,
+        detach: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "detach", b"detach", "env", b"env", "lease_id", b"lease_id", "rank", b"rank", "step", b"step", "terminal", b"terminal", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepOrder: _TypeAlias = StepOrder  # noqa: Y015
+
+@_typing.final
+class ServeStepRequest(_message.Message):
+    """A part of what comes from a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claim(self) -> Global___StepClaim:
+        """In the first message, and in no other."""
+
+    @_builtins.property
+    def output(self) -> _step_pb2.StepOutput:
+        """In all others."""
+
+    def __init__(
+        self,
+        *,
+        claim: Global___StepClaim | None = ...,
+        output: _step_pb2.StepOutput | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "output", b"output", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "output", b"output", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["claim", "output"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ServeStepRequest: _TypeAlias = ServeStepRequest  # noqa: Y015
+
+@_typing.final
+class ServeStepResponse(_message.Message):
+    """A part of what goes to a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___StepOrder:
+        """In the first message, and in no other."""
+
+    @_builtins.property
+    def input(self) -> _step_pb2.StepInput:
+        """In all others."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___StepOrder | None = ...,
+        input: _step_pb2.StepInput | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "order", b"order", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "order", b"order", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["order", "input"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ServeStepResponse: _TypeAlias = ServeStepResponse  # noqa: Y015
 
 @_typing.final
 class LeaseOrder(_message.Message):
@@ -569,6 +782,7 @@ class Launch(_message.Message):
     OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
     REQUEUE_EXIT_CODES_FIELD_NUMBER: _builtins.int
     CPU_MILLICORES_FIELD_NUMBER: _builtins.int
+    STEP_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
     task_index: _builtins.int
@@ -580,7 +794,7 @@ class Launch(_message.Message):
     owner: _builtins.str
     """The principal who submitted the job."""
     launcher: _builtins.str
-    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`."""
+    """How workers are started and joined: `horovod`, `torchrun`, `mpi`, `command`, `script`."""
     working_dir_path: _builtins.str
     """A folder on the node to run in; empty for none."""
     working_dir_sha256: _builtins.str
@@ -597,6 +811,8 @@ class Launch(_message.Message):
     """Whether a worker sees its own devices alone, and not all of the lease's."""
     cpu_millicores: _builtins.int
     """Cores leased here, in thousandths."""
+    step_token: _builtins.str
+    """Token that starts steps of this attempt, and does nothing else, for the launcher `script`; not for logs."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments; never passed through a shell."""
@@ -664,10 +880,11 @@ class Launch(_message.Message):
         own_devices_only: _builtins.bool = ...,
         requeue_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
         cpu_millicores: _builtins.int = ...,
+        step_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,6 +946,7 @@ class LogChunk(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """The lease that the worker runs under."""
     token: _builtins.int
@@ -741,6 +959,8 @@ class LogChunk(_message.Message):
     """Offset of the first byte of `data` from the stream's start."""
     data: _builtins.bytes
     """The bytes."""
+    step: _builtins.int
+    """Number of the detached step that wrote it; 0 for the worker itself."""
     def __init__(
         self,
         *,
@@ -750,10 +970,11 @@ class LogChunk(_message.Message):
         stream: _job_service_pb2.LogStream.ValueType = ...,
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "stream", b"stream", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "step", b"step", "stream", b"stream", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

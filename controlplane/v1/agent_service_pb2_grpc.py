@@ -51,6 +51,11 @@ class AgentServiceStub:
                 request_serializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.ServeStep = channel.stream_stream(
+                '/controlplane.v1.AgentService/ServeStep',
+                request_serializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -86,6 +91,16 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ServeStep(self, request_iterator, context):
+        """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+        says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+        a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+        unless it is a detached one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +118,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'ServeStep': grpc.stream_stream_rpc_method_handler(
+                    servicer.ServeStep,
+                    request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,6 +208,33 @@ class AgentService:
             '/controlplane.v1.AgentService/RenewCertificate',
             controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateRequest.SerializeToString,
             controlplane_dot_v1_dot_agent__service__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServeStep(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/controlplane.v1.AgentService/ServeStep',
+            controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.SerializeToString,
+            controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class AgentServiceStub:
     """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
     A repeat gives another one; those of before stay valid until they end.
     """
+    ServeStep: _grpc.StreamStreamMultiCallable[_agent_service_pb2.ServeStepRequest, _agent_service_pb2.ServeStepResponse]
+    """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+    says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+    a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+    unless it is a detached one.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -74,6 +80,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RenewCertificateRequest, _agent_service_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
     A repeat gives another one; those of before stay valid until they end.
+    """
+    ServeStep: _aio.StreamStreamMultiCallable[_agent_service_pb2.ServeStepRequest, _agent_service_pb2.ServeStepResponse]  # type: ignore[assignment]
+    """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+    says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+    a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+    unless it is a detached one.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +125,18 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_service_pb2.RenewCertificateResponse, _abc.Awaitable[_agent_service_pb2.RenewCertificateResponse]]:
         """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
         A repeat gives another one; those of before stay valid until they end.
+        """
+
+    @_abc_1.abstractmethod
+    def ServeStep(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_service_pb2.ServeStepRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_service_pb2.ServeStepResponse], _abc.AsyncIterator[_agent_service_pb2.ServeStepResponse]]:
+        """Serves one step that an answer to Synchronize has called for. The agent's first message claims it; the answer's first
+        says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
+        a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
+        unless it is a detached one.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

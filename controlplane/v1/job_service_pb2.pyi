@@ -512,6 +512,7 @@ class ReadLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the job."""
     attempt: _builtins.int
@@ -522,6 +523,8 @@ class ReadLogsRequest(_message.Message):
     """Go on until the job has ended and everything that it wrote was sent."""
     tail_bytes: _builtins.int
     """Begin so many bytes before each stream's present end; 0 means its beginning."""
+    step: _builtins.int
+    """Instead of the workers' output, that of this detached step; 0 for the workers'."""
     @_builtins.property
     def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only these ranks; empty means all."""
@@ -540,10 +543,11 @@ class ReadLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         positions: _abc.Iterable[Global___LogPosition] | None = ...,
         tail_bytes: _builtins.int = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "name", b"name", "positions", b"positions", "ranks", b"ranks", "stream", b"stream", "tail_bytes", b"tail_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "name", b"name", "positions", b"positions", "ranks", b"ranks", "step", b"step", "stream", b"stream", "tail_bytes", b"tail_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from nodeagent.launchers import command, horovod, mpi, torchrun
+from nodeagent.launchers import command, horovod, mpi, script, torchrun
 from nodeagent.launchers.context import Launcher, LaunchError, LaunchRefused, NodeContext
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ LAUNCHERS: Mapping[str, Launcher] = MappingProxyType(
         "command": command.plan,
         "horovod": horovod.plan,
         "mpi": mpi.plan,
+        "script": script.plan,
         "torchrun": torchrun.plan,
     }
 )

@@ -61,6 +61,12 @@ class NodeContext:
     """The job's folder, the same for all its attempts."""
     work_dir: str
     """Folder that the workers start in."""
+    server: str = ""
+    """The control plane's address, for programs that start steps; empty for none."""
+    ca_file: str = ""
+    """PEM certificates to trust there; empty for the system's, or for plaintext."""
+    step_token_file: str = ""
+    """A file of the workers' with a token that starts steps of this attempt; empty for none."""
     deadline_file: str = ""
     """See `StepPlan.deadline_file`."""
     notify_socket: str = ""

@@ -70,8 +70,13 @@ def visible_devices(launch: Launch, local_rank: int) -> tuple[str, ...]:
 
 def command_of(launch: Launch) -> tuple[str, ...]:
     """The job's command, behind its setup lines where it has any."""
+    return (*before_command(launch), *launch.command)
+
+
+def before_command(launch: Launch) -> tuple[str, ...]:
+    """What goes before the job's command, and before that of a step: the setup lines."""
     if not launch.setup:
-        return launch.command
+        return ()
     # Not `set -e`: what people source (module, conda) is not written for it.
     script = "".join(
         f"{line}\n__cc=$?; [ $__cc = 0 ] ||"
@@ -79,7 +84,7 @@ def command_of(launch: Launch) -> tuple[str, ...]:
         for number, line in enumerate(launch.setup, start=1)
     )
     script += 'exec "$@"\n'
-    return ("/bin/bash", "-c", script, "setup", *launch.command)
+    return ("/bin/bash", "-c", script, "setup")
 
 
 def gang_variables(
@@ -139,6 +144,7 @@ def workers(
             cwd=node.work_dir,
             cpu_ids=cores[slot.local_rank],
             hostname=hostname,
+            before=before_command(launch),
         )
         for slot in slots(launch)
     )

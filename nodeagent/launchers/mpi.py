@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from nodeagent.launchers.context import LaunchError
 from nodeagent.launchers.environment import (
+    before_command,
     command_of,
     environment,
     head_endpoint,
@@ -74,6 +75,7 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
         ),
         cwd=node.work_dir,
         cpu_ids=cores,
+        before=before_command(launch),
         hears_signals=slot.node_rank == 0,
         # Two daemons under the same literal address would be one host to mpirun.
         hostname=own_hostname(launch, node) if spans_hosts(launch) else "",

@@ -10,6 +10,8 @@ Facts, each with ``time`` (UTC, microseconds):
 * ``warned``      signal: to all workers, before the time limit;
 * ``signalled``   number, signal, ranks: to these workers, on order; the highest number is the
   last;
+* ``step_started`` step, rank, pid, ticks, detached: a step beside that worker;
+* ``step_exited`` step, exit_code or signal, message;
 * ``stopping``    end, message;
 * ``ended``       end, message, bytes ({rank: [stdout, stderr]} where they grew after
   ``exited``); the last one.

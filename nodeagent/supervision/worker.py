@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
+import termios
 from typing import TYPE_CHECKING, NoReturn
 
 from nodeagent.supervision import kernel
@@ -37,26 +39,39 @@ the background."""
 
 
 def start(
-    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+    worker: WorkerPlan,
+    identity: Identity | None,
+    stdout: int,
+    stderr: int,
+    faults: int,
+    *,
+    stdin: int | None = None,
+    terminal: bool = False,
 ) -> int:
     """Start the worker and return its pid. OSError when the host has no room for a process.
 
-    It writes to the ends of pipes `stdout` and `stderr`. What goes wrong shows as its end: words on
-    its stderr and exit code 126 or 127 when the program is to blame, words on `faults` and 125 when
-    the host is.
+    It writes to the ends of pipes `stdout` and `stderr`, and reads from `stdin`, or nothing. With
+    `terminal` these are one terminal, which controls a session of the worker's own. What goes wrong
+    shows as its end: words on its stderr and exit code 126 or 127 when the program is to blame,
+    words on `faults` and 125 when the host is.
     """
-    changes = worker.hostname or identity is not None
-    pid = None if changes else _spawn(worker, stdout, stderr)
+    changes = worker.hostname or identity is not None or terminal
+    pid = None if changes else _spawn(worker, stdin, stdout, stderr)
     # The long way also tells in words why the short one failed.
-    return _fork(worker, identity, stdout, stderr, faults) if pid is None else pid
+    if pid is None:
+        return _fork(worker, identity, stdin, stdout, stderr, faults, terminal)
+    return pid
 
 
-def _spawn(worker: WorkerPlan, stdout: int, stderr: int) -> int | None:
+def _spawn(worker: WorkerPlan, stdin: int | None, stdout: int, stderr: int) -> int | None:
     """Start it without a copy of this process, which costs a third of a fork; None if it fails.
 
     What `posix_spawn` cannot change is changed here and inherited. The cores stay changed: a
     supervisor keeps to those of its own lease.
     """
+    streams = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
+    if stdin is not None:
+        streams.append((os.POSIX_SPAWN_DUP2, stdin, 0))
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     before = os.umask(0o022)
     try:
@@ -67,7 +82,7 @@ def _spawn(worker: WorkerPlan, stdout: int, stderr: int) -> int | None:
             _find(worker.argv[0], worker.env),
             worker.argv,
             worker.env,
-            file_actions=((os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)),
+            file_actions=streams,
             setpgroup=0,
             setsigmask=(),
             setsigdef=_ALL,
@@ -92,7 +107,13 @@ def _find(program: str, env: Mapping[str, str]) -> str:
 
 
 def _fork(
-    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+    worker: WorkerPlan,
+    identity: Identity | None,
+    stdin: int | None,
+    stdout: int,
+    stderr: int,
+    faults: int,
+    terminal: bool,
 ) -> int:
     # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish
     # in ours.
@@ -100,12 +121,13 @@ def _fork(
     try:
         pid = os.fork()
         if pid == 0:
-            _become(worker, identity, stdout, stderr, faults)
+            _become(worker, identity, stdin, stdout, stderr, faults, terminal)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Here too: whoever comes first, the group is there when we return.
     with contextlib.suppress(OSError):
-        os.setpgid(pid, pid)
+        if not terminal:
+            os.setpgid(pid, pid)
     return pid
 
 
@@ -118,11 +140,23 @@ def reset_signals() -> None:
 
 
 def _become(
-    worker: WorkerPlan, identity: Identity | None, stdout: int, stderr: int, faults: int
+    worker: WorkerPlan,
+    identity: Identity | None,
+    stdin: int | None,
+    stdout: int,
+    stderr: int,
+    faults: int,
+    terminal: bool,
 ) -> NoReturn:
     code = NOT_PREPARED
     try:
-        os.setpgid(0, 0)
+        if terminal:
+            os.setsid()
+            fcntl.ioctl(stdout, termios.TIOCSCTTY, 0)
+        else:
+            os.setpgid(0, 0)
+        if stdin is not None:
+            os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         try:

@@ -209,6 +209,20 @@ def test_every_wrong_command_line(ccctl: Ccctl, served: World, folder: Path) -> 
         ("signal", "1", "USR1", "--rank", "-1"),
         ("node", "drain", "gpu-0"),
         ("node", "show", "a/b"),
+        ("exec", "1"),
+        ("exec", "1", "ls", "-l"),
+        ("exec", "1", "--rank", "0", "--node", "gpu-0", "--", "ls"),
+        ("exec", "1", "-t", "--size", "0x0", "--", "ls"),
+        ("exec", "1", "-t", "--size", "24", "--", "ls"),
+        ("exec", "1", "--size", "24x80", "--", "ls"),
+        ("exec", "1", "-e", "=x", "--", "ls"),
+        ("exec", "1", "-t", "-d", "--", "ls"),
+        ("shell", "one"),
+        ("run",),
+        ("run", "--gpus", "many", "--", "ls"),
+        ("run", "--cpus", "-1", "--memory", "8GBB", "--", "ls"),
+        ("run", "--working-dir", "/x", "--ship", ".", "--", "ls"),
+        ("run", "--set", "colour=red", "--", "ls"),
     )
     check("wrong-lines.txt", "\n".join(told_error(ccctl, folder, *line) for line in lines))
 

@@ -22,6 +22,7 @@ SAID = {
     Launcher.HOROVOD: SUMS,
     Launcher.TORCHRUN: SUMS,
     Launcher.MPI: SUMS,
+    Launcher.SCRIPT: ["rank 0 of 2", "rank 1 of 2"],
 }
 
 
@@ -35,7 +36,7 @@ def write_down(launcher: str, folder: Path) -> None:
     """The files of a launcher's section."""
     section = PAGE.split(f"### `{launcher}`\n")[1].split("\n##")[0]
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", section, flags=re.M | re.S)
-    names = re.findall(r"^`(\w+\.(?:py|c))`", section, flags=re.M)
+    names = re.findall(r"^`(\w+\.(?:py|c|sh))`", section, flags=re.M)
     assert len(blocks) == 2
     (folder / "job.json").write_text(blocks[0][1])
     (folder / names[0]).write_text(blocks[1][1])

@@ -77,6 +77,21 @@ def test_an_operator_ends_alices_job_and_does_not_read_it(one: Cluster) -> None:
     assert "(concealed)" in shown
     assert "s3cret" not in shown
     assert ccctl(one, operator, "logs", number).returncode == 4
+    one.running(f"jobs/{number}")
+    for who, name, role in (
+        (operator, "olga", "operator"),
+        (token(one, "bob", "user"), "bob", "user"),
+    ):
+        for words in (("exec", number, "--", "env"), ("shell", number)):
+            denied = ccctl(one, who, *words)
+            assert denied.returncode == 4, denied.stderr
+            assert denied.stdout == ""
+            assert f"not {name}'s own, and the role {role} may call StepService/Exec" in (
+                denied.stderr
+            )
+    assert ccctl(one, alice, "exec", number, "--", "printenv", "KEY").stdout == "s3cret\n"
+    kinds = [event.kind for event in one.client.events(f"jobs/{number}")]
+    assert kinds.count("step.started") == 1
     assert ccctl(one, operator, "cancel", number).returncode == 0
     assert one.ended(f"jobs/{number}").reason == "cancelled by olga"
     drained = ccctl(one, token(one, "victor", "viewer"), "node", "drain", "a", "--reason", "x")

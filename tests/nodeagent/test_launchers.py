@@ -415,7 +415,9 @@ def test_limits_and_labels_come_along(launcher: str) -> None:
 def test_an_unknown_launcher_is_named_with_those_that_are_known() -> None:
     gang = members([1])
 
-    with pytest.raises(LaunchError, match=r"'ray' is not known.*command, horovod, mpi, torchrun"):
+    with pytest.raises(
+        LaunchError, match=r"'ray' is not known.*command, horovod, mpi, script, torchrun"
+    ):
         plan_step(launch("ray", gang), node(gang))
 
 
@@ -558,3 +560,40 @@ def test_a_node_context_need_not_know_everything() -> None:
     assert "HOROVOD_GLOO_IFACE" not in env
     assert "NCCL_SOCKET_IFNAME" not in env
     assert env["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_script_runs_once_and_every_rank_has_its_place() -> None:
+    gang = members([2, 2])
+    way = {"server": "c:7600", "ca_file": "/ca.pem", "step_token_file": "/tmp/lease7/t"}
+    cores = (0, 1, 2, 3)
+    first = plan_step(launch("script", gang, 0, cpu_ids=cores), node(gang, 0, **way))
+    (script,) = first.workers
+    assert script.argv[3:] == ("first", "10.0.0.1", "20000", "node1", "python", "train.py")
+    assert script.argv[2].endswith("/nodeagent/launchers/script_wait.py")
+    assert script.env["CCCTL_SERVER"] == "c:7600"
+    assert script.env["CCCTL_CA_FILE"] == "/ca.pem"
+    assert script.env["CCCTL_TOKEN_FILE"] == "/tmp/lease7/t"
+    assert script.env["CC_HOSTS"] == "node0:2,node1:2"
+    assert script.env["PATH"] == "/usr/bin:/bin:/opt/agent/bin"
+    assert (script.rank, first.ranks_per_worker) == (0, 2)
+    assert [place.env["CC_RANK"] for place in first.places] == ["0", "1"]
+    assert sum((place.cpu_ids for place in first.places), ()) == script.cpu_ids
+    assert first.rendezvous is not None
+
+    other = plan_step(launch("script", gang, 1, cpu_ids=cores), node(gang, 1, **way))
+    (waits,) = other.workers
+    assert waits.argv[:2] == ("/opt/agent/bin/python", "-I")
+    assert waits.argv[2].endswith("/nodeagent/launchers/script_wait.py")
+    assert waits.argv[3:] == ("there", "10.0.0.1", "20000", "node1")
+    assert not waits.hears_signals
+    assert [place.rank for place in other.places] == [2, 3]
+    assert other.rendezvous is None
+    assert StepPlan.from_json(other.to_json()) == other
+
+
+def test_a_script_alone_on_its_node_needs_no_rendezvous() -> None:
+    gang = members([3])
+    plan = plan_step(launch("script", gang), node(gang))
+    assert plan.workers[0].argv == ("python", "train.py")
+    assert (plan.rendezvous, plan.wait_for) == (None, None)
+    assert "CCCTL_SERVER" not in plan.workers[0].env

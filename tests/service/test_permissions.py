@@ -37,8 +37,9 @@ from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import blob_service_pb2 as blobs_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import identity_service_pb2 as identity_pb
-from controlplane.v1 import job_pb2, node_pb2
+from controlplane.v1 import job_pb2, node_pb2, step_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
+from controlplane.v1 import step_service_pb2 as steps_pb
 from controlplane.v1 import usage_service_pb2 as usage_pb
 from controlplane.wire.basics import document
 from controlplane.wire.nodes import facts_message
@@ -185,6 +186,12 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         ),
         "AgentService/Synchronize": lambda: synchronize(node_of(made, owner)),
         "AgentService/ShipLogs": lambda: agents_pb.ShipLogsRequest(node_uuid=node_of(made, owner)),
+        "AgentService/ServeStep": lambda: agents_pb.ServeStepRequest(
+            claim=agents_pb.StepClaim(node_uuid=node_of(made, owner), step=7)
+        ),
+        "StepService/Exec": lambda: steps_pb.ExecRequest(
+            start=step_pb2.StepStart(job=job(made, owner), command=["id"])
+        ),
     }
 
 
@@ -228,8 +235,9 @@ def outcome(made: Centre, rpc: str, role: Role, owner: str) -> str:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         assert short(rpc) == "JobService/SubmitJob"
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        # The job waits, and has no workers yet; the agent has called without a certificate.
-        assert short(rpc) in ("JobService/SignalJob", "AgentService/RenewCertificate")
+        # The job waits, and has no workers yet; nobody waits; the agent has no certificate.
+        waits = ("JobService/SignalJob", "StepService/Exec", "AgentService/ServeStep")
+        assert short(rpc) in (*waits, "AgentService/RenewCertificate")
     return WORDS[code]
 
 

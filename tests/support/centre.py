@@ -36,6 +36,7 @@ from controlplane.v1 import (
     fleet_service_pb2,
     identity_service_pb2,
     job_service_pb2,
+    step_service_pb2,
     usage_service_pb2,
 )
 from tests.support.world import facts
@@ -52,6 +53,7 @@ SERVICES = (
     identity_service_pb2,
     job_service_pb2,
     usage_service_pb2,
+    step_service_pb2,
 )
 METHODS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": method
@@ -122,6 +124,7 @@ class Centre:
             (False, False): self.channel.unary_unary,
             (False, True): self.channel.unary_stream,
             (True, False): self.channel.stream_unary,
+            (True, True): self.channel.stream_stream,
         }[kind]
         asked = iter(given) if method.client_streaming else given[0]
         answer = make(rpc)(asked, metadata=metadata, timeout=timeout_s)

@@ -1,0 +1,59 @@
+"""Which jobs a request names, and whether its caller may do this to them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
+from controlplane.service.auth import CALLER
+from controlplane.service.permissions import RPC, may, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from controlplane.service.context import House
+
+MOST_TOLD = 100
+"""Names of jobs in one refusal; of more it tells how many there are."""
+
+
+async def asked(house: House, name: str, field: str = "name") -> int:
+    """The number of the job that a request names. NotFound when there is none, NotAllowed when the
+    caller may not do this to it."""
+    number = job_number(name, field)
+    await all_mine(house, [number])
+    return number
+
+
+async def all_mine(house: House, numbers: Iterable[int]) -> None:
+    """NotFound when one of these jobs is not there. NotAllowed, with the names of all of them, for
+    those that the caller may not do this to."""
+    wanted = dict.fromkeys(numbers)
+    owners = house.registry.live_owners(wanted)
+    ended = [number for number in wanted if number not in owners]
+    if ended:
+        owners |= await asyncio.to_thread(house.registry.store.owners, ended)
+    for number in wanted:
+        if number not in owners:
+            raise NotFound(f"jobs/{number}: there is no such job")
+    caller, rpc = CALLER.get(), RPC.get()
+    foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
+    if foreign:
+        told = ", ".join(f"jobs/{number}" for number in foreign[:MOST_TOLD])
+        more = f" and {len(foreign) - MOST_TOLD} more" if len(foreign) > MOST_TOLD else ""
+        raise refusal(caller, rpc, told + more)
+
+
+def job_number(name: str, field: str = "name") -> int:
+    """The number of `jobs/123`. InvalidRequest for any other name."""
+    number = decimal(name.removeprefix("jobs/"))
+    if number is None:
+        words = f"{name[:80]!r} is no job's name; write jobs/123"
+        raise InvalidRequest(FieldFault(field=field, description=words))
+    return number
+
+
+def decimal(text: str) -> int | None:
+    """A number of at most 18 digits; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
