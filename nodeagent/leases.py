@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from nodeagent import reconcile, status
 from nodeagent.folders import LeaseKey, leases_in
 from nodeagent.launchers import LaunchError, plan_step
 from nodeagent.plan import StepPlan
+from nodeagent.progress import LeaseReports
 from nodeagent.status import StatusReader
 from nodeagent.supervision import record
 
@@ -48,6 +50,8 @@ class Held:
     """Fetches what it needs."""
     offsets: dict[tuple[int, Stream], int] = field(default_factory=dict)
     """Up to where each stream has been handed over."""
+    reports: LeaseReports | None = None
+    """What its workers report of their progress, once there may be any."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
 
@@ -88,7 +92,19 @@ class Leases:
             words = "the agent was restarted before the start"
             return Held(key=key, status=_ended(key, LeaseEnd.LAUNCH_FAILED, words))
         reader = StatusReader(folder, plan)
-        return Held(key=key, status=reader.read(), reader=reader)
+        held = Held(key=key, status=reader.read(), reader=reader)
+        uid = plan.identity.uid if plan.identity is not None else os.geteuid()
+        held.reports = self._reports(key, held.status, uid).resume()
+        return held
+
+    def _reports(self, key: LeaseKey, told: LeaseStatus, uid: int) -> LeaseReports:
+        return LeaseReports(
+            key=key,
+            folder=self._folders.tmp / str(key),
+            control=self._control(key),
+            ranks=tuple(worker.rank for worker in told.workers),
+            uid=uid,
+        )
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
@@ -189,6 +205,7 @@ class Leases:
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
+        held.reports = self._reports(held.key, held.reader.read(), account.uid)
         self._spawner.spawn(folder)
 
     def _failed(self, held: Held, words: str) -> None:

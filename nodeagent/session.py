@@ -194,6 +194,13 @@ class Session:
         )
         return answer
 
+    async def ship_progress(self, request: pb.ShipProgressRequest) -> pb.ShipProgressResponse:
+        """Hand over what workers reported of their progress."""
+        answer: pb.ShipProgressResponse = await self._agents.ShipProgress(
+            request, metadata=self._metadata, timeout=SHIP_DEADLINE_S
+        )
+        return answer
+
     async def download(self, sha256: str) -> AsyncIterator[bytes]:
         """Fetch a blob in parts."""
         request = blob_service_pb2.DownloadBlobRequest(sha256=sha256)

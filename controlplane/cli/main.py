@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import denials, jobs, nodes, submit, tools, usage
+from controlplane.cli import denials, jobs, metrics, nodes, submit, tools, usage
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
     BAD_INPUT,
@@ -53,6 +53,7 @@ for command in (
     jobs.cancel,
     jobs.signal,
     jobs.history,
+    metrics.metrics,
     usage.usage,
     nodes.node,
     denials.denials,

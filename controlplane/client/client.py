@@ -261,6 +261,13 @@ class Client:
             yield from page.events
             request.after_seq = page.events[-1].seq
 
+    def metrics(self, name: str, *, attempt: int = 0) -> job_service_pb2.GetMetricsResponse:
+        """Give the series that a job's attempt reported of its progress; 0 for the last one."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.GetMetricsRequest(name=name, attempt=attempt)
+        return self._connection.call(self._jobs.GetMetrics, request, self._timeout_s)
+
     # Usage
 
     def usage(

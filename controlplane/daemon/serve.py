@@ -26,6 +26,7 @@ from controlplane.service.blobstore import BlobStore
 from controlplane.service.context import House, Rules
 from controlplane.service.hub import Hub
 from controlplane.service.logstore import LogStore
+from controlplane.service.seriesstore import SeriesStore
 
 if TYPE_CHECKING:
     from controlplane.daemon.settings import Settings
@@ -82,6 +83,7 @@ async def _serve(settings: Settings, registry: Registry, clock: SystemClock, rev
         liveness=liveness,
         hub=hub,
         logs=LogStore(settings.state_dir / "logs", settings.log_cap_mib << 20),
+        series=SeriesStore(settings.state_dir / "series"),
         blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
         tokens=TokenFile(settings.tokens),
         rules=Rules(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.progress import Progress
     from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
@@ -73,6 +74,7 @@ class Draft:
         self.nodes: Overlay[str, Node] = Overlay(base.nodes)
         self.node_leases: Overlay[str, frozenset[int]] = Overlay(base.node_leases)
         self.generations: Overlay[str, int] = Overlay(base.generations)
+        self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
 
@@ -86,6 +88,7 @@ class Draft:
         self.nodes.changed.update(inner.nodes.changed)
         self.node_leases.changed.update(inner.node_leases.changed)
         self.generations.changed.update(inner.generations.changed)
+        self.progress.changed.update(inner.progress.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
 

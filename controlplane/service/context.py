@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from controlplane.service.blobstore import BlobStore
     from controlplane.service.hub import Hub
     from controlplane.service.logstore import LogStore
+    from controlplane.service.seriesstore import SeriesStore
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ class House:
     """Wakes calls that wait."""
     logs: LogStore
     """Output of workers."""
+    series: SeriesStore
+    """What workers reported of their progress, over time."""
     blobs: BlobStore
     """Folders that travel."""
     tokens: TokenFile

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from controlplane.v1 import job_service_pb2 as controlplane_dot_v1_dot_job__service__pb2
 from controlplane.v1 import lease_pb2 as controlplane_dot_v1_dot_lease__pb2
 from controlplane.v1 import node_pb2 as controlplane_dot_v1_dot_node__pb2
+from controlplane.v1 import progress_pb2 as controlplane_dot_v1_dot_progress__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/agent_service.proto\x12\x0f\x63ontrolplane.v1\x1a!controlplane/v1/job_service.proto\x1a\x1b\x63ontrolplane/v1/lease.proto\x1a\x1a\x63ontrolplane/v1/node.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x01\n\x12SynchronizeRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63\x61ll_number\x18\x04 \x01(\x03\x12\x12\n\nepoch_seen\x18\x05 \x01(\x03\x12\x17\n\x0fgeneration_seen\x18\x06 \x01(\x03\x12)\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12\x14\n\x0c\x66\x61\x63ts_digest\x18\x08 \x01(\t\x12,\n\x06leases\x18\t \x03(\x0b\x32\x1c.controlplane.v1.LeaseStatus\"\x8b\x02\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.controlplane.v1.LeasePhase\x12.\n\x07workers\x18\x04 \x03(\x0b\x32\x1d.controlplane.v1.WorkerStatus\x12&\n\x03\x65nd\x18\x05 \x01(\x0e\x32\x19.controlplane.v1.LeaseEnd\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0csignals_done\x18\x07 \x01(\x05\x12\x30\n\x0cwarning_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x03\n\x0cWorkerStatus\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\x12\n\nlocal_rank\x18\x02 \x01(\x05\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.controlplane.v1.WorkerState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstderr_tail\x18\t \x01(\t\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x1e\n\x11peak_memory_bytes\x18\x0c \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\x14\n\x12_peak_memory_bytes\"\x81\x02\n\x13SynchronizeResponse\x12\x14\n\x0c\x63luster_uuid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12+\n\x06leases\x18\x04 \x03(\x0b\x32\x1b.controlplane.v1.LeaseOrder\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresend_facts\x18\x07 \x01(\x08\x12\x12\n\nsuperseded\x18\x08 \x01(\x08\"\xe0\x01\n\nLeaseOrder\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12(\n\x04goal\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LeaseGoal\x12/\n\x0cgrace_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06launch\x18\x05 \x01(\x0b\x32\x17.controlplane.v1.Launch\x12-\n\x07signals\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LeaseSignal\"<\n\x0bLeaseSignal\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\x9e\x05\n\x06Launch\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\ntask_index\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x18\n\x10job_display_name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x10\n\x08launcher\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\x12-\n\x03\x65nv\x18\x08 \x03(\x0b\x32 .controlplane.v1.Launch.EnvEntry\x12\x18\n\x10working_dir_path\x18\t \x01(\t\x12\x1a\n\x12working_dir_sha256\x18\n \x01(\t\x12,\n\x07members\x18\x0b \x03(\x0b\x32\x1b.controlplane.v1.GangMember\x12\x14\n\x0cmember_index\x18\x0c \x01(\x05\x12\x13\n\x0bgang_secret\x18\r \x01(\t\x12\x12\n\ndevice_ids\x18\x0e \x03(\t\x12\x0f\n\x07\x63pu_ids\x18\x0f \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x10 \x01(\x03\x12-\n\ntime_limit\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cgrace_period\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewarning_signal\x18\x13 \x01(\t\x12\x31\n\x0ewarning_before\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05setup\x18\x15 \x03(\t\x12\x18\n\x10own_devices_only\x18\x16 \x01(\x08\x12\x1a\n\x12requeue_exit_codes\x18\x17 \x03(\x05\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\nGangMember\x12\x19\n\x11node_display_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nfirst_rank\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\r\n\x05ports\x18\x05 \x03(\x05\x12\x0f\n\x07\x64\x65vices\x18\x06 \x01(\x05\"\x83\x01\n\x08LogChunk\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"O\n\x0fShipLogsRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12)\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x19.controlplane.v1.LogChunk\"(\n\x10ShipLogsResponse\x12\x14\n\x0cnext_offsets\x18\x01 \x03(\x03*\xa6\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_PHASE_STAGING\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x17\n\x13LEASE_PHASE_RUNNING\x10\x03\x12\x18\n\x14LEASE_PHASE_STOPPING\x10\x04\x12\x15\n\x11LEASE_PHASE_ENDED\x10\x05*\xa8\x01\n\x08LeaseEnd\x12\x19\n\x15LEASE_END_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_END_ORDERED\x10\x01\x12\x18\n\x14LEASE_END_TIME_LIMIT\x10\x02\x12\x14\n\x10LEASE_END_FENCED\x10\x03\x12\x1b\n\x17LEASE_END_LAUNCH_FAILED\x10\x04\x12\x1d\n\x19LEASE_END_SUPERVISOR_LOST\x10\x05*P\n\tLeaseGoal\x12\x1a\n\x16LEASE_GOAL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEASE_GOAL_RUN\x10\x01\x12\x13\n\x0fLEASE_GOAL_STOP\x10\x02\x32\xb9\x01\n\x0c\x41gentService\x12X\n\x0bSynchronize\x12#.controlplane.v1.SynchronizeRequest\x1a$.controlplane.v1.SynchronizeResponse\x12O\n\x08ShipLogs\x12 .controlplane.v1.ShipLogsRequest\x1a!.controlplane.v1.ShipLogsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/agent_service.proto\x12\x0f\x63ontrolplane.v1\x1a!controlplane/v1/job_service.proto\x1a\x1b\x63ontrolplane/v1/lease.proto\x1a\x1a\x63ontrolplane/v1/node.proto\x1a\x1e\x63ontrolplane/v1/progress.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x01\n\x12SynchronizeRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63\x61ll_number\x18\x04 \x01(\x03\x12\x12\n\nepoch_seen\x18\x05 \x01(\x03\x12\x17\n\x0fgeneration_seen\x18\x06 \x01(\x03\x12)\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12\x14\n\x0c\x66\x61\x63ts_digest\x18\x08 \x01(\t\x12,\n\x06leases\x18\t \x03(\x0b\x32\x1c.controlplane.v1.LeaseStatus\"\x8b\x02\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.controlplane.v1.LeasePhase\x12.\n\x07workers\x18\x04 \x03(\x0b\x32\x1d.controlplane.v1.WorkerStatus\x12&\n\x03\x65nd\x18\x05 \x01(\x0e\x32\x19.controlplane.v1.LeaseEnd\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0csignals_done\x18\x07 \x01(\x05\x12\x30\n\x0cwarning_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x03\n\x0cWorkerStatus\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\x12\n\nlocal_rank\x18\x02 \x01(\x05\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.controlplane.v1.WorkerState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstderr_tail\x18\t \x01(\t\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x1e\n\x11peak_memory_bytes\x18\x0c \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\x14\n\x12_peak_memory_bytes\"\x81\x02\n\x13SynchronizeResponse\x12\x14\n\x0c\x63luster_uuid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12+\n\x06leases\x18\x04 \x03(\x0b\x32\x1b.controlplane.v1.LeaseOrder\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresend_facts\x18\x07 \x01(\x08\x12\x12\n\nsuperseded\x18\x08 \x01(\x08\"\xe0\x01\n\nLeaseOrder\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12(\n\x04goal\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LeaseGoal\x12/\n\x0cgrace_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06launch\x18\x05 \x01(\x0b\x32\x17.controlplane.v1.Launch\x12-\n\x07signals\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LeaseSignal\"<\n\x0bLeaseSignal\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\x9e\x05\n\x06Launch\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\ntask_index\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x18\n\x10job_display_name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x10\n\x08launcher\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\x12-\n\x03\x65nv\x18\x08 \x03(\x0b\x32 .controlplane.v1.Launch.EnvEntry\x12\x18\n\x10working_dir_path\x18\t \x01(\t\x12\x1a\n\x12working_dir_sha256\x18\n \x01(\t\x12,\n\x07members\x18\x0b \x03(\x0b\x32\x1b.controlplane.v1.GangMember\x12\x14\n\x0cmember_index\x18\x0c \x01(\x05\x12\x13\n\x0bgang_secret\x18\r \x01(\t\x12\x12\n\ndevice_ids\x18\x0e \x03(\t\x12\x0f\n\x07\x63pu_ids\x18\x0f \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x10 \x01(\x03\x12-\n\ntime_limit\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cgrace_period\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewarning_signal\x18\x13 \x01(\t\x12\x31\n\x0ewarning_before\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05setup\x18\x15 \x03(\t\x12\x18\n\x10own_devices_only\x18\x16 \x01(\x08\x12\x1a\n\x12requeue_exit_codes\x18\x17 \x03(\x05\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\nGangMember\x12\x19\n\x11node_display_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nfirst_rank\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\r\n\x05ports\x18\x05 \x03(\x05\x12\x0f\n\x07\x64\x65vices\x18\x06 \x01(\x05\"\x83\x01\n\x08LogChunk\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"O\n\x0fShipLogsRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12)\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x19.controlplane.v1.LogChunk\"(\n\x10ShipLogsResponse\x12\x14\n\x0cnext_offsets\x18\x01 \x03(\x03\"\xbd\x01\n\rLeaseProgress\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x11\n\x04rank\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12.\n\x06points\x18\x04 \x03(\x0b\x32\x1e.controlplane.v1.ProgressPoint\x12/\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.controlplane.v1.Checkpoint\x12\x0e\n\x06\x66\x61ults\x18\x06 \x03(\tB\x07\n\x05_rank\"X\n\x13ShipProgressRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12.\n\x06leases\x18\x02 \x03(\x0b\x32\x1e.controlplane.v1.LeaseProgress\"%\n\x14ShipProgressResponse\x12\r\n\x05known\x18\x01 \x03(\x08*\xa6\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_PHASE_STAGING\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x17\n\x13LEASE_PHASE_RUNNING\x10\x03\x12\x18\n\x14LEASE_PHASE_STOPPING\x10\x04\x12\x15\n\x11LEASE_PHASE_ENDED\x10\x05*\xa8\x01\n\x08LeaseEnd\x12\x19\n\x15LEASE_END_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_END_ORDERED\x10\x01\x12\x18\n\x14LEASE_END_TIME_LIMIT\x10\x02\x12\x14\n\x10LEASE_END_FENCED\x10\x03\x12\x1b\n\x17LEASE_END_LAUNCH_FAILED\x10\x04\x12\x1d\n\x19LEASE_END_SUPERVISOR_LOST\x10\x05*P\n\tLeaseGoal\x12\x1a\n\x16LEASE_GOAL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEASE_GOAL_RUN\x10\x01\x12\x13\n\x0fLEASE_GOAL_STOP\x10\x02\x32\x96\x02\n\x0c\x41gentService\x12X\n\x0bSynchronize\x12#.controlplane.v1.SynchronizeRequest\x1a$.controlplane.v1.SynchronizeResponse\x12O\n\x08ShipLogs\x12 .controlplane.v1.ShipLogsRequest\x1a!.controlplane.v1.ShipLogsResponse\x12[\n\x0cShipProgress\x12$.controlplane.v1.ShipProgressRequest\x1a%.controlplane.v1.ShipProgressResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,36 +39,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LAUNCH_ENVENTRY']._loaded_options = None
   _globals['_LAUNCH_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_LEASEPHASE']._serialized_start=2736
-  _globals['_LEASEPHASE']._serialized_end=2902
-  _globals['_LEASEEND']._serialized_start=2905
-  _globals['_LEASEEND']._serialized_end=3073
-  _globals['_LEASEGOAL']._serialized_start=3075
-  _globals['_LEASEGOAL']._serialized_end=3155
-  _globals['_SYNCHRONIZEREQUEST']._serialized_start=214
-  _globals['_SYNCHRONIZEREQUEST']._serialized_end=465
-  _globals['_LEASESTATUS']._serialized_start=468
-  _globals['_LEASESTATUS']._serialized_end=735
-  _globals['_WORKERSTATUS']._serialized_start=738
-  _globals['_WORKERSTATUS']._serialized_end=1127
-  _globals['_SYNCHRONIZERESPONSE']._serialized_start=1130
-  _globals['_SYNCHRONIZERESPONSE']._serialized_end=1387
-  _globals['_LEASEORDER']._serialized_start=1390
-  _globals['_LEASEORDER']._serialized_end=1614
-  _globals['_LEASESIGNAL']._serialized_start=1616
-  _globals['_LEASESIGNAL']._serialized_end=1676
-  _globals['_LAUNCH']._serialized_start=1679
-  _globals['_LAUNCH']._serialized_end=2349
-  _globals['_LAUNCH_ENVENTRY']._serialized_start=2307
-  _globals['_LAUNCH_ENVENTRY']._serialized_end=2349
-  _globals['_GANGMEMBER']._serialized_start=2351
-  _globals['_GANGMEMBER']._serialized_end=2476
-  _globals['_LOGCHUNK']._serialized_start=2479
-  _globals['_LOGCHUNK']._serialized_end=2610
-  _globals['_SHIPLOGSREQUEST']._serialized_start=2612
-  _globals['_SHIPLOGSREQUEST']._serialized_end=2691
-  _globals['_SHIPLOGSRESPONSE']._serialized_start=2693
-  _globals['_SHIPLOGSRESPONSE']._serialized_end=2733
-  _globals['_AGENTSERVICE']._serialized_start=3158
-  _globals['_AGENTSERVICE']._serialized_end=3343
+  _globals['_LEASEPHASE']._serialized_start=3089
+  _globals['_LEASEPHASE']._serialized_end=3255
+  _globals['_LEASEEND']._serialized_start=3258
+  _globals['_LEASEEND']._serialized_end=3426
+  _globals['_LEASEGOAL']._serialized_start=3428
+  _globals['_LEASEGOAL']._serialized_end=3508
+  _globals['_SYNCHRONIZEREQUEST']._serialized_start=246
+  _globals['_SYNCHRONIZEREQUEST']._serialized_end=497
+  _globals['_LEASESTATUS']._serialized_start=500
+  _globals['_LEASESTATUS']._serialized_end=767
+  _globals['_WORKERSTATUS']._serialized_start=770
+  _globals['_WORKERSTATUS']._serialized_end=1159
+  _globals['_SYNCHRONIZERESPONSE']._serialized_start=1162
+  _globals['_SYNCHRONIZERESPONSE']._serialized_end=1419
+  _globals['_LEASEORDER']._serialized_start=1422
+  _globals['_LEASEORDER']._serialized_end=1646
+  _globals['_LEASESIGNAL']._serialized_start=1648
+  _globals['_LEASESIGNAL']._serialized_end=1708
+  _globals['_LAUNCH']._serialized_start=1711
+  _globals['_LAUNCH']._serialized_end=2381
+  _globals['_LAUNCH_ENVENTRY']._serialized_start=2339
+  _globals['_LAUNCH_ENVENTRY']._serialized_end=2381
+  _globals['_GANGMEMBER']._serialized_start=2383
+  _globals['_GANGMEMBER']._serialized_end=2508
+  _globals['_LOGCHUNK']._serialized_start=2511
+  _globals['_LOGCHUNK']._serialized_end=2642
+  _globals['_SHIPLOGSREQUEST']._serialized_start=2644
+  _globals['_SHIPLOGSREQUEST']._serialized_end=2723
+  _globals['_SHIPLOGSRESPONSE']._serialized_start=2725
+  _globals['_SHIPLOGSRESPONSE']._serialized_end=2765
+  _globals['_LEASEPROGRESS']._serialized_start=2768
+  _globals['_LEASEPROGRESS']._serialized_end=2957
+  _globals['_SHIPPROGRESSREQUEST']._serialized_start=2959
+  _globals['_SHIPPROGRESSREQUEST']._serialized_end=3047
+  _globals['_SHIPPROGRESSRESPONSE']._serialized_start=3049
+  _globals['_SHIPPROGRESSRESPONSE']._serialized_end=3086
+  _globals['_AGENTSERVICE']._serialized_start=3511
+  _globals['_AGENTSERVICE']._serialized_end=3789
 # @@protoc_insertion_point(module_scope)

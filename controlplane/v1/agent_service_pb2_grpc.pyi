@@ -47,6 +47,10 @@ class AgentServiceStub:
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
     """
+    ShipProgress: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ShipProgressRequest, _agent_service_pb2.ShipProgressResponse]
+    """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+    that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -66,6 +70,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ShipLogs: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipLogsRequest, _agent_service_pb2.ShipLogsResponse]  # type: ignore[assignment]
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
     ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+    """
+    ShipProgress: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipProgressRequest, _agent_service_pb2.ShipProgressResponse]  # type: ignore[assignment]
+    """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+    that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +103,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_service_pb2.ShipLogsResponse, _abc.Awaitable[_agent_service_pb2.ShipLogsResponse]]:
         """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
         ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+        """
+
+    @_abc_1.abstractmethod
+    def ShipProgress(
+        self,
+        request: _agent_service_pb2.ShipProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ShipProgressResponse, _abc.Awaitable[_agent_service_pb2.ShipProgressResponse]]:
+        """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+        that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -132,6 +132,7 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "JobService/WatchJob": lambda: jobs_pb.WatchJobRequest(name=ended(made, owner)),
         "JobService/ListEvents": lambda: jobs_pb.ListEventsRequest(resource=job(made, owner)),
         "JobService/ReadLogs": lambda: jobs_pb.ReadLogsRequest(name=job(made, owner)),
+        "JobService/GetMetrics": lambda: jobs_pb.GetMetricsRequest(name=job(made, owner)),
         "UsageService/GetUsage": lambda: usage_pb.GetUsageRequest(owner=owner),
         "FleetService/ListNodes": fleet_pb.ListNodesRequest,
         "FleetService/GetNode": lambda: fleet_pb.GetNodeRequest(name=node_of(made, owner)),
@@ -150,6 +151,9 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         ),
         "AgentService/Synchronize": lambda: synchronize(node_of(made, owner)),
         "AgentService/ShipLogs": lambda: agents_pb.ShipLogsRequest(node_uuid=node_of(made, owner)),
+        "AgentService/ShipProgress": lambda: agents_pb.ShipProgressRequest(
+            node_uuid=node_of(made, owner)
+        ),
     }
 
 
