@@ -50,3 +50,15 @@ def test_progress_is_shown_though_agent_and_control_plane_are_killed(tmp_path: P
         points = json.loads(made.ccctl("metrics", name, "-o", "json").stdout)["points"]
         assert [point["step"] for point in points] == [1, 2, 3]
         assert made.ccctl("metrics", name, "-o", "csv").stdout.startswith("time,step,progress,loss")
+
+
+def test_watch_tells_the_progress_of_a_job_that_runs(tmp_path: Path) -> None:
+    script = """
+    for step in 1 2 3; do
+      echo "{\\"step\\": $step, \\"progress\\": 0.$step}" >> "$CC_REPORT"; sleep 0.8
+    done"""
+    with cluster(tmp_path, "a") as made:
+        name = made.submit({"command": ["sh", "-c", script]})
+        watched = made.ccctl("watch", name)
+        assert watched.returncode == 0, watched.stderr
+        assert "%, step " in watched.stderr
