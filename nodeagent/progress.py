@@ -13,13 +13,17 @@ it: no checkpoint is lost, and no point is told twice.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
+
+import grpc
 
 from controlplane.model.lease import LeasePhase
 from controlplane.model.progress import (
@@ -41,14 +45,17 @@ if TYPE_CHECKING:
     from nodeagent.folders import LeaseKey
     from nodeagent.leases import Leases
 
+log = logging.getLogger(__name__)
+
 REPORT_FILE = ".cc-report"
 """Name of a report in the folder for temporary files; a dot and the rank follow."""
 JOURNAL = "progress.json"
 """In the lease's control folder: what is handed over, and up to where it was read."""
 PERIOD_US = 2_000_000
 """A lease that runs hands over so often at most."""
-READ_BYTES = 256 << 10
-"""Read of one report at a time."""
+READ_BYTES = 64 << 10
+MOST_LINES = 2000
+"""Read of one report at a time: the agent has other things to do."""
 FLOOD_BYTES = 1 << 20
 """What a report has grown by since the last look; of more only the last `READ_BYTES` are read."""
 MOST_SEEN = 64
@@ -161,13 +168,15 @@ class LeaseReports:
             place.flooded += passed
             self._flooded(rank, place.flooded)
         data = os.pread(fd, READ_BYTES, place.at)
-        *lines, rest = data.split(b"\n")
+        *lines, rest = data.split(b"\n", MOST_LINES)
         for line in lines:
             place.at += len(line) + 1
             place.line += place.line >= 0
             if not place.torn:
                 self._take(rank, place, line, now_us)
             place.torn = False
+        if len(lines) == MOST_LINES:
+            return True
         if len(rest) > LONGEST_LINE or (whole and rest and place.at + len(rest) >= size):
             place.at += len(rest)
             place.line += place.line >= 0 and not place.torn
@@ -294,7 +303,8 @@ async def report_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -
         if reports is None or reports.refused:
             continue
         ended = held.status.phase is LeasePhase.ENDED
-        reports.look(now_us, whole=ended)
+        if reports.look(now_us, whole=ended):
+            await asyncio.sleep(0)  # others want to be heard between two of them
         try:
             told = reports.due(now_us, ended=ended)
         except OSError:
@@ -304,6 +314,14 @@ async def report_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -
             request.leases.append(lease_progress_message(told))
     if not asked:
         return
-    answer = await ship(request)
+    try:
+        answer = await ship(request)
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
+            raise
+        log.error("the control plane does not take progress: %s", error.details())
+        for reports in asked:  # it would not take it the next time, either
+            reports.sent = None
+        return
     for reports, known in zip(asked, answer.known, strict=True):
         reports.sent, reports.refused = None, not known
