@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from controlplane.v1.step_pb2 import StepStart
-from tests.support.cluster import BIN, Cluster, cluster
+from tests.support.cluster import Cluster, cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def run_step(made: Cluster, name: str) -> None:
 
 def ccctl(made: Cluster, *words: str) -> None:
     """One run of ccctl, which must do well."""
-    command = [BIN / "ccctl", "--server", made.server, "--token-file", made.token_file, *words]
+    command = [*made.as_admin, *words]
     subprocess.run(command, check=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
 
 

@@ -34,6 +34,7 @@ from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
 from nodeagent.limits import parse_limits
 from nodeagent.preflight import Preflight
+from nodeagent.progress import report_once
 from nodeagent.session import Line, Session
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
@@ -54,6 +55,8 @@ REFRESH_S = 1.0
 """Every lease is looked at so often, should a nudge be lost."""
 SHIP_S = 0.25
 """New output is looked for so often."""
+REPORT_S = 0.5
+"""Reports of progress are looked at so often."""
 DISCOVER_DEADLINE_S = 30.0
 RENEW_LOOK_S = 600.0
 """Whether the certificate is due is looked at so often."""
@@ -61,6 +64,9 @@ PLAINTEXT_SERVER = "127.0.0.1:7600"
 """Where an agent with a token calls unless it is told."""
 OFFERED_MEMORY = 0.9
 """Part of the host's memory that is offered to jobs unless the settings say."""
+
+
+_CLOCK = SystemClock()
 
 
 class AgentError(Exception):
@@ -166,6 +172,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             asyncio.create_task(session.run(stop), name="session"),
             asyncio.create_task(_refresh(leases, stop), name="refresh"),
             asyncio.create_task(_ship(leases, session, identity.uuid, shipping), name="ship"),
+            asyncio.create_task(_report(leases, session, identity.uuid), name="report"),
             asyncio.create_task(_rediscover(settings, devices, box, session), name="discover"),
             asyncio.create_task(_watchdog(), name="watchdog"),
         ]
@@ -319,7 +326,7 @@ async def _refresh(leases: Leases, stop: asyncio.Event) -> None:
 async def _ship(leases: Leases, session: Session, node_uuid: str, again: asyncio.Event) -> None:
     while True:
         try:
-            more = await ship_once(leases, node_uuid, session.ship)
+            more = await ship_once(leases, node_uuid, session.ship, _CLOCK.now_us())
         except grpc.aio.AioRpcError as error:
             log.debug("output waits: %s", error.code().name)
             more = False
@@ -327,6 +334,15 @@ async def _ship(leases: Leases, session: Session, node_uuid: str, again: asyncio
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(again.wait(), SHIP_S)
             again.clear()
+
+
+async def _report(leases: Leases, session: Session, node_uuid: str) -> None:
+    while True:
+        try:
+            await report_once(leases, node_uuid, session.ship_progress, _CLOCK.now_us())
+        except grpc.aio.AioRpcError as error:
+            log.debug("progress waits: %s", error.code().name)
+        await asyncio.sleep(REPORT_S)
 
 
 async def _rediscover(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from nodeagent import reconcile, status
 from nodeagent.folders import LeaseKey, leases_in
 from nodeagent.launchers import LaunchError, LaunchRefused, plan_step
 from nodeagent.plan import StepPlan
+from nodeagent.progress import LeaseReports
 from nodeagent.status import StatusReader
 from nodeagent.supervision import record
 
@@ -56,6 +58,8 @@ class Held:
     """What its supervisor was told, once there is one."""
     closing: asyncio.Task[None] | None = None
     """Runs the site's epilog, after which its end is reported."""
+    reports: LeaseReports | None = None
+    """What its workers report of their progress, once there may be any."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
 
@@ -101,9 +105,20 @@ class Leases:
             return Held(key=key, status=_ended(key, LeaseEnd.LAUNCH_FAILED, words))
         reader = StatusReader(folder, plan)
         held = Held(key=key, status=reader.read(), reader=reader, plan=plan)
+        held.reports = self._reports(key, held.status, plan).resume()
         if held.status.phase is LeasePhase.ENDED:
             self._close(held, held.status)
         return held
+
+    def _reports(self, key: LeaseKey, told: LeaseStatus, plan: StepPlan) -> LeaseReports:
+        uid = plan.identity.uid if plan.identity is not None else os.geteuid()
+        return LeaseReports(
+            key=key,
+            folder=self._folders.tmp / str(key),
+            control=self.control(key),
+            ranks=tuple(worker.rank for worker in told.workers),
+            uid=uid,
+        )
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
@@ -248,6 +263,7 @@ class Leases:
         (folder / record.PLAN).write_text(plan.to_json())
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
+        held.reports = self._reports(held.key, held.reader.read(), plan)
         self._spawner.spawn(folder)
 
     def _failed(self, held: Held, error: Exception) -> None:

@@ -226,6 +226,13 @@ class Session:
         """Open a call that serves a step."""
         return self._line.agents.ServeStep(metadata=self._line.metadata, timeout=timeout_s)
 
+    async def ship_progress(self, request: pb.ShipProgressRequest) -> pb.ShipProgressResponse:
+        """Hand over what workers reported of their progress."""
+        answer: pb.ShipProgressResponse = await self._line.agents.ShipProgress(
+            request, metadata=self._line.metadata, timeout=SHIP_DEADLINE_S
+        )
+        return answer
+
     async def download(self, sha256: str) -> AsyncIterator[bytes]:
         """Fetch a blob in parts."""
         request = blob_service_pb2.DownloadBlobRequest(sha256=sha256)

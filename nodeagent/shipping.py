@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ Place = tuple[int, streams.Stream, int]
 Ship = Callable[[pb.ShipLogsRequest], Awaitable[pb.ShipLogsResponse]]
 
 
-async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
+async def ship_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int = 0) -> bool:
     """Hand over what there is, at most one call's worth; whether there may be more at once.
 
     Drops leases that are forgotten and have nothing left to hand over.
@@ -42,7 +43,7 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
             room -= len(chunk.data)
             pending = True
         if held.forgotten and not pending and room > 0 and held.status.phase is LeasePhase.ENDED:
-            leases.drop(held.key.lease_id)
+            _drop(leases, held, now_us)
         if room <= 0:
             break
     if not request.chunks:
@@ -52,6 +53,13 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship) -> bool:
         # -1: the lease is unknown there, and nobody will ask for its output.
         held.offsets[place] = end if end >= 0 else 1 << 62
     return room <= 0
+
+
+def _drop(leases: Leases, held: Held, now_us: int) -> None:
+    """Drop a lease once what its workers reported of their progress has been handed over, too."""
+    with contextlib.suppress(OSError):  # no room to write it down: another time
+        if held.reports is None or held.reports.is_done(now_us):
+            leases.drop(held.key.lease_id)
 
 
 def _new_output(folder: Path, held: Held, room: int) -> Iterator[tuple[Place, pb.LogChunk]]:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from controlplane.cli.app import App
     from controlplane.client import Client, LogPiece
     from controlplane.v1.job_pb2 import Job
+    from controlplane.v1.progress_pb2 import Progress
 
 _WAITING_LIMIT: Final = 64
+PROGRESS_US: Final = 5_000_000
+"""Progress of a job that is followed is told so often at most."""
 
 
 class StateLines:
@@ -29,6 +32,7 @@ class StateLines:
         """Begin with nothing told."""
         self._app = app
         self._told = ""
+        self._told_progress, self._told_us = "", 0
 
     def tell(self, job: Job) -> None:
         """Write a line if it says something new."""
@@ -42,6 +46,20 @@ class StateLines:
             self._told = line
             now = text.clock_time(self._app.clock.now_us())
             self._app.note(text.visible_line(f"{now}  {line}"))
+        if job.attempts and job.attempts[-1].HasField("progress"):
+            self._tell_progress(job.attempts[-1].progress, ended=job.HasField("exit_code"))
+
+    def _tell_progress(self, progress: Progress, *, ended: bool) -> None:
+        """Write how far it is when that has changed, not too often; and once at the end."""
+        from controlplane.cli.progresswords import checkpoint_words, progress_words
+
+        now_us = self._app.clock.now_us()
+        line = progress_words(progress, now_us)
+        if progress.HasField("checkpoint"):
+            line += f"; checkpoint {checkpoint_words(progress)}"
+        if line != self._told_progress and (ended or now_us - self._told_us >= PROGRESS_US):
+            self._told_progress, self._told_us = line, now_us
+            self._app.note(f"{text.clock_time(now_us)}  {line}")
 
 
 def follow(app: App, client: Client, job: Job, *, apart: bool = False) -> int:

@@ -139,7 +139,7 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
         fact("Ended", f"{ended} (ran {ran})" if ran else ended)
     console.print(Padding(facts, (0, 0, 0, 2)))
     for attempt in job.attempts:
-        _draw_attempt(console, attempt)
+        _draw_attempt(console, attempt, now_us)
 
 
 def _working_dir(found: object) -> str:
@@ -148,7 +148,9 @@ def _working_dir(found: object) -> str:
     return f"shipped, {text.size(found.get('size', 0))}, SHA-256 {found.get('sha256', '')}"
 
 
-def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
+def _draw_attempt(console: Console, attempt: job_pb2.Attempt, now_us: int) -> None:
+    from controlplane.cli.progresswords import progress_lines
+
     console.print()
     console.print(
         Text.assemble(
@@ -159,6 +161,9 @@ def _draw_attempt(console: Console, attempt: job_pb2.Attempt) -> None:
         console.print(Text(f"  Cause: {text.visible_line(attempt.cause.message)}"))
         for line in text.visible(attempt.cause.stderr_tail).splitlines():
             console.print(Text(f"    | {line}"))
+    if attempt.HasField("progress"):
+        for line in progress_lines(attempt.progress, now_us):
+            console.print(Text(f"  {line}"))
     if attempt.HasField("usage"):
         console.print(Text(f"  Used: {usage_words(attempt.usage)}"))
     if attempt.HasField("warning_time"):

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli import denials, identity, jobs, login, nodes, steps, submit, tools, usage
+from controlplane.cli import (
+    denials,
+    identity,
+    jobs,
+    login,
+    metrics,
+    nodes,
+    steps,
+    submit,
+    tools,
+    usage,
+)
 from controlplane.cli import run as runs
 from controlplane.cli.app import App, Group
 from controlplane.cli.failures import (
@@ -60,6 +71,7 @@ for command in (
     jobs.history,
     steps.exec_,
     steps.shell,
+    metrics.metrics,
     usage.usage,
     nodes.node,
     denials.denials,

@@ -8,8 +8,8 @@ from controlplane.cli.app import App, Command, pass_app
 from controlplane.cli.arguments import moment
 
 
-def _keep_form(ctx: click.Context, _param: click.Parameter, form: str | None) -> str | None:
-    """Keep the form that was asked for with the other settings; CSV is this command's alone."""
+def keep_form(ctx: click.Context, _param: click.Parameter, form: str | None) -> str | None:
+    """Keep the form that was asked for with the other settings; CSV is some commands' alone."""
     app = ctx.find_object(App)
     if app is not None and form not in (None, "csv"):
         app.flags["output"] = form
@@ -45,7 +45,7 @@ def _keep_form(ctx: click.Context, _param: click.Parameter, form: str | None) ->
 @click.option("--account", default="", metavar="NAME", help="Only jobs of this account.")
 @click.option(
     "--output", "-o", "form", type=click.Choice(["table", "json", "yaml", "csv"]),
-    callback=_keep_form,
+    callback=keep_form,
     help="Table with hours for people; JSON, YAML or CSV with seconds for programs.",
 )  # fmt: skip
 @pass_app

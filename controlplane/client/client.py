@@ -292,6 +292,13 @@ class Client:
 
         return Step(self._connection, self._steps, start, self._timeout_s)
 
+    def metrics(self, name: str, *, attempt: int = 0) -> job_service_pb2.GetMetricsResponse:
+        """Give the series that a job's attempt reported of its progress; 0 for the last one."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.GetMetricsRequest(name=name, attempt=attempt)
+        return self._connection.call(self._jobs.GetMetrics, request, self._timeout_s)
+
     # Usage
 
     def usage(

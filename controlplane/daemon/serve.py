@@ -27,6 +27,7 @@ from controlplane.service.blobstore import BlobStore
 from controlplane.service.context import House, Rules
 from controlplane.service.hub import Hub
 from controlplane.service.logstore import LogStore
+from controlplane.service.seriesstore import SeriesStore
 
 if TYPE_CHECKING:
     from controlplane.daemon.settings import Settings
@@ -86,6 +87,7 @@ async def _serve(
         liveness=liveness,
         hub=hub,
         logs=LogStore(settings.state_dir / "logs", settings.log_cap_mib << 20),
+        series=SeriesStore(settings.state_dir / "series"),
         blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
         door=Doorkeeper(TokenFile(settings.tokens), registry, clock),
         issuer=doors.issuer,

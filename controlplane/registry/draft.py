@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.progress import Progress
     from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
@@ -77,6 +78,7 @@ class Draft:
         self.users: Overlay[str, User] = Overlay(base.users)
         self.tokens: Overlay[str, Token] = Overlay(base.tokens)
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
+        self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
 
@@ -93,6 +95,7 @@ class Draft:
         self.users.changed.update(inner.users.changed)
         self.tokens.changed.update(inner.tokens.changed)
         self.join_tokens.changed.update(inner.join_tokens.changed)
+        self.progress.changed.update(inner.progress.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
 

@@ -6,6 +6,7 @@ the store from then on.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from controlplane.model.identity import JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.progress import Progress
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+PROGRESS_KEPT = 1_000
+"""Attempts that have ended and whose progress is remembered: the last of it may come late."""
 FREE_PORTS_SHOWN = 4
 """So many free ports of a node are shown to a decision; a gang needs one or two."""
 PORTS_OF_LAUNCHER = {
@@ -72,6 +76,8 @@ class Facts:
     join_tokens: dict[str, JoinToken] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
+    _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
 
     def apply(self, draft: Draft) -> None:
@@ -87,6 +93,7 @@ class Facts:
         _put(self.users, draft.users.changed)
         _put(self.tokens, draft.tokens.changed)
         _put(self.join_tokens, draft.join_tokens.changed)
+        _put(self.progress, draft.progress.changed)
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)
         for key, attempt in draft.attempts.changed.items():
@@ -97,6 +104,17 @@ class Facts:
                 del self.leases[lease_id]
         for job_id in draft.jobs.changed:
             self.index(job_id)
+        self._forget_progress(draft)
+
+    def _forget_progress(self, draft: Draft) -> None:
+        """Of attempts that have ended, remember that of the last ones only."""
+        for key in draft.attempts.changed.keys() | draft.progress.changed.keys():
+            if key in self.progress and key not in self.attempts:
+                if key in self._progress_ended:
+                    continue
+                self._progress_ended.append(key)
+        while len(self._progress_ended) > PROGRESS_KEPT:
+            self.progress.pop(self._progress_ended.popleft(), None)
 
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.progress import Progress
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
 
@@ -39,6 +40,7 @@ class MemoryStore:
         self._tokens: dict[str, Token] = {}
         self._join_tokens: dict[str, JoinToken] = {}
         self._usages: dict[tuple[int, int, int], Usage] = {}
+        self._progress: dict[tuple[int, int, int], Progress] = {}
         self._events: list[Event] = []
         self._answers: dict[RequestKey, Answer] = {}
 
@@ -66,6 +68,7 @@ class MemoryStore:
                 facts.tasks[job.job_id, 0] = task
             facts.index(job.job_id)
         facts.attempts = {k: a for k, a in self._attempts.items() if not a.state.final}
+        facts.progress = {k: p for k, p in self._progress.items() if k in facts.attempts}
         facts.leases = {k: x for k, x in self._leases.items() if x.removed_us is None}
         for lease in facts.leases.values():
             held = facts.node_leases.get(lease.node_uuid, frozenset())
@@ -86,6 +89,7 @@ class MemoryStore:
             (self._users, draft.users),
             (self._tokens, draft.tokens),
             (self._join_tokens, draft.join_tokens),
+            (self._progress, draft.progress),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         self._usages.update((usage.key, usage) for usage in draft.usages)
@@ -178,6 +182,7 @@ class MemoryStore:
             attempts=tuple(a for a in self._attempts.values() if a.job_id == job.job_id),
             leases={k: x for k, x in self._leases.items() if x.job_id == job.job_id},
             usages={k: u for k, u in self._usages.items() if u.job_id == job.job_id},
+            progress={k: p for k, p in self._progress.items() if p.job_id == job.job_id},
         )
 
 

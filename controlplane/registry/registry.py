@@ -181,7 +181,7 @@ class Registry:
                 )
         if draft.dirty and not draft.events:
             raise AssertionError("a change without an event")
-        if draft.events or answers:
+        if draft.events or answers or draft.progress.changed:
             self._commit(draft, answers)
         for item, value, fault in results:
             if fault is not None:
@@ -333,6 +333,10 @@ class Registry:
         """One lease, held or given back. May read the store."""
         return self._facts.leases.get(lease_id) or self._store.lease(lease_id)
 
+    def knows_progress(self, key: tuple[int, int, int]) -> bool:
+        """Whether memory has all that an attempt reported; else the store has it."""
+        return key in self._facts.progress or key in self._facts.attempts
+
     def live_job(self, job_id: int) -> JobRecord | None:
         """A job that has not ended, from memory; None when it has, or when its past is in the
         store."""
@@ -347,7 +351,11 @@ class Registry:
             if attempt is None or task.attempts > 1:
                 return None
             leases = {i: self._facts.leases[i] for i in attempt.lease_ids}
-            return JobRecord(job=job, tasks=(task,), attempts=(attempt,), leases=leases)
+            told = self._facts.progress.get(attempt.key)
+            progress = {attempt.key: told} if told is not None else {}
+            return JobRecord(
+                job=job, tasks=(task,), attempts=(attempt,), leases=leases, progress=progress
+            )
 
     def job(self, job_id: int) -> JobRecord:
         """One job with all that became of it, live or ended. NotFound when there is none. May read

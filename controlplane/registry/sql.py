@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from controlplane.model.errors import Overloaded, StaleControlPlane, StoreUnavailable
 from controlplane.model.job import FINAL_JOB_STATES, Job
-from controlplane.registry import rows, sqlusage, tables
+from controlplane.registry import rows, sqlprogress, sqlusage, tables
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from controlplane.model.event import Event
     from controlplane.model.lease import Lease
+    from controlplane.model.progress import Progress
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
 
@@ -81,6 +82,7 @@ class SqlStore:
                 tables.user,
                 tables.token,
                 tables.join_token,
+                tables.progress,
             )
         }
         self._epoch = 0
@@ -155,6 +157,8 @@ class SqlStore:
             ]
             self._put(connection, tables.worker, workers)
             sqlusage.insert(connection, draft.usages)
+            told = [sqlprogress.row(p) for p in _new(draft.progress)]
+            self._put(connection, tables.progress, told)
             if draft.events:
                 events = [rows.event_row(e) for e in draft.events]
                 connection.execute(tables.event.insert(), events)
@@ -348,6 +352,8 @@ def _load_job(facts: Facts, record: JobRecord) -> None:
     for attempt in record.attempts:
         if not attempt.state.final:
             facts.attempts[attempt.key] = attempt
+            if attempt.key in record.progress:
+                facts.progress[attempt.key] = record.progress[attempt.key]
     for lease in record.leases.values():
         if lease.removed_us is None:
             facts.leases[lease.lease_id] = lease
@@ -385,6 +391,7 @@ def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> l
     leases: dict[int, list[Any]] = defaultdict(list)
     workers: dict[int, list[Any]] = defaultdict(list)
     usages: dict[int, list[Usage]] = defaultdict(list)
+    told: dict[int, list[Progress]] = defaultdict(list)
     for i in range(0, len(jobs), _CHUNK):
         ids = [job.job_id for job in jobs[i : i + _CHUNK]]
         for table, order, into in (
@@ -398,10 +405,13 @@ def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> l
                 into[row["job_id"]].append(row)
         for usage in sqlusage.of_jobs(connection, ids):
             usages[usage.job_id].append(usage)
+        for progress in sqlprogress.of_jobs(connection, ids):
+            told[progress.job_id].append(progress)
     return [
         replace(
             _record(job, *(table[job.job_id] for table in (tasks, attempts, leases, workers))),
             usages={usage.key: usage for usage in usages[job.job_id]},
+            progress={progress.key: progress for progress in told[job.job_id]},
         )
         for job in jobs
     ]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
+    from controlplane.model.progress import Progress
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
     from controlplane.registry.facts import Facts
@@ -70,6 +71,8 @@ class JobRecord:
     """Their leases, by number."""
     usages: Mapping[tuple[int, int, int], Usage] = field(default_factory=dict)
     """What those of its attempts that have ended used, by key of the attempt."""
+    progress: Mapping[tuple[int, int, int], Progress] = field(default_factory=dict)
+    """How far those of its attempts are that reported it, by key of the attempt."""
 
 
 class Store(Protocol):

@@ -198,6 +198,24 @@ usage_device = Table(
     ),
 )
 
+# What workers said of their progress, one row for each attempt that did. Written again some times a
+# minute, so it is small and apart from the attempt; the series lies in files.
+progress = Table(
+    "progress",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False, comment="counts its changes"),
+    Column(
+        "body", Text, nullable=False, comment="JSON: newest values, checkpoint, history, faults"
+    ),
+    ForeignKeyConstraint(
+        ["job_id", "task_index", "attempt"],
+        ["attempt.job_id", "attempt.task_index", "attempt.number"],
+    ),
+)
+
 node = Table(
     "node",
     metadata,

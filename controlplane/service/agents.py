@@ -26,6 +26,7 @@ from controlplane.service.hub import wait
 from controlplane.service.identity import check_uuid
 from controlplane.service.logstore import StreamId
 from controlplane.service.permissions import RPC, may
+from controlplane.service.progress import is_of, lease_progress, take_in
 from controlplane.service.steps import CLAIM_S, serve
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
@@ -240,6 +241,23 @@ class AgentService(AgentServiceServicer):
             for chunk, place in zip(request.chunks, places, strict=True)
         ]
 
+    @answers
+    async def ShipProgress(
+        self, request: pb.ShipProgressRequest, context: Any
+    ) -> pb.ShipProgressResponse:
+        """Keep what workers reported of their progress."""
+        if not self._speaks(request.node_uuid):
+            raise WrongState("no agent speaks for the node yet: Synchronize enrols it")
+        told = lease_progress(request)
+        leases = [await self._lease(request.node_uuid, each.lease_id, each.token) for each in told]
+        pairs = [
+            (lease, each)
+            for lease, each in zip(leases, told, strict=True)
+            if lease is not None and is_of(each, lease)
+        ]
+        await take_in(self._house, self._house.actor(context), pairs)
+        return pb.ShipProgressResponse(known=[lease is not None for lease in leases])
+
     def _speaks(self, node_uuid: str) -> bool:
         """Whether the caller has enrolled a node; NotAllowed when another principal has."""
         caller = CALLER.get()
@@ -256,15 +274,22 @@ class AgentService(AgentServiceServicer):
             raise foreign(node, CALLER.get().name)
         return True
 
-    async def _place(self, node_uuid: str, chunk: pb.LogChunk) -> StreamId | None:
-        """Where a chunk belongs; None when its lease is none of the node's or its token stale."""
-        if chunk.lease_id not in self._leases:
-            lease = await asyncio.to_thread(self._house.registry.lease, chunk.lease_id)
-            self._leases[chunk.lease_id] = lease
+    async def _lease(self, node_uuid: str, lease_id: int, token: int) -> Lease | None:
+        """A lease of the node's, held or given back; None when it is none or the token stale."""
+        if lease_id not in self._leases:
+            lease = await asyncio.to_thread(self._house.registry.lease, lease_id)
+            self._leases[lease_id] = lease
             if len(self._leases) > REMEMBERED_LEASES:
                 self._leases.popitem(last=False)
-        known = self._leases[chunk.lease_id]
-        if known is None or known.token != chunk.token or known.node_uuid != node_uuid:
+        known = self._leases[lease_id]
+        if known is None or known.token != token or known.node_uuid != node_uuid:
+            return None
+        return known
+
+    async def _place(self, node_uuid: str, chunk: pb.LogChunk) -> StreamId | None:
+        """Where a chunk belongs; None when its lease is none of the node's or its token stale."""
+        known = await self._lease(node_uuid, chunk.lease_id, chunk.token)
+        if known is None:
             return None
         if not known.first_rank <= chunk.rank < known.first_rank + known.workers:
             return None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from controlplane.service.hub import Hub
     from controlplane.service.issuing import Issuer
     from controlplane.service.logstore import LogStore
+    from controlplane.service.seriesstore import SeriesStore
 
 T = TypeVar("T")
 
@@ -70,6 +71,8 @@ class House:
     """Wakes calls that wait."""
     logs: LogStore
     """Output of workers."""
+    series: SeriesStore
+    """What workers reported of their progress, over time."""
     blobs: BlobStore
     """Folders that travel."""
     door: Doorkeeper

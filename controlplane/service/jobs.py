@@ -29,6 +29,7 @@ from controlplane.service.permissions import (
     reach,
     refusal,
 )
+from controlplane.service.progress import metrics
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
 from controlplane.wire.basics import document, from_timestamp
@@ -232,6 +233,13 @@ class JobService(JobServiceServicer):
         async for piece in read_logs(self._house, number, request):
             yield piece
 
+    @answers
+    async def GetMetrics(
+        self, request: pb.GetMetricsRequest, context: Any
+    ) -> pb.GetMetricsResponse:
+        """Show what an attempt reported of its progress."""
+        return await metrics(self._house, await asked(self._house, request.name), request)
+
     async def _may_see(self, resource: str) -> None:
         """NotAllowed unless the caller may see the events of a resource."""
         name, _, _ = resource.removeprefix("jobs/").partition("/")
@@ -260,6 +268,7 @@ class JobService(JobServiceServicer):
             record.attempts,
             record.leases,
             record.usages,
+            record.progress,
             registry.node_names(),
         )
         if not may(CALLER.get(), READ_LOGS, record.job.owner):

@@ -50,6 +50,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.JobService/ReadLogs": _row(OWN, OWN, OWN, ALL, NONE),
     # Whoever runs a step acts as the job's owner: no part of keeping a centre running.
     "/controlplane.v1.StepService/Exec": _row(NONE, OWN, OWN, ALL, NONE),
+    "/controlplane.v1.JobService/GetMetrics": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.UsageService/GetUsage": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/ListNodes": _row(ALL, ALL, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/GetNode": _row(ALL, ALL, ALL, ALL, NONE),
@@ -75,6 +76,7 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.AgentService/Synchronize": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/ShipLogs": _row(NONE, NONE, NONE, NONE, OWN),
     "/controlplane.v1.AgentService/ServeStep": _row(NONE, NONE, NONE, NONE, OWN),
+    "/controlplane.v1.AgentService/ShipProgress": _row(NONE, NONE, NONE, NONE, OWN),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _row(ALL, ALL, ALL, ALL, ALL),
     "/grpc.channelz.v1.Channelz/GetTopChannels": _ADMIN_ALONE,
     "/grpc.channelz.v1.Channelz/GetServers": _ADMIN_ALONE,

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from controlplane.v1 import job_service_pb2 as controlplane_dot_v1_dot_job__service__pb2
 from controlplane.v1 import lease_pb2 as controlplane_dot_v1_dot_lease__pb2
 from controlplane.v1 import node_pb2 as controlplane_dot_v1_dot_node__pb2
+from controlplane.v1 import progress_pb2 as controlplane_dot_v1_dot_progress__pb2
 from controlplane.v1 import step_pb2 as controlplane_dot_v1_dot_step__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/agent_service.proto\x12\x0f\x63ontrolplane.v1\x1a!controlplane/v1/job_service.proto\x1a\x1b\x63ontrolplane/v1/lease.proto\x1a\x1a\x63ontrolplane/v1/node.proto\x1a\x1a\x63ontrolplane/v1/step.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"B\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\"\x90\x02\n\x12SynchronizeRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63\x61ll_number\x18\x04 \x01(\x03\x12\x12\n\nepoch_seen\x18\x05 \x01(\x03\x12\x17\n\x0fgeneration_seen\x18\x06 \x01(\x03\x12)\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12\x14\n\x0c\x66\x61\x63ts_digest\x18\x08 \x01(\t\x12,\n\x06leases\x18\t \x03(\x0b\x32\x1c.controlplane.v1.LeaseStatus\x12\x13\n\x0bsteps_known\x18\x1d \x03(\x03\"\x8b\x02\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.controlplane.v1.LeasePhase\x12.\n\x07workers\x18\x04 \x03(\x0b\x32\x1d.controlplane.v1.WorkerStatus\x12&\n\x03\x65nd\x18\x05 \x01(\x0e\x32\x19.controlplane.v1.LeaseEnd\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0csignals_done\x18\x07 \x01(\x05\x12\x30\n\x0cwarning_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x03\n\x0cWorkerStatus\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\x12\n\nlocal_rank\x18\x02 \x01(\x05\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.controlplane.v1.WorkerState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstderr_tail\x18\t \x01(\t\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x1e\n\x11peak_memory_bytes\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0foom_limit_bytes\x18\r \x01(\x03H\x03\x88\x01\x01\x12\x1b\n\x0eoom_peak_bytes\x18\x0e \x01(\x03H\x04\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\x14\n\x12_peak_memory_bytesB\x12\n\x10_oom_limit_bytesB\x11\n\x0f_oom_peak_bytes\"\xab\x02\n\x13SynchronizeResponse\x12\x14\n\x0c\x63luster_uuid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12+\n\x06leases\x18\x04 \x03(\x0b\x32\x1b.controlplane.v1.LeaseOrder\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresend_facts\x18\x07 \x01(\x08\x12\x12\n\nsuperseded\x18\x08 \x01(\x08\x12(\n\x05steps\x18\x1c \x03(\x0b\x32\x19.controlplane.v1.StepCall\"9\n\x08StepCall\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x10\n\x08lease_id\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\";\n\tStepClaim\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\"\xf4\x01\n\tStepOrder\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x10\n\x08lease_id\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x05 \x03(\t\x12\x30\n\x03\x65nv\x18\x06 \x03(\x0b\x32#.controlplane.v1.StepOrder.EnvEntry\x12+\n\x08terminal\x18\x07 \x01(\x0b\x32\x19.controlplane.v1.Terminal\x12\x0e\n\x06\x64\x65tach\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x10ServeStepRequest\x12+\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.StepClaimH\x00\x12-\n\x06output\x18\x02 \x01(\x0b\x32\x1b.controlplane.v1.StepOutputH\x00\x42\x06\n\x04part\"u\n\x11ServeStepResponse\x12+\n\x05order\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.StepOrderH\x00\x12+\n\x05input\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.StepInputH\x00\x42\x06\n\x04part\"\xe0\x01\n\nLeaseOrder\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12(\n\x04goal\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LeaseGoal\x12/\n\x0cgrace_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06launch\x18\x05 \x01(\x0b\x32\x17.controlplane.v1.Launch\x12-\n\x07signals\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LeaseSignal\"<\n\x0bLeaseSignal\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\xca\x05\n\x06Launch\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\ntask_index\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x18\n\x10job_display_name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x10\n\x08launcher\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\x12-\n\x03\x65nv\x18\x08 \x03(\x0b\x32 .controlplane.v1.Launch.EnvEntry\x12\x18\n\x10working_dir_path\x18\t \x01(\t\x12\x1a\n\x12working_dir_sha256\x18\n \x01(\t\x12,\n\x07members\x18\x0b \x03(\x0b\x32\x1b.controlplane.v1.GangMember\x12\x14\n\x0cmember_index\x18\x0c \x01(\x05\x12\x13\n\x0bgang_secret\x18\r \x01(\t\x12\x12\n\ndevice_ids\x18\x0e \x03(\t\x12\x0f\n\x07\x63pu_ids\x18\x0f \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x10 \x01(\x03\x12-\n\ntime_limit\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cgrace_period\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewarning_signal\x18\x13 \x01(\t\x12\x31\n\x0ewarning_before\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05setup\x18\x15 \x03(\t\x12\x18\n\x10own_devices_only\x18\x16 \x01(\x08\x12\x1a\n\x12requeue_exit_codes\x18\x17 \x03(\x05\x12\x16\n\x0e\x63pu_millicores\x18\x18 \x01(\x03\x12\x12\n\nstep_token\x18+ \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\nGangMember\x12\x19\n\x11node_display_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nfirst_rank\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\r\n\x05ports\x18\x05 \x03(\x05\x12\x0f\n\x07\x64\x65vices\x18\x06 \x01(\x05\"\x91\x01\n\x08LogChunk\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0c\n\x04step\x18\x1a \x01(\x03\"O\n\x0fShipLogsRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12)\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x19.controlplane.v1.LogChunk\"(\n\x10ShipLogsResponse\x12\x14\n\x0cnext_offsets\x18\x01 \x03(\x03*\xa6\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_PHASE_STAGING\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x17\n\x13LEASE_PHASE_RUNNING\x10\x03\x12\x18\n\x14LEASE_PHASE_STOPPING\x10\x04\x12\x15\n\x11LEASE_PHASE_ENDED\x10\x05*\xc6\x01\n\x08LeaseEnd\x12\x19\n\x15LEASE_END_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_END_ORDERED\x10\x01\x12\x18\n\x14LEASE_END_TIME_LIMIT\x10\x02\x12\x14\n\x10LEASE_END_FENCED\x10\x03\x12\x1b\n\x17LEASE_END_LAUNCH_FAILED\x10\x04\x12\x1d\n\x19LEASE_END_SUPERVISOR_LOST\x10\x05\x12\x1c\n\x18LEASE_END_LAUNCH_REFUSED\x10\x06*P\n\tLeaseGoal\x12\x1a\n\x16LEASE_GOAL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEASE_GOAL_RUN\x10\x01\x12\x13\n\x0fLEASE_GOAL_STOP\x10\x02\x32\xfa\x02\n\x0c\x41gentService\x12X\n\x0bSynchronize\x12#.controlplane.v1.SynchronizeRequest\x1a$.controlplane.v1.SynchronizeResponse\x12O\n\x08ShipLogs\x12 .controlplane.v1.ShipLogsRequest\x1a!.controlplane.v1.ShipLogsResponse\x12g\n\x10RenewCertificate\x12(.controlplane.v1.RenewCertificateRequest\x1a).controlplane.v1.RenewCertificateResponse\x12V\n\tServeStep\x12!.controlplane.v1.ServeStepRequest\x1a\".controlplane.v1.ServeStepResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/agent_service.proto\x12\x0f\x63ontrolplane.v1\x1a!controlplane/v1/job_service.proto\x1a\x1b\x63ontrolplane/v1/lease.proto\x1a\x1a\x63ontrolplane/v1/node.proto\x1a\x1e\x63ontrolplane/v1/progress.proto\x1a\x1a\x63ontrolplane/v1/step.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"B\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\"\x90\x02\n\x12SynchronizeRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63\x61ll_number\x18\x04 \x01(\x03\x12\x12\n\nepoch_seen\x18\x05 \x01(\x03\x12\x17\n\x0fgeneration_seen\x18\x06 \x01(\x03\x12)\n\x05\x66\x61\x63ts\x18\x07 \x01(\x0b\x32\x1a.controlplane.v1.NodeFacts\x12\x14\n\x0c\x66\x61\x63ts_digest\x18\x08 \x01(\t\x12,\n\x06leases\x18\t \x03(\x0b\x32\x1c.controlplane.v1.LeaseStatus\x12\x13\n\x0bsteps_known\x18\x1d \x03(\x03\"\x8b\x02\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12*\n\x05phase\x18\x03 \x01(\x0e\x32\x1b.controlplane.v1.LeasePhase\x12.\n\x07workers\x18\x04 \x03(\x0b\x32\x1d.controlplane.v1.WorkerStatus\x12&\n\x03\x65nd\x18\x05 \x01(\x0e\x32\x19.controlplane.v1.LeaseEnd\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0csignals_done\x18\x07 \x01(\x05\x12\x30\n\x0cwarning_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x03\n\x0cWorkerStatus\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\x12\n\nlocal_rank\x18\x02 \x01(\x05\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.controlplane.v1.WorkerState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\texit_code\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstderr_tail\x18\t \x01(\t\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x1e\n\x11peak_memory_bytes\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0foom_limit_bytes\x18\r \x01(\x03H\x03\x88\x01\x01\x12\x1b\n\x0eoom_peak_bytes\x18\x0e \x01(\x03H\x04\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\x14\n\x12_peak_memory_bytesB\x12\n\x10_oom_limit_bytesB\x11\n\x0f_oom_peak_bytes\"\xab\x02\n\x13SynchronizeResponse\x12\x14\n\x0c\x63luster_uuid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12+\n\x06leases\x18\x04 \x03(\x0b\x32\x1b.controlplane.v1.LeaseOrder\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresend_facts\x18\x07 \x01(\x08\x12\x12\n\nsuperseded\x18\x08 \x01(\x08\x12(\n\x05steps\x18\x1c \x03(\x0b\x32\x19.controlplane.v1.StepCall\"9\n\x08StepCall\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x10\n\x08lease_id\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\";\n\tStepClaim\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\"\xf4\x01\n\tStepOrder\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x10\n\x08lease_id\x18\x02 \x01(\x03\x12\r\n\x05token\x18\x03 \x01(\x03\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x05 \x03(\t\x12\x30\n\x03\x65nv\x18\x06 \x03(\x0b\x32#.controlplane.v1.StepOrder.EnvEntry\x12+\n\x08terminal\x18\x07 \x01(\x0b\x32\x19.controlplane.v1.Terminal\x12\x0e\n\x06\x64\x65tach\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x10ServeStepRequest\x12+\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.StepClaimH\x00\x12-\n\x06output\x18\x02 \x01(\x0b\x32\x1b.controlplane.v1.StepOutputH\x00\x42\x06\n\x04part\"u\n\x11ServeStepResponse\x12+\n\x05order\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.StepOrderH\x00\x12+\n\x05input\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.StepInputH\x00\x42\x06\n\x04part\"\xe0\x01\n\nLeaseOrder\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12(\n\x04goal\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LeaseGoal\x12/\n\x0cgrace_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06launch\x18\x05 \x01(\x0b\x32\x17.controlplane.v1.Launch\x12-\n\x07signals\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LeaseSignal\"<\n\x0bLeaseSignal\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\xca\x05\n\x06Launch\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\ntask_index\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x18\n\x10job_display_name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x10\n\x08launcher\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\x12-\n\x03\x65nv\x18\x08 \x03(\x0b\x32 .controlplane.v1.Launch.EnvEntry\x12\x18\n\x10working_dir_path\x18\t \x01(\t\x12\x1a\n\x12working_dir_sha256\x18\n \x01(\t\x12,\n\x07members\x18\x0b \x03(\x0b\x32\x1b.controlplane.v1.GangMember\x12\x14\n\x0cmember_index\x18\x0c \x01(\x05\x12\x13\n\x0bgang_secret\x18\r \x01(\t\x12\x12\n\ndevice_ids\x18\x0e \x03(\t\x12\x0f\n\x07\x63pu_ids\x18\x0f \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x10 \x01(\x03\x12-\n\ntime_limit\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cgrace_period\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0ewarning_signal\x18\x13 \x01(\t\x12\x31\n\x0ewarning_before\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05setup\x18\x15 \x03(\t\x12\x18\n\x10own_devices_only\x18\x16 \x01(\x08\x12\x1a\n\x12requeue_exit_codes\x18\x17 \x03(\x05\x12\x16\n\x0e\x63pu_millicores\x18\x18 \x01(\x03\x12\x12\n\nstep_token\x18+ \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\nGangMember\x12\x19\n\x11node_display_name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nfirst_rank\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\r\n\x05ports\x18\x05 \x03(\x05\x12\x0f\n\x07\x64\x65vices\x18\x06 \x01(\x05\"\x91\x01\n\x08LogChunk\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0c\n\x04step\x18\x1a \x01(\x03\"O\n\x0fShipLogsRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12)\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x19.controlplane.v1.LogChunk\"(\n\x10ShipLogsResponse\x12\x14\n\x0cnext_offsets\x18\x01 \x03(\x03\"\xbd\x01\n\rLeaseProgress\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\x03\x12\x11\n\x04rank\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12.\n\x06points\x18\x04 \x03(\x0b\x32\x1e.controlplane.v1.ProgressPoint\x12/\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1b.controlplane.v1.Checkpoint\x12\x0e\n\x06\x66\x61ults\x18\x06 \x03(\tB\x07\n\x05_rank\"X\n\x13ShipProgressRequest\x12\x11\n\tnode_uuid\x18\x01 \x01(\t\x12.\n\x06leases\x18\x02 \x03(\x0b\x32\x1e.controlplane.v1.LeaseProgress\"%\n\x14ShipProgressResponse\x12\r\n\x05known\x18\x01 \x03(\x08*\xa6\x01\n\nLeasePhase\x12\x1b\n\x17LEASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LEASE_PHASE_STAGING\x10\x01\x12\x18\n\x14LEASE_PHASE_STARTING\x10\x02\x12\x17\n\x13LEASE_PHASE_RUNNING\x10\x03\x12\x18\n\x14LEASE_PHASE_STOPPING\x10\x04\x12\x15\n\x11LEASE_PHASE_ENDED\x10\x05*\xc6\x01\n\x08LeaseEnd\x12\x19\n\x15LEASE_END_UNSPECIFIED\x10\x00\x12\x15\n\x11LEASE_END_ORDERED\x10\x01\x12\x18\n\x14LEASE_END_TIME_LIMIT\x10\x02\x12\x14\n\x10LEASE_END_FENCED\x10\x03\x12\x1b\n\x17LEASE_END_LAUNCH_FAILED\x10\x04\x12\x1d\n\x19LEASE_END_SUPERVISOR_LOST\x10\x05\x12\x1c\n\x18LEASE_END_LAUNCH_REFUSED\x10\x06*P\n\tLeaseGoal\x12\x1a\n\x16LEASE_GOAL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEASE_GOAL_RUN\x10\x01\x12\x13\n\x0fLEASE_GOAL_STOP\x10\x02\x32\xd7\x03\n\x0c\x41gentService\x12X\n\x0bSynchronize\x12#.controlplane.v1.SynchronizeRequest\x1a$.controlplane.v1.SynchronizeResponse\x12O\n\x08ShipLogs\x12 .controlplane.v1.ShipLogsRequest\x1a!.controlplane.v1.ShipLogsResponse\x12g\n\x10RenewCertificate\x12(.controlplane.v1.RenewCertificateRequest\x1a).controlplane.v1.RenewCertificateResponse\x12V\n\tServeStep\x12!.controlplane.v1.ServeStepRequest\x1a\".controlplane.v1.ServeStepResponse(\x01\x30\x01\x12[\n\x0cShipProgress\x12$.controlplane.v1.ShipProgressRequest\x1a%.controlplane.v1.ShipProgressResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,52 +42,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPORDER_ENVENTRY']._serialized_options = b'8\001'
   _globals['_LAUNCH_ENVENTRY']._loaded_options = None
   _globals['_LAUNCH_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_LEASEPHASE']._serialized_start=3713
-  _globals['_LEASEPHASE']._serialized_end=3879
-  _globals['_LEASEEND']._serialized_start=3882
-  _globals['_LEASEEND']._serialized_end=4080
-  _globals['_LEASEGOAL']._serialized_start=4082
-  _globals['_LEASEGOAL']._serialized_end=4162
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=241
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=295
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=297
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=363
-  _globals['_SYNCHRONIZEREQUEST']._serialized_start=366
-  _globals['_SYNCHRONIZEREQUEST']._serialized_end=638
-  _globals['_LEASESTATUS']._serialized_start=641
-  _globals['_LEASESTATUS']._serialized_end=908
-  _globals['_WORKERSTATUS']._serialized_start=911
-  _globals['_WORKERSTATUS']._serialized_end=1398
-  _globals['_SYNCHRONIZERESPONSE']._serialized_start=1401
-  _globals['_SYNCHRONIZERESPONSE']._serialized_end=1700
-  _globals['_STEPCALL']._serialized_start=1702
-  _globals['_STEPCALL']._serialized_end=1759
-  _globals['_STEPCLAIM']._serialized_start=1761
-  _globals['_STEPCLAIM']._serialized_end=1820
-  _globals['_STEPORDER']._serialized_start=1823
-  _globals['_STEPORDER']._serialized_end=2067
-  _globals['_STEPORDER_ENVENTRY']._serialized_start=2025
-  _globals['_STEPORDER_ENVENTRY']._serialized_end=2067
-  _globals['_SERVESTEPREQUEST']._serialized_start=2069
-  _globals['_SERVESTEPREQUEST']._serialized_end=2187
-  _globals['_SERVESTEPRESPONSE']._serialized_start=2189
-  _globals['_SERVESTEPRESPONSE']._serialized_end=2306
-  _globals['_LEASEORDER']._serialized_start=2309
-  _globals['_LEASEORDER']._serialized_end=2533
-  _globals['_LEASESIGNAL']._serialized_start=2535
-  _globals['_LEASESIGNAL']._serialized_end=2595
-  _globals['_LAUNCH']._serialized_start=2598
-  _globals['_LAUNCH']._serialized_end=3312
-  _globals['_LAUNCH_ENVENTRY']._serialized_start=2025
-  _globals['_LAUNCH_ENVENTRY']._serialized_end=2067
-  _globals['_GANGMEMBER']._serialized_start=3314
-  _globals['_GANGMEMBER']._serialized_end=3439
-  _globals['_LOGCHUNK']._serialized_start=3442
-  _globals['_LOGCHUNK']._serialized_end=3587
-  _globals['_SHIPLOGSREQUEST']._serialized_start=3589
-  _globals['_SHIPLOGSREQUEST']._serialized_end=3668
-  _globals['_SHIPLOGSRESPONSE']._serialized_start=3670
-  _globals['_SHIPLOGSRESPONSE']._serialized_end=3710
-  _globals['_AGENTSERVICE']._serialized_start=4165
-  _globals['_AGENTSERVICE']._serialized_end=4543
+  _globals['_LEASEPHASE']._serialized_start=4066
+  _globals['_LEASEPHASE']._serialized_end=4232
+  _globals['_LEASEEND']._serialized_start=4235
+  _globals['_LEASEEND']._serialized_end=4433
+  _globals['_LEASEGOAL']._serialized_start=4435
+  _globals['_LEASEGOAL']._serialized_end=4515
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=273
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=327
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=329
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=395
+  _globals['_SYNCHRONIZEREQUEST']._serialized_start=398
+  _globals['_SYNCHRONIZEREQUEST']._serialized_end=670
+  _globals['_LEASESTATUS']._serialized_start=673
+  _globals['_LEASESTATUS']._serialized_end=940
+  _globals['_WORKERSTATUS']._serialized_start=943
+  _globals['_WORKERSTATUS']._serialized_end=1430
+  _globals['_SYNCHRONIZERESPONSE']._serialized_start=1433
+  _globals['_SYNCHRONIZERESPONSE']._serialized_end=1732
+  _globals['_STEPCALL']._serialized_start=1734
+  _globals['_STEPCALL']._serialized_end=1791
+  _globals['_STEPCLAIM']._serialized_start=1793
+  _globals['_STEPCLAIM']._serialized_end=1852
+  _globals['_STEPORDER']._serialized_start=1855
+  _globals['_STEPORDER']._serialized_end=2099
+  _globals['_STEPORDER_ENVENTRY']._serialized_start=2057
+  _globals['_STEPORDER_ENVENTRY']._serialized_end=2099
+  _globals['_SERVESTEPREQUEST']._serialized_start=2101
+  _globals['_SERVESTEPREQUEST']._serialized_end=2219
+  _globals['_SERVESTEPRESPONSE']._serialized_start=2221
+  _globals['_SERVESTEPRESPONSE']._serialized_end=2338
+  _globals['_LEASEORDER']._serialized_start=2341
+  _globals['_LEASEORDER']._serialized_end=2565
+  _globals['_LEASESIGNAL']._serialized_start=2567
+  _globals['_LEASESIGNAL']._serialized_end=2627
+  _globals['_LAUNCH']._serialized_start=2630
+  _globals['_LAUNCH']._serialized_end=3344
+  _globals['_LAUNCH_ENVENTRY']._serialized_start=2057
+  _globals['_LAUNCH_ENVENTRY']._serialized_end=2099
+  _globals['_GANGMEMBER']._serialized_start=3346
+  _globals['_GANGMEMBER']._serialized_end=3471
+  _globals['_LOGCHUNK']._serialized_start=3474
+  _globals['_LOGCHUNK']._serialized_end=3619
+  _globals['_SHIPLOGSREQUEST']._serialized_start=3621
+  _globals['_SHIPLOGSREQUEST']._serialized_end=3700
+  _globals['_SHIPLOGSRESPONSE']._serialized_start=3702
+  _globals['_SHIPLOGSRESPONSE']._serialized_end=3742
+  _globals['_LEASEPROGRESS']._serialized_start=3745
+  _globals['_LEASEPROGRESS']._serialized_end=3934
+  _globals['_SHIPPROGRESSREQUEST']._serialized_start=3936
+  _globals['_SHIPPROGRESSREQUEST']._serialized_end=4024
+  _globals['_SHIPPROGRESSRESPONSE']._serialized_start=4026
+  _globals['_SHIPPROGRESSRESPONSE']._serialized_end=4063
+  _globals['_AGENTSERVICE']._serialized_start=4518
+  _globals['_AGENTSERVICE']._serialized_end=4989
 # @@protoc_insertion_point(module_scope)

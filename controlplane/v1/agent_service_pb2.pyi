@@ -7,6 +7,7 @@ from collections import abc as _abc
 from controlplane.v1 import job_service_pb2 as _job_service_pb2
 from controlplane.v1 import lease_pb2 as _lease_pb2
 from controlplane.v1 import node_pb2 as _node_pb2
+from controlplane.v1 import progress_pb2 as _progress_pb2
 from controlplane.v1 import step_pb2 as _step_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -1031,3 +1032,105 @@ class ShipLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShipLogsResponse: _TypeAlias = ShipLogsResponse  # noqa: Y015
+
+@_typing.final
+class LeaseProgress(_message.Message):
+    """What the workers of one lease reported since the last time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.int
+    """The lease."""
+    token: _builtins.int
+    """Its fencing token."""
+    rank: _builtins.int
+    """Whose the points are: the lowest rank of the lease that reports any. Absent without points."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.ProgressPoint]:
+        """Points in order of time, at most 16."""
+
+    @_builtins.property
+    def checkpoint(self) -> _progress_pb2.Checkpoint:
+        """The last checkpoint since then, of any worker of the lease."""
+
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All that was wrong with lines of the lease's workers so far, in words; at most 6."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.int = ...,
+        token: _builtins.int = ...,
+        rank: _builtins.int | None = ...,
+        points: _abc.Iterable[_progress_pb2.ProgressPoint] | None = ...,
+        checkpoint: _progress_pb2.Checkpoint | None = ...,
+        faults: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "checkpoint", b"checkpoint", "rank", b"rank"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "checkpoint", b"checkpoint", "faults", b"faults", "lease_id", b"lease_id", "points", b"points", "rank", b"rank", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
+    _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+
+Global___LeaseProgress: _TypeAlias = LeaseProgress  # noqa: Y015
+
+@_typing.final
+class ShipProgressRequest(_message.Message):
+    """What workers reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_UUID_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    node_uuid: _builtins.str
+    """The node's identity."""
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseProgress]:
+        """One for each lease that has news, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        node_uuid: _builtins.str = ...,
+        leases: _abc.Iterable[Global___LeaseProgress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases", "node_uuid", b"node_uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShipProgressRequest: _TypeAlias = ShipProgressRequest  # noqa: Y015
+
+@_typing.final
+class ShipProgressResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """One for each lease, in the same order: false when the lease is none of the node's or its token stale; nothing more is wanted of it."""
+
+    def __init__(
+        self,
+        *,
+        known: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShipProgressResponse: _TypeAlias = ShipProgressResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class AgentServiceStub:
                 request_serializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.FromString,
                 _registered_method=True)
+        self.ShipProgress = channel.unary_unary(
+                '/controlplane.v1.AgentService/ShipProgress',
+                request_serializer=controlplane_dot_v1_dot_agent__service__pb2.ShipProgressRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ShipProgressResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -101,6 +106,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShipProgress(self, request, context):
+        """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+        that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +136,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ServeStep,
                     request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.SerializeToString,
+            ),
+            'ShipProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShipProgress,
+                    request_deserializer=controlplane_dot_v1_dot_agent__service__pb2.ShipProgressRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_agent__service__pb2.ShipProgressResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +253,33 @@ class AgentService:
             '/controlplane.v1.AgentService/ServeStep',
             controlplane_dot_v1_dot_agent__service__pb2.ServeStepRequest.SerializeToString,
             controlplane_dot_v1_dot_agent__service__pb2.ServeStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShipProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.AgentService/ShipProgress',
+            controlplane_dot_v1_dot_agent__service__pb2.ShipProgressRequest.SerializeToString,
+            controlplane_dot_v1_dot_agent__service__pb2.ShipProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class AgentServiceStub:
     a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
     unless it is a detached one.
     """
+    ShipProgress: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ShipProgressRequest, _agent_service_pb2.ShipProgressResponse]
+    """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+    that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -86,6 +90,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
     a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
     unless it is a detached one.
+    """
+    ShipProgress: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipProgressRequest, _agent_service_pb2.ShipProgressResponse]  # type: ignore[assignment]
+    """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+    that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +145,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         says what to start, and from then on both relay what goes to the step and what comes from it. A step is claimed once:
         a repeat is FAILED_PRECONDITION, and so is one whose user has gone. When the connection breaks, the agent hangs up on the step,
         unless it is a detached one.
+        """
+
+    @_abc_1.abstractmethod
+    def ShipProgress(
+        self,
+        request: _agent_service_pb2.ShipProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ShipProgressResponse, _abc.Awaitable[_agent_service_pb2.ShipProgressResponse]]:
+        """Hands over what workers reported of their progress, of each lease once in some seconds, and once more at its end. Points
+        that are not newer than the last one are repeats, and change nothing; so a call whose answer was lost is made again as it was.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ What a job is, how its tries went, and where its workers ran."""
 
 from collections import abc as _abc
 from controlplane.v1 import lease_pb2 as _lease_pb2
+from controlplane.v1 import progress_pb2 as _progress_pb2
 from controlplane.v1 import usage_pb2 as _usage_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -274,6 +275,7 @@ class Attempt(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     WARNING_TIME_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123/tasks/0/attempts/1`."""
     number: _builtins.int
@@ -324,6 +326,10 @@ class Attempt(_message.Message):
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentSignal]:
         """Signals that were sent to it with SignalJob, oldest first: all that are not delivered yet, and the last ones before."""
 
+    @_builtins.property
+    def progress(self) -> _progress_pb2.Progress:
+        """How far it is, or was at its end, by its own word; absent when its workers reported nothing."""
+
     def __init__(
         self,
         *,
@@ -341,10 +347,11 @@ class Attempt(_message.Message):
         usage: _usage_pb2.AttemptUsage | None = ...,
         warning_time: _timestamp_pb2.Timestamp | None = ...,
         signals: _abc.Iterable[Global___SentSignal] | None = ...,
+        progress: _progress_pb2.Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "running_time", b"running_time", "start_time", b"start_time", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "running_time", b"running_time", "signals", b"signals", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "end_time", b"end_time", "leases", b"leases", "name", b"name", "number", b"number", "progress", b"progress", "running_time", b"running_time", "signals", b"signals", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "usage", b"usage", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

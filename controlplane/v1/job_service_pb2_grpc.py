@@ -77,6 +77,11 @@ class JobServiceStub:
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/controlplane.v1.JobService/GetMetrics',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -153,6 +158,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMetrics(self, request, context):
+        """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
+        tells what there is by then. NOT_FOUND for a job or an attempt that there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +208,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ReadLogs,
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.ReadLogsRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__service__pb2.ReadLogsResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.GetMetricsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.GetMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -415,6 +433,33 @@ class JobService:
             '/controlplane.v1.JobService/ReadLogs',
             controlplane_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
             controlplane_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/GetMetrics',
+            controlplane_dot_v1_dot_job__service__pb2.GetMetricsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

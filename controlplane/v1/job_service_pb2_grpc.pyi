@@ -72,6 +72,10 @@ class JobServiceStub:
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
     a client asks again from the offsets that it has, so that nothing is lost or doubled.
     """
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetMetricsRequest, _job_service_pb2.GetMetricsResponse]
+    """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
+    tells what there is by then. NOT_FOUND for a job or an attempt that there is not.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -115,6 +119,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
     a client asks again from the offsets that it has, so that nothing is lost or doubled.
+    """
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetMetricsRequest, _job_service_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
+    tells what there is by then. NOT_FOUND for a job or an attempt that there is not.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -204,6 +212,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
         expected) the bytes between were dropped by the cap, and are gone. After a broken connection
         a client asks again from the offsets that it has, so that nothing is lost or doubled.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _job_service_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.GetMetricsResponse, _abc.Awaitable[_job_service_pb2.GetMetricsResponse]]:
+        """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
+        tells what there is by then. NOT_FOUND for a job or an attempt that there is not.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from controlplane.model.lease import WorkerState
 from controlplane.model.spec import canonical
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 from controlplane.wire.basics import EnumWire, struct, timestamp
+from controlplane.wire.progress import progress_message
 from controlplane.wire.usage import usage_message
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Cause, Job, SentSignal
     from controlplane.model.lease import Lease, WorkerStatus
+    from controlplane.model.progress import Progress
     from controlplane.model.spec import JobSpec
     from controlplane.model.usage import Usage
 
@@ -34,10 +36,14 @@ def job_message(
     attempts: tuple[Attempt, ...],
     leases: Mapping[int, Lease],
     usages: Mapping[tuple[int, int, int], Usage],
+    progress: Mapping[tuple[int, int, int], Progress],
     node_names: Mapping[str, str],
 ) -> job_pb2.Job:
-    """A job with all that became of it. `usages`: what ended attempts used, by key. `node_names`:
-    display names of nodes, by UUID."""
+    """A job with all that became of it. `usages`: what ended attempts used, by key, and `progress`:
+    how far they are. `node_names`: display names of nodes, by UUID."""
+    etag = str(job.revision)
+    if attempts and (told := progress.get(attempts[-1].key)) is not None:
+        etag += f".{told.revision}"
     message = job_pb2.Job(
         name=job.name,
         job_id=job.job_id,
@@ -50,8 +56,11 @@ def job_message(
         create_time=timestamp(job.created_us),
         start_time=timestamp(job.started_us),
         end_time=timestamp(job.ended_us),
-        attempts=[attempt_message(a, leases, usages.get(a.key), node_names) for a in attempts],
-        etag=str(job.revision),
+        attempts=[
+            attempt_message(a, leases, usages.get(a.key), progress.get(a.key), node_names)
+            for a in attempts
+        ],
+        etag=etag,
     )
     if job.exit_code is not None:
         message.exit_code = job.exit_code
@@ -84,6 +93,10 @@ def conceal(message: job_pb2.Job) -> None:
     for attempt in message.attempts:
         if attempt.HasField("cause"):
             attempt.cause.ClearField("stderr_tail")
+        if attempt.HasField("progress"):
+            attempt.progress.ClearField("faults")
+            if attempt.progress.HasField("checkpoint"):
+                attempt.progress.checkpoint.ClearField("path")
 
 
 def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
@@ -97,9 +110,13 @@ def attempt_message(
     attempt: Attempt,
     leases: Mapping[int, Lease],
     usage: Usage | None,
+    progress: Progress | None,
     node_names: Mapping[str, str],
 ) -> job_pb2.Attempt:
     """An attempt with its leases and workers."""
+    how_far = None
+    if progress is not None:
+        how_far = progress_message(progress, lives=not attempt.state.final)
     held = [leases[lease_id] for lease_id in attempt.lease_ids]
     return job_pb2.Attempt(
         name=attempt.name,
@@ -120,6 +137,7 @@ def attempt_message(
         usage=usage_message(usage) if usage is not None else None,
         warning_time=timestamp(attempt.warned_us),
         signals=[_signal(each, held) for each in attempt.signals],
+        progress=how_far,
     )
 
 

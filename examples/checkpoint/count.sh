@@ -9,10 +9,12 @@ echo "restart $CC_RESTART_COUNT begins after step $step"
 while [ "$step" -lt "${GOAL:-100}" ]; do
   if [ -n "$warned" ]; then
     echo "$step" >"$save.new" && mv "$save.new" "$save" # whole or not at all
+    echo "{\"checkpoint\": {\"path\": \"$save\", \"step\": $step}}" >>"$CC_REPORT"
     echo "warned: saved step $step"
     exit 75 # one of the job's requeue_exit_codes
   fi
   sleep "${PACE:-1}"
   step=$((step + 1))
+  echo "{\"step\": $step, \"progress\": $(printf '%d.%02d' $((step / ${GOAL:-100})) $((step * 100 / ${GOAL:-100} % 100)))}" >>"$CC_REPORT"
 done
 echo "done: step $step"

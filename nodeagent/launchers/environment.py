@@ -110,6 +110,7 @@ def gang_variables(
         "CC_HOSTS": ",".join(f"{name}:{member.workers}" for name, member in hosts),
         "CC_HEAD_ADDRESS": launch.members[0].address,
         "CC_JOB_DIR": node.job_dir,
+        "CC_REPORT": f"{node.tmp_dir}/.cc-report.{slot.rank}",
         "CC_DEVICES": ",".join(visible_devices(launch, slot.local_rank)),
         "CC_CPUS": ",".join(map(str, cores)),
     }

@@ -28,6 +28,7 @@ def rank_env(env: Mapping[str, str]) -> dict[str, str]:
     told = {
         "CC_RANK": rank,
         "CC_LOCAL_RANK": local_rank,
+        "CC_REPORT": f"{env['CC_REPORT'].rpartition('.')[0]}.{rank}",
         "CC_CPUS": _part("CC_MPI_CPUS", env, int(local_rank)),
         "CC_DEVICES": devices,
         "CUDA_VISIBLE_DEVICES": devices,

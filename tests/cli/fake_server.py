@@ -259,6 +259,16 @@ class FakeServer(
                 )
                 offset += len(part)
 
+    def GetMetrics(self, request: Any, context: grpc.ServicerContext) -> Any:
+        job = self._job(request.name, context)
+        answer = job_service_pb2.GetMetricsResponse(stride=1)
+        for attempt in job.attempts[-1:]:
+            answer.attempt, answer.rank = attempt.name, 0
+            for step in (100, 200):
+                point = answer.points.add(step=step, metrics={"loss": 30 / step})
+                point.time.FromJsonString(f"2026-03-01T11:0{step // 100}:00Z")
+        return answer
+
     def GetUsage(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.world.requests.append(request)
         *rows, total = self.world.usage

@@ -48,6 +48,12 @@ def test_horovod_trains_a_real_model_across_two_nodes(two: Cluster) -> None:
     assert json.loads(result.read_text())["test_accuracy"] > 0.95
     assert "[0] epoch 1/" in done.stdout
 
+    def reported() -> bool:
+        return two.client.get(job.name).attempts[-1].progress.fraction == 1
+
+    until(reported, "the last of its progress")
+    assert dict(two.client.get(job.name).attempts[-1].progress.metrics)["loss"] < 1
+
 
 def test_torchrun_trains_across_two_nodes(two: Cluster) -> None:
     done = two.ccctl("submit", ROOT / "examples/torchrun/job.json", "--follow")

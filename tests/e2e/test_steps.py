@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import BIN, ROOT, Cluster, alive, cluster, until
+from tests.support.cluster import ROOT, Cluster, alive, cluster, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {"workers": 2, "workers_per_node": 1}
@@ -41,7 +41,7 @@ def pair(two: Cluster) -> str:
 
 
 def command(two: Cluster, *words: str | Path) -> list[str | Path]:
-    return [BIN / "ccctl", "--server", two.server, "--token-file", two.token_file, *words]
+    return [*two.as_admin, *words]
 
 
 def events(two: Cluster, name: str, kind: str) -> list[dict[str, object]]:
@@ -378,7 +378,7 @@ def test_a_script_starts_steps_on_every_rank_of_its_gang(two: Cluster, pair: str
     assert "which may start steps in it and nothing else" in err
     (kept,) = two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}/kept")
     no = subprocess.run(
-        [BIN / "ccctl", "--server", two.server, "--token-file", kept, "exec", name, "--", "true"],
+        [*two.ccctl_command, "--token-file", kept, "exec", name, "--", "true"],
         capture_output=True,
         text=True,
         timeout=30,

@@ -47,6 +47,7 @@ BASE = {
     "CC_HOSTS": "node0:2,node1:2",
     "CC_HEAD_ADDRESS": "10.0.0.1",
     "CC_JOB_DIR": "/srv/jobs/12",
+    "CC_REPORT": "/tmp/lease7/.cc-report.3",
     "CC_DEVICES": "GPU-c,GPU-d",
     "CC_CPUS": "10,11",
     "CUDA_VISIBLE_DEVICES": "GPU-c,GPU-d",
@@ -147,6 +148,7 @@ def test_the_whole_environment_of_a_rank(launcher: str, own: dict[str, str]) -> 
 def test_the_whole_environment_of_an_mpi_node_and_of_its_ranks() -> None:
     (worker,) = two_by_two("mpi").workers
     first = BASE | {"CC_RANK": "2", "CC_LOCAL_RANK": "0", "CC_CPUS": "8,9"}
+    first |= {"CC_REPORT": "/tmp/lease7/.cc-report.2"}
 
     assert worker.env == first | MPI
     assert worker.argv == ("/opt/agent/bin/python", "-I", "-m", "nodeagent.launchers.mpi_join")

@@ -138,6 +138,7 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "JobService/WatchJob": lambda: jobs_pb.WatchJobRequest(name=ended(made, owner)),
         "JobService/ListEvents": lambda: jobs_pb.ListEventsRequest(resource=job(made, owner)),
         "JobService/ReadLogs": lambda: jobs_pb.ReadLogsRequest(name=job(made, owner)),
+        "JobService/GetMetrics": lambda: jobs_pb.GetMetricsRequest(name=job(made, owner)),
         "UsageService/GetUsage": lambda: usage_pb.GetUsageRequest(owner=owner),
         "FleetService/ListNodes": fleet_pb.ListNodesRequest,
         "FleetService/GetNode": lambda: fleet_pb.GetNodeRequest(name=node_of(made, owner)),
@@ -188,6 +189,9 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "AgentService/ShipLogs": lambda: agents_pb.ShipLogsRequest(node_uuid=node_of(made, owner)),
         "AgentService/ServeStep": lambda: agents_pb.ServeStepRequest(
             claim=agents_pb.StepClaim(node_uuid=node_of(made, owner), step=7)
+        ),
+        "AgentService/ShipProgress": lambda: agents_pb.ShipProgressRequest(
+            node_uuid=node_of(made, owner)
         ),
         "StepService/Exec": lambda: steps_pb.ExecRequest(
             start=step_pb2.StepStart(job=job(made, owner), command=["id"])

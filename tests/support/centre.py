@@ -30,6 +30,7 @@ from controlplane.service.context import House, Rules
 from controlplane.service.hub import Hub
 from controlplane.service.issuing import Issuer
 from controlplane.service.logstore import LogStore
+from controlplane.service.seriesstore import SeriesStore
 from controlplane.v1 import (
     agent_service_pb2,
     blob_service_pb2,
@@ -82,6 +83,7 @@ class Centre:
             liveness=Liveness(lease_us=20 * MICRO, margin_us=MICRO),
             hub=Hub(loop),
             logs=LogStore(folder / "logs", 1 << 20),
+            series=SeriesStore(folder / "series"),
             blobs=self.blobs,
             door=Doorkeeper(self.tokens, self.registry, clock),
             issuer=Issuer(AUTHORITY, 30, ":7601", clock.now_us),

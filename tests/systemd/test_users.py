@@ -89,6 +89,20 @@ def test_a_job_runs_as_its_owner_and_finds_the_owners_own_place(host: Host) -> N
     assert lines[6:] == ["alice", "alice", "CapEff:\t0000000000000000", "0"]
 
 
+def test_a_report_is_read_as_the_owners_file_and_as_no_other(host: Host) -> None:
+    for script, told in (
+        ("echo '{\"step\": 7}' > $CC_REPORT", "Progress: step 7"),
+        ("ln -s /etc/shadow $CC_REPORT", "is no regular file of the job's own"),
+    ):
+        number = submit(host, "alice", {"command": ["bash", "-c", script]})
+        assert ended(host, number)["exit_code"] == 0
+
+        def shown(number: str = number, told: str = told) -> bool:
+            return told in ccctl(host, "show", number)
+
+        until("its report is told", shown, within_s=10)
+
+
 def test_a_shipped_folder_belongs_to_the_owner(host: Host) -> None:
     folder = host.path("/run/bob")
     (folder / "deep").mkdir(parents=True, exist_ok=True)
