@@ -21,6 +21,7 @@ import grpc
 from controlplane import __version__
 from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
+from controlplane.kit.pki import PkiError
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
 from nodeagent import host
@@ -372,13 +373,16 @@ async def _renew(
     while True:
         if credential.due(clock.now_us()):
             try:
-                credential = await renewed(credential, line.agents, node_uuid)
-                credential.write(state_dir)
+                fresh = await renewed(credential, line.agents, node_uuid)
+                fresh.write(state_dir)
             except grpc.aio.AioRpcError as error:
                 log.warning("the certificate could not be renewed: %s", error.details())
-            except OSError as error:
+            except OSError as error:  # The old one is still due: the next look asks for another.
                 log.error("the new certificate cannot be kept: %s", error)
+            except PkiError as error:
+                log.error("the control plane gave a certificate that is none of ours: %s", error)
             else:
+                credential = fresh
                 log.info("the certificate was renewed")
                 session.changed.set()
                 await line.renew(credential)

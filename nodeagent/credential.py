@@ -4,7 +4,6 @@ agent before it ends. Its key is made here and never leaves the host."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import grpc
 
 from controlplane.kit import pki
 from controlplane.kit.address import parse_address
+from controlplane.kit.credential import hash_of
+from controlplane.kit.private import replace_private
 from controlplane.v1 import (
     agent_service_pb2,
     identity_service_pb2,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 JOIN_DEADLINE_S = 30.0
 RENEW_DEADLINE_S = 30.0
 FILE = "credential.json"
+JOINING = "joining.json"
 
 
 class JoinError(Exception):
@@ -61,14 +63,14 @@ class NodeCredential:
 
     def write(self, state_dir: Path) -> None:
         """Keep it, for its owner's eyes alone."""
-        path = state_dir / FILE
-        fresh = path.with_name(f"{FILE}.new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump(asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        replace_private(state_dir / FILE, json.dumps(asdict(self)))
+
+    def check(self, node_uuid: str) -> NodeCredential:
+        """Itself. PkiError when it is not what this node asked for."""
+        pair = pki.KeyPair(certificate=self.certificate.encode(), key=self.key.encode())
+        pki.check_node(pair, node_uuid)
+        parse_address(self.server)
+        return self
 
 
 def keep_authority(held: NodeCredential | None, state_dir: Path) -> str:
@@ -90,20 +92,28 @@ def load(state_dir: Path) -> NodeCredential | None:
     path = state_dir / FILE
     again = "join anew with `nodeagent join`"
     try:
-        if path.stat().st_mode & 0o077:
-            raise ValueError(f"{path}: others could read it, so it is worth nothing: {again}")
-        found = NodeCredential(**json.loads(path.read_text()))
-        pki.read_certificate(found.certificate.encode())
+        mode, text = path.stat().st_mode, path.read_bytes()
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, pki.PkiError, TypeError, AttributeError):
+    if mode & 0o077:
+        raise ValueError(f"{path}: others could read it, so it is worth nothing: {again}")
+    try:
+        found = NodeCredential(**json.loads(text))
+        pki.read_certificate(found.certificate.encode())
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: is damaged; restore it, or {again}") from None
     return found
 
 
-def join(handed: Credential, node_uuid: str) -> NodeCredential:
-    """Ask for a certificate with what an admin has handed over. JoinError when there is none."""
-    key = pki.new_key()
+def join(handed: Credential, node_uuid: str, state_dir: Path) -> NodeCredential:
+    """Ask for a certificate with what an admin has handed over, and keep it. JoinError when there
+    is none.
+
+    The key is kept from before the call until its certificate is, so that the same token can be
+    used again when the answer was lost.
+    """
+    path = state_dir / JOINING
+    key = _key_for(path, hash_of(handed.secret))
     request = identity_service_pb2.JoinNodeRequest(
         node_uuid=node_uuid, certificate_request=pki.make_request(key, node_uuid)
     )
@@ -123,14 +133,33 @@ def join(handed: Credential, node_uuid: str) -> NodeCredential:
             )
         except grpc.RpcError as error:
             raise JoinError(_words(error, handed.server)) from None
-    return NodeCredential(
-        server=_whole(answer.agent_server, handed.server),
-        certificate=answer.certificate.decode(),
-        key=key.decode(),
-        authority=answer.authority.decode(),
-        people_server=handed.server,
-        people_authority=handed.authority.decode(),
-    )
+    try:
+        got = NodeCredential(
+            server=_whole(answer.agent_server, handed.server),
+            certificate=answer.certificate.decode(),
+            key=key.decode(),
+            authority=answer.authority.decode(),
+            people_server=handed.server,
+            people_authority=handed.authority.decode(),
+        ).check(node_uuid)
+    except ValueError as error:
+        raise JoinError(f"the control plane's answer cannot be used: {error}") from None
+    got.write(state_dir)
+    path.unlink()
+    return got
+
+
+def _key_for(path: Path, secret_sha256: str) -> bytes:
+    """The key that this token was tried with before, or a new one, which is kept."""
+    try:
+        tried = json.loads(path.read_text())
+        if tried["token"] == secret_sha256:
+            return str(tried["key"]).encode()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    key = pki.new_key()
+    replace_private(path, json.dumps({"token": secret_sha256, "key": key.decode()}))
+    return key
 
 
 def _words(error: Any, server: str) -> str:
@@ -151,7 +180,7 @@ def _whole(agent_server: str, asked: str) -> str:
 
 async def renewed(held: NodeCredential, agents: Any, node_uuid: str) -> NodeCredential:
     """The credential with another key and certificate. `agents`: the stub to ask. Raises
-    grpc.RpcError."""
+    grpc.RpcError, and PkiError for an answer that is not what was asked for."""
     key = pki.new_key()
     answer = await agents.RenewCertificate(
         agent_service_pb2.RenewCertificateRequest(
@@ -164,4 +193,4 @@ async def renewed(held: NodeCredential, agents: Any, node_uuid: str) -> NodeCred
         certificate=answer.certificate.decode(),
         key=key.decode(),
         authority=answer.authority.decode(),
-    )
+    ).check(node_uuid)

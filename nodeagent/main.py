@@ -91,8 +91,7 @@ def join(token: IO[str], config: Path | None, flags: dict[str, Any]) -> None:
             except ValueError as error:
                 raise click.ClickException(f"{token.name}: {error}") from None
             node_uuid = Identity(folder).uuid
-            got = credential.join(handed, node_uuid)
-            got.write(folder)
+            got = credential.join(handed, node_uuid, folder)
     except (credential.JoinError, InUse, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:

@@ -24,10 +24,11 @@ from controlplane.kit.config import ConfigError, Loaded, document, load, render
 from controlplane.kit.credential import Credential
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
+from controlplane.kit.private import as_owner_of, one_at_a_time, replace_private
 from controlplane.model.errors import ControlPlaneError, WrongState
 from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.identity import PEOPLE, USER_NAME, Role
-from controlplane.service.auth import TokenFile, write_private
+from controlplane.service.auth import TokenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,22 +89,25 @@ def init(hosts: tuple[str, ...], config: Path | None, flags: dict[str, Any]) -> 
     the first thing to do. A repeat keeps what is there, and adds hosts to the server's certificate.
     """
     settings = _load(config, flags).value
+    folder = settings.state_dir
     with _told():
-        folder = settings.state_dir
         starting.make_state_dir(folder)
-        starting.check_tokens(settings.tokens)
-        if settings.plaintext:
-            _make_kept(settings, "agent", Role.AGENT)
-        else:
-            _make_pki(settings, hosts)
-        _make_kept(settings, "admin", Role.ADMIN)
-        _make_login(settings, hosts)
+        names = [*hosts, *_own_hosts(settings)]
+        with as_owner_of(folder), one_at_a_time(folder / "init"):
+            starting.check_tokens(settings.tokens)
+            if settings.plaintext:
+                _make_kept(settings, "agent", Role.AGENT)
+            else:
+                _make_pki(settings, names)
+            fresh = _make_kept(settings, "admin", Role.ADMIN)
+            _make_login(settings, hosts, fresh=fresh)
 
 
-def _make_login(settings: Settings, hosts: tuple[str, ...]) -> None:
-    """The admin's token once more, as the line that `ccctl login` takes."""
+def _make_login(settings: Settings, hosts: tuple[str, ...], *, fresh: bool) -> None:
+    """The admin's token once more, as the line that `ccctl login` takes. One that is there stays,
+    unless token or hosts are new."""
     token, path = settings.state_dir / "admin.token", settings.state_dir / "admin.login"
-    if not token.exists():
+    if not token.exists() or (path.exists() and not fresh and not hosts):
         return
     server = _reached_at(settings, hosts)
     ours = PkiFiles(settings.state_dir).authority_file
@@ -113,19 +117,18 @@ def _make_login(settings: Settings, hosts: tuple[str, ...]) -> None:
         authority=ours.read_bytes() if _certified(settings) else b"",
         secret=token.read_text().strip(),
     ).write()
-    write_private(path, f"{line}\n")
-    _give_to_the_daemon(path)
+    replace_private(path, f"{line}\n")
     click.echo(f"{path}: to log in at {server}: ccctl login {path}")
 
 
-def _make_pki(settings: Settings, hosts: tuple[str, ...]) -> None:
+def _own_hosts(settings: Settings) -> list[str]:
+    return own_hosts([_address(text).host for text in (settings.listen, settings.agents)])
+
+
+def _make_pki(settings: Settings, hosts: list[str]) -> None:
     files = PkiFiles(settings.state_dir)
-    listen = [_address(text).host for text in (settings.listen, settings.agents)]
     name = f"control plane on {socket.gethostname()}"
-    made = files.make(name, [*hosts, *own_hosts(listen)], SystemClock().now_us())
-    for path in files.authority_file.parent.iterdir():
-        _give_to_the_daemon(path)
-    _give_to_the_daemon(files.authority_file.parent)
+    made = files.make(name, hosts, SystemClock().now_us())
     click.echo(f"{files.authority_file}: {'made' if made else 'kept'}")
 
 
@@ -153,13 +156,20 @@ def _reached_at(settings: Settings, hosts: tuple[str, ...]) -> str:
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
-def _make_kept(settings: Settings, name: str, role: Role) -> None:
-    path = settings.state_dir / f"{name}.token"
-    if path.exists() or (settings.tokens.exists() and TokenFile(settings.tokens).has(name, role)):
-        click.echo(f"{path}: {'kept' if path.exists() else 'was made before, and moved'}")
-        return
-    _make_token(settings, name, role, path)
+def _make_kept(settings: Settings, name: str, role: Role) -> bool:
+    """Make a principal's first token and keep it in the state folder; whether that was needed."""
+    path, file = settings.state_dir / f"{name}.token", TokenFile(settings.tokens)
+    if path.exists() and file.principal(path.read_text().strip()) is not None:
+        click.echo(f"{path}: kept")
+        return False
+    if not path.exists() and any(
+        (each.name, each.role) == (name, role) for each in file.read().values()
+    ):
+        click.echo(f"{path}: was made before, and moved")
+        return False
+    replace_private(path, f"{file.add(name, role)}\n")
     click.echo(f"{path}: made for {name}")
+    return True
 
 
 @main.group()
@@ -235,8 +245,9 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
         )
     try:
         with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(TokenFile(settings.tokens).add(principal, role) + "\n")
-        _give_to_the_daemon(settings.tokens)
+            with as_owner_of(settings.tokens.parent):
+                token = TokenFile(settings.tokens).add(principal, role)
+            file.write(f"{token}\n")
     except FileExistsError:
         raise WrongState(f"{out}: is there already; remove it, or name another file") from None
     except OSError as error:
@@ -245,20 +256,15 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
         raise WrongState(f"{error.filename or out}: cannot be written: {error.strerror}") from error
 
 
-def _give_to_the_daemon(path: Path) -> None:
-    """A file that root has written belongs to whom its folder belongs to, or the daemon could not
-    read it."""
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
 @contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
     except ControlPlaneError as error:
         click.echo(f"controlplane: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"controlplane: {error.filename}: {error.strerror}", err=True)
         sys.exit(1)
 
 

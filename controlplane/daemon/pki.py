@@ -7,15 +7,14 @@ the names by which the server is reached have changed.
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from controlplane.kit import pki
+from controlplane.kit.private import replace_private
 from controlplane.model.errors import WrongState
-from controlplane.service.auth import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,15 +49,23 @@ class PkiFiles:
         made = not self.there
         if made:
             authority = pki.make_authority(name, now_us)
-            _replace(self._folder / "ca.key", authority.key)
-            _replace(self.authority_file, authority.certificate)
-        before = self._known_hosts()
-        wanted = [*before, *(host for host in dict.fromkeys(hosts) if host not in before)]
-        if wanted != before or not self.certificate.exists():
-            _replace(self._hosts, "".join(f"{host}\n" for host in wanted).encode())
+            replace_private(self._folder / "ca.key", authority.key.decode())
+            replace_private(self.authority_file, authority.certificate.decode())
+        wanted = list(dict.fromkeys([*self._known_hosts(), *hosts]))
+        if not self._serves(wanted):
             self._issue(wanted, now_us)
+            replace_private(self._hosts, "".join(f"{host}\n" for host in wanted))
             made = True
         return made
+
+    def _serves(self, hosts: Iterable[str]) -> bool:
+        """Whether the server's certificate is whole, and good for all of these."""
+        try:
+            pair = pki.KeyPair(certificate=self.certificate.read_bytes(), key=self.key.read_bytes())
+            pki.check_pair(pair)
+            return set(hosts) <= set(pki.names_of(pair.certificate))
+        except (OSError, ValueError):
+            return False
 
     def authority(self) -> pki.Authority:
         """The authority. WrongState when its files cannot be used."""
@@ -78,20 +85,21 @@ class PkiFiles:
             ) from error
 
     def renew(self, now_us: int) -> bool:
-        """Issue the server's certificate anew when that is due; whether it was."""
-        try:
+        """Issue the server's certificate anew when that is due, or it is not whole; whether it
+        was."""
+        hosts = self._known_hosts()
+        due = not self._serves(hosts)
+        if not due:
             due = pki.read_certificate(self.certificate.read_bytes()).due(now_us)
-        except (OSError, pki.PkiError):
-            due = True
         if due:
-            self._issue(self._known_hosts(), now_us)
+            self._issue(hosts or own_hosts(()), now_us)
         return due
 
     def _issue(self, hosts: list[str], now_us: int) -> None:
         pair = self.authority().server(hosts, now_us, SERVER_DAYS)
         # Whoever reads between the two finds a key that does not fit, and tries again.
-        _replace(self.key, pair.key)
-        _replace(self.certificate, pair.certificate)
+        replace_private(self.key, pair.key.decode())
+        replace_private(self.certificate, pair.certificate.decode())
 
     def _known_hosts(self) -> list[str]:
         try:
@@ -142,7 +150,7 @@ class ReloadedCertificate:
                 return None
             pair = self._read()
             _check_pair(*pair)
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return None  # in the middle of being written
         self._stamp, self._pair = stamp, pair
         return grpc.ssl_server_certificate_configuration([pair], self._clients)
@@ -158,9 +166,3 @@ class ReloadedCertificate:
 
 def _check_pair(key: bytes, certificate: bytes) -> None:
     pki.check_pair(pki.KeyPair(certificate=certificate, key=key))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    write_private(fresh, data.decode())
-    os.replace(fresh, path)

@@ -43,7 +43,7 @@ def make_state_dir(folder: Path) -> None:
 def check_tokens(path: Path) -> bool:
     """Whether there are tokens at all. WrongState when their file cannot be used."""
     try:
-        TokenFile(path).principal("")
+        TokenFile(path).read()
     except WrongState as error:
         raise WrongState(f"tokens_file: {error}") from None
     except OSError as error:

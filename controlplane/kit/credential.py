@@ -60,8 +60,10 @@ def read_credential(line: str, kind: Kind) -> Credential:
         server, secret, ca = document["server"], document["secret"], document.get("ca", "")
         if not (isinstance(server, str) and isinstance(secret, str) and isinstance(ca, str)):
             raise TypeError
+        if not (secret.isascii() and secret.isprintable() and server.isprintable()):
+            raise ValueError
         authority = unpack(ca) if ca else b""
-    except (ValueError, KeyError, TypeError, AttributeError, PkiError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PkiError):
         raise ValueError("is damaged; was all of it copied?") from None
     return Credential(kind=kind, server=server, authority=authority, secret=secret)
 

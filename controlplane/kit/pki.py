@@ -2,8 +2,9 @@
 
 Keys are P-256 (FIPS 186-5), certificates X.509 (RFC 5280), requests PKCS #10 (RFC 2986), all in
 PEM. A node's certificate names its UUID in the common name and, as an URI, in the subject's
-alternative names; its serial number begins with the microsecond of its issue, so that all that
-were issued before a moment can be revoked at once, and none needs to be kept.
+alternative names; its serial number begins with its generation, a count that its node's revocation
+moves on: so all of a node's certificates are revoked at once, no clock has a say in it, and none of
+them needs to be kept.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Certificate:
 
     node_uuid: str
     """The node that it was issued to; empty: it is no node's."""
-    issued_us: int
-    """When it was issued, UTC in microseconds; 0: not by an authority of ours."""
+    generation: int
+    """Of its node's certificates; 0: it is no node's."""
     from_us: int
     """Valid from."""
     until_us: int
@@ -88,7 +89,9 @@ class Authority:
         made = self._sign(key.public_key(), hosts[0], names, now_us, days, server=True)
         return KeyPair(certificate=made, key=_private(key))
 
-    def node(self, request: bytes, node_uuid: str, now_us: int, days: int) -> bytes:
+    def node(
+        self, request: bytes, node_uuid: str, generation: int, now_us: int, days: int
+    ) -> bytes:
         """A certificate for a node's own key, as PEM. PkiError when `request` is none.
 
         What the request says of itself is passed over: the caller knows whose it is.
@@ -97,7 +100,9 @@ class Authority:
         names = x509.SubjectAlternativeName(
             [x509.UniformResourceIdentifier(f"{_NODE_URI}{node_uuid}")]
         )
-        return self._sign(public, node_uuid, names, now_us, days, server=False)
+        return self._sign(
+            public, node_uuid, names, now_us, days, server=False, generation=generation
+        )
 
     def _sign(
         self,
@@ -108,11 +113,12 @@ class Authority:
         days: int,
         *,
         server: bool,
+        generation: int = 0,
     ) -> bytes:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         authority = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         made = (
-            _builder(name, self._certificate.subject, public, now_us, days)
+            _builder(name, self._certificate.subject, public, now_us, days, generation)
             .add_extension(names, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -123,6 +129,21 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         return made.public_bytes(serialization.Encoding.PEM)
+
+
+def check_node(pair: KeyPair, node_uuid: str) -> None:
+    """PkiError when it is not this node's certificate, or its key another one's."""
+    check_pair(pair)
+    if read_certificate(pair.certificate).node_uuid != node_uuid:
+        raise PkiError("the certificate is another node's")
+
+
+def names_of(certificate: bytes) -> list[str]:
+    """Names and addresses that a server's certificate is good for. PkiError when it is none."""
+    found = _certificate(certificate)
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = [str(each) for each in names.get_values_for_type(x509.IPAddress)]
+    return [*names.get_values_for_type(x509.DNSName), *addresses]
 
 
 def check_pair(pair: KeyPair) -> None:
@@ -208,7 +229,7 @@ def read_certificate(pem: bytes) -> Certificate:
                 uuid = uri.removeprefix(_NODE_URI)
     return Certificate(
         node_uuid=uuid,
-        issued_us=found.serial_number >> _RANDOM_BITS if uuid else 0,
+        generation=found.serial_number >> _RANDOM_BITS if uuid else 0,
         from_us=_micros(found.not_valid_before_utc),
         until_us=_micros(found.not_valid_after_utc),
     )
@@ -230,9 +251,15 @@ def unpack(line: str) -> bytes:
 
 
 def _builder(
-    name: str, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now_us: int, days: int
+    name: str,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    now_us: int,
+    days: int,
+    generation: int = 0,
 ) -> x509.CertificateBuilder:
-    serial = now_us << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    # RFC 5280 wants it positive, and 64 random bits make it one that nobody foresees.
+    serial = generation << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS) | 1
     return (
         x509.CertificateBuilder()
         .subject_name(_name(name))

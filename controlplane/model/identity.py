@@ -98,6 +98,8 @@ class JoinToken:
     """UUID of the node that joined by it; empty: none yet."""
     key_sha256: str = ""
     """Of the public key that joined by it."""
+    generation: int = 0
+    """Of the certificates that it gave; 0: none yet."""
     revoked_us: int | None = None
     """Since when it is void; None: it is not."""
 
@@ -109,6 +111,20 @@ class JoinToken:
     def why_void(self, now_us: int) -> str:
         """Why it lets no host in, in words; empty when it does."""
         return _why_void(self.revoked_us, self.expires_us, now_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """That a host may speak for a node, from its join on, also before it was first heard."""
+
+    node_uuid: str
+    """The node."""
+    generation: int
+    """Of its certificates: those of lower ones are void."""
+    admitted_us: int
+    """When it joined last, UTC in microseconds."""
+    admitted_by: str
+    """Name of the join token."""
 
 
 def _why_void(revoked_us: int | None, expires_us: int | None, now_us: int) -> str:

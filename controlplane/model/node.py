@@ -110,8 +110,6 @@ class Node:
     """When it was last heard, once it has been silent past its lease; None while it is heard."""
     enrolled_by: str = ""
     """Principal of the agent that may speak for it: the first that did. Empty: there is none."""
-    certified_from_us: int = 0
-    """Certificates that were issued to it up to then are void, UTC in microseconds."""
     quick_failures: tuple[QuickFailure, ...] = ()
     """Attempts that failed here within seconds since anything last went well."""
 

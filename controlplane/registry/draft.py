@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from controlplane.model.event import Actor, Event
 
 if TYPE_CHECKING:
-    from controlplane.model.identity import JoinToken, Token, User
+    from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
@@ -78,6 +78,7 @@ class Draft:
         self.users: Overlay[str, User] = Overlay(base.users)
         self.tokens: Overlay[str, Token] = Overlay(base.tokens)
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
+        self.admissions: Overlay[str, Admission] = Overlay(base.admissions)
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
@@ -95,6 +96,7 @@ class Draft:
         self.users.changed.update(inner.users.changed)
         self.tokens.changed.update(inner.tokens.changed)
         self.join_tokens.changed.update(inner.join_tokens.changed)
+        self.admissions.changed.update(inner.admissions.changed)
         self.progress.changed.update(inner.progress.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
@@ -103,7 +105,7 @@ class Draft:
     def dirty(self) -> bool:
         """Whether anything that is kept has changed."""
         nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
-        people = (self.users, self.tokens, self.join_tokens)
+        people = (self.users, self.tokens, self.join_tokens, self.admissions)
         return any(table.changed for table in (*nouns, *people))
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:

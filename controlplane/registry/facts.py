@@ -18,7 +18,7 @@ from controlplane.model.spec import Launcher
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from controlplane.model.identity import JoinToken, Token, User
+    from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
@@ -74,6 +74,7 @@ class Facts:
     users: dict[str, User] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     join_tokens: dict[str, JoinToken] = field(default_factory=dict)
+    admissions: dict[str, Admission] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Facts:
         _put(self.users, draft.users.changed)
         _put(self.tokens, draft.tokens.changed)
         _put(self.join_tokens, draft.join_tokens.changed)
+        _put(self.admissions, draft.admissions.changed)
         _put(self.progress, draft.progress.changed)
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)

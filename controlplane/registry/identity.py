@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from controlplane.model.errors import AlreadyExists, NotAllowed, NotFound, WrongState
-from controlplane.model.identity import JoinToken, Role, Token, User, principal_of_node
+from controlplane.model.identity import Admission, JoinToken, Role, Token, User, principal_of_node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from controlplane.registry.draft import Draft
 
 
@@ -105,8 +107,9 @@ def revoke_join_token(draft: Draft, token: JoinToken) -> JoinToken:
     return found
 
 
-def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> None:
-    """Let a host have a certificate for a node, and spend the token on it.
+def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> int:
+    """Let a host have a certificate for a node, and spend the token on it; the generation of that
+    certificate. A join of a node that is known makes its older certificates void.
 
     NotAllowed when the token is void or spent on another key, or when the node is another's.
     """
@@ -114,8 +117,14 @@ def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> None:
     why = "is not known here" if token is None else token.why_void(draft.now_us)
     if token is None or why:
         raise NotAllowed(f"the join token {why}; ask an admin for another one")
+    admission = draft.admissions.get(node_uuid)
     if (token.used_by, token.key_sha256) == (node_uuid, key_sha256):
-        return
+        if admission is None or admission.generation != token.generation:
+            raise NotAllowed(
+                "the join token was spent, and what it gave was revoked since; ask an admin for"
+                " another one"
+            )
+        return token.generation
     if token.used_by:
         raise NotAllowed(
             f"the join token was spent by nodes/{token.used_by}; each lets one host in,"
@@ -128,14 +137,42 @@ def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> None:
         )
     principal = principal_of_node(node_uuid)
     node = draft.nodes.get(node_uuid)
-    if node is not None and not token.node_uuid and node.enrolled_by:
+    taken = admission is not None or (node is not None and node.enrolled_by)
+    if taken and not token.node_uuid:
         raise NotAllowed(
-            f"{node.name} has joined already; if this is that host, an admin makes a token for it"
+            f"{principal} has joined already; if this is that host, an admin makes a token for it"
             f" with `ccctl node token create --node {node_uuid}`; if it is a copy of it, remove"
             " node.json here",
-            node.name,
+            principal,
         )
-    draft.emit("node.admitted", principal, {"join_token": token.token_id})
-    draft.join_tokens[sha256] = replace(token, used_by=node_uuid, key_sha256=key_sha256)
+    generation = admission.generation + 1 if admission is not None else 1
+    draft.emit("node.admitted", principal, {"join_token": token.token_id, "generation": generation})
+    draft.join_tokens[sha256] = replace(
+        token, used_by=node_uuid, key_sha256=key_sha256, generation=generation
+    )
+    draft.admissions[node_uuid] = Admission(
+        node_uuid=node_uuid,
+        generation=generation,
+        admitted_us=draft.now_us,
+        admitted_by=f"joinTokens/{token.token_id}",
+    )
     if node is not None:
         draft.nodes[node_uuid] = replace(node, enrolled_by=principal)
+    return generation
+
+
+def revoke(draft: Draft, node_uuid: str, unspent: Iterable[str]) -> None:
+    """Make void what certificates a node was issued until now, and the join tokens that name it.
+
+    `unspent`: hashes of those. NotFound when no host has joined as this node.
+    """
+    admission = draft.admissions.get(node_uuid)
+    if admission is None:
+        raise NotFound(f"nodes/{node_uuid}: no host has joined as this node")
+    generation = admission.generation + 1
+    draft.emit("node.revoked", principal_of_node(node_uuid), {"generation": generation})
+    draft.admissions[node_uuid] = replace(admission, generation=generation)
+    for sha256 in unspent:
+        token = draft.join_tokens[sha256]
+        if token.revoked_us is None and not token.used_by:
+            draft.join_tokens[sha256] = replace(token, revoked_us=draft.now_us)

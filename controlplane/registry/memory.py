@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
-    from controlplane.model.identity import JoinToken, Token, User
+    from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
@@ -39,6 +39,7 @@ class MemoryStore:
         self._users: dict[str, User] = {}
         self._tokens: dict[str, Token] = {}
         self._join_tokens: dict[str, JoinToken] = {}
+        self._admissions: dict[str, Admission] = {}
         self._usages: dict[tuple[int, int, int], Usage] = {}
         self._progress: dict[tuple[int, int, int], Progress] = {}
         self._events: list[Event] = []
@@ -58,6 +59,7 @@ class MemoryStore:
             users=dict(self._users),
             tokens=dict(self._tokens),
             join_tokens=dict(self._join_tokens),
+            admissions=dict(self._admissions),
         )
         facts.generations = dict.fromkeys(self._nodes, max(self._cluster.seq, 1))
         live = [job for job in self._jobs.values() if not job.state.final]
@@ -89,6 +91,7 @@ class MemoryStore:
             (self._users, draft.users),
             (self._tokens, draft.tokens),
             (self._join_tokens, draft.join_tokens),
+            (self._admissions, draft.admissions),
             (self._progress, draft.progress),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types

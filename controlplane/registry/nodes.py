@@ -201,13 +201,6 @@ def release(draft: Draft, node_uuid: str) -> None:
         draft.nodes[node_uuid] = replace(node, enrolled_by="")
 
 
-def revoke(draft: Draft, node_uuid: str) -> None:
-    """Make void what certificates a node was issued up to now."""
-    node = _known(draft, node_uuid)
-    draft.emit("node.revoked", node.name, {"certified_from": draft.now_us})
-    draft.nodes[node_uuid] = replace(node, certified_from_us=draft.now_us)
-
-
 def foreign(node: Node, principal: str) -> NotAllowed:
     """The error for an agent that speaks for a node which another principal has enrolled."""
     return NotAllowed(

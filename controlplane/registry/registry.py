@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from controlplane.model.event import Actor
-    from controlplane.model.identity import JoinToken, Token, User
+    from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Job
     from controlplane.model.launch import LeaseOrder
     from controlplane.model.lease import Lease
@@ -317,6 +317,10 @@ class Registry:
     def join_token(self, sha256: str) -> JoinToken | None:
         """The join token with a secret of this hash."""
         return self._facts.join_tokens.get(sha256)
+
+    def admission(self, node_uuid: str) -> Admission | None:
+        """That a host has joined as this node; None when none has."""
+        return self._facts.admissions.get(node_uuid)
 
     def desire(self, node_uuid: str) -> NodeDesire:
         """What a node should do now."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.model.blackhole import QuickFailure
 from controlplane.model.event import Actor, Event
-from controlplane.model.identity import JoinToken, Role, Token, User
+from controlplane.model.identity import Admission, JoinToken, Role, Token, User
 from controlplane.model.job import (
     Attempt,
     AttemptState,
@@ -304,7 +304,6 @@ def node_row(node: Node) -> Row:
         "drain_reason": node.drain_reason,
         "silent_since_us": node.silent_since_us,
         "enrolled_by": node.enrolled_by,
-        "certified_from_us": node.certified_from_us,
         "quick_failures": _json([asdict(each) for each in node.quick_failures]),
     }
 
@@ -321,7 +320,6 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         drain_reason=row["drain_reason"],
         silent_since_us=row["silent_since_us"],
         enrolled_by=row["enrolled_by"],
-        certified_from_us=row["certified_from_us"],
         quick_failures=tuple(QuickFailure(**each) for each in json.loads(row["quick_failures"])),
     )
 
@@ -359,11 +357,21 @@ def join_token_value(row: Readable) -> JoinToken:
     return JoinToken(**_fields(JoinToken, row))
 
 
-def _columns(value: User | Token | JoinToken) -> Row:
+def admission_row(admission: Admission) -> Row:
+    """An admission's row."""
+    return _columns(admission)
+
+
+def admission_value(row: Readable) -> Admission:
+    """The admission of a row."""
+    return Admission(**_fields(Admission, row))
+
+
+def _columns(value: User | Token | JoinToken | Admission) -> Row:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def _fields(kind: type[User | JoinToken], row: Readable) -> dict[str, Any]:
+def _fields(kind: type[User | JoinToken | Admission], row: Readable) -> dict[str, Any]:
     return {name: row[name] for name in kind.__slots__}
 
 

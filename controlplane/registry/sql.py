@@ -82,6 +82,7 @@ class SqlStore:
                 tables.user,
                 tables.token,
                 tables.join_token,
+                tables.admission,
                 tables.progress,
             )
         }
@@ -135,6 +136,8 @@ class SqlStore:
             self._put(connection, tables.token, [rows.token_row(t) for t in _new(draft.tokens)])
             joining = [rows.join_token_row(t) for t in _new(draft.join_tokens)]
             self._put(connection, tables.join_token, joining)
+            admitted = [rows.admission_row(a) for a in _new(draft.admissions)]
+            self._put(connection, tables.admission, admitted)
             self._put(connection, tables.node, [rows.node_row(n) for n in _new(draft.nodes)])
             for node in _new(draft.nodes):
                 connection.execute(
@@ -342,6 +345,8 @@ def _load_people(connection: sa.Connection, facts: Facts) -> None:
         facts.tokens[row["sha256"]] = rows.token_value(row)
     for row in connection.execute(sa.select(tables.join_token)).mappings():
         facts.join_tokens[row["sha256"]] = rows.join_token_value(row)
+    for row in connection.execute(sa.select(tables.admission)).mappings():
+        facts.admissions[row["node_uuid"]] = rows.admission_value(row)
 
 
 def _load_job(facts: Facts, record: JobRecord) -> None:

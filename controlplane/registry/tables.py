@@ -234,13 +234,6 @@ node = Table(
         comment="principal of its agent; empty: whose agent calls next",
     ),
     Column(
-        "certified_from_us",
-        BigInteger,
-        nullable=False,
-        server_default="0",
-        comment="certificates issued up to then are void",
-    ),
-    Column(
         "quick_failures",
         Text,
         nullable=False,
@@ -282,7 +275,17 @@ join_token = Table(
     Column("expires_us", BigInteger, nullable=False),
     Column("used_by", String(36), nullable=False, comment="UUID of a node"),
     Column("key_sha256", String(64), nullable=False, comment="of the public key that joined"),
+    Column("generation", BigInteger, nullable=False, comment="of the certificates it gave"),
     Column("revoked_us", BigInteger),
+)
+
+admission = Table(
+    "admission",
+    metadata,
+    Column("node_uuid", String(36), primary_key=True),
+    Column("generation", BigInteger, nullable=False, comment="certificates of lower ones are void"),
+    Column("admitted_us", BigInteger, nullable=False),
+    Column("admitted_by", String(255), nullable=False, comment="name of the join token"),
 )
 
 device = Table(

@@ -229,8 +229,10 @@ class AgentService(AgentServiceServicer):
         if issuer is None or not is_node(name):
             raise WrongState("only an agent that called with its node's certificate can renew it")
         node_uuid = name.removeprefix("nodes/")
+        # Of the caller's own generation: one that is revoked meanwhile gives what is void.
+        generation = CALLER.get().generation
         return pb.RenewCertificateResponse(
-            certificate=issuer.issue(request.certificate_request, node_uuid),
+            certificate=issuer.issue(request.certificate_request, node_uuid, generation),
             authority=issuer.certificate,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from controlplane.kit.pki import read_certificate
+from controlplane.kit.private import one_at_a_time, replace_private
 from controlplane.model.errors import NotAllowed, WrongState
 from controlplane.model.identity import Role, principal_of_node
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from controlplane.kit.clock import Clock
     from controlplane.registry.registry import Registry
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,8 @@ class Principal:
     """What it is."""
     credential: str = ""
     """Of a host that joins: SHA-256 of its join token."""
+    generation: int = 0
+    """Of an agent: that of its certificate; 0: it has none."""
     job_id: int | None = None
     """The job whose script it is, which may start steps in it and nothing else; None for others."""
 
@@ -57,57 +63,51 @@ class TokenFile:
         """`path`: need not exist yet."""
         self._path = path
         self._principals: dict[str, Principal] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
 
     def principal(self, token: str) -> Principal | None:
-        """Whose token it is. A changed file counts from the next call on."""
-        self._refresh()
+        """Whose token it is. A changed file counts from the next call on; one that cannot be used
+        does not, and is told in the log."""
+        try:
+            stamp = self._path.stat()
+        except FileNotFoundError:
+            self._principals, self._stamp = {}, None
+            return None
+        now = (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino)
+        if now != self._stamp:
+            self._stamp = now
+            try:
+                self._principals = self.read()
+            except (OSError, ValueError, KeyError, TypeError, WrongState) as error:
+                log.error("tokens_file: %s counts as it was before: %s", self._path, error)
         return self._principals.get(_digest(token))
 
-    def has(self, name: str, role: Role) -> bool:
-        """Whether a principal has a token."""
-        return any(e["principal"] == name and e["role"] == role.value for e in self._read())
+    def read(self) -> dict[str, Principal]:
+        """All that is in it, by hash. WrongState when others can read it; OSError, ValueError,
+        KeyError or TypeError when it is damaged."""
+        return {
+            entry["sha256"]: Principal(name=entry["principal"], role=Role(entry["role"]))
+            for entry in self._entries()
+        }
 
     def add(self, name: str, role: Role) -> str:
         """Make a token for a principal; it is told this once, and kept only as a hash."""
         token = f"cc_{secrets.token_urlsafe(32)}"
-        entries = [*self._read(), {"principal": name, "role": role.value, "sha256": _digest(token)}]
-        text = json.dumps({"tokens": entries}, indent=2) + "\n"
-        fresh = self._path.with_name(f"{self._path.name}.new")
-        write_private(fresh, text)
-        fresh.replace(self._path)
+        with one_at_a_time(self._path):
+            entry = {"principal": name, "role": role.value, "sha256": _digest(token)}
+            text = json.dumps({"tokens": [*self._entries(), entry]}, indent=2) + "\n"
+            replace_private(self._path, text)
         return token
 
-    def _read(self) -> list[dict[str, str]]:
+    def _entries(self) -> list[dict[str, str]]:
         try:
-            mode = self._path.stat().st_mode
-            document = json.loads(self._path.read_text())
+            mode, text = self._path.stat().st_mode, self._path.read_text()
         except FileNotFoundError:
             return []
         if mode & 0o077:
             raise WrongState(f"{self._path}: others can read it; run: chmod 600 {self._path}")
-        entries: list[dict[str, str]] = document["tokens"]
+        entries: list[dict[str, str]] = json.loads(text)["tokens"]
         return entries
-
-    def _refresh(self) -> None:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return
-        stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp != self._stamp:
-            self._principals = {
-                entry["sha256"]: Principal(name=entry["principal"], role=Role(entry["role"]))
-                for entry in self._read()
-            }
-            self._stamp = stamp
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
 
 
 def _digest(token: str) -> str:
@@ -132,17 +132,19 @@ class Doorkeeper:
         raise Unauthenticated("the call carries no token; name its file with --token-file")
 
     def _of_certificate(self, pem: bytes) -> Principal:
-        """gRPC has let the connection in, so our authority has signed it, and it has not ended."""
+        """gRPC has let the connection in, so our authority has signed it. Since then it may have
+        ended, and its node may have been revoked."""
         found = self._read_certificate(pem)
         if not found.node_uuid:
             raise Unauthenticated("the certificate is no node's; `nodeagent join` gets one")
-        node = self._registry.node(found.node_uuid)
-        if node is not None and found.issued_us <= node.certified_from_us:
-            raise Unauthenticated(
-                f"the certificate of {node.name} was revoked; an admin lets the host in again with"
-                f" `ccctl node token create --node {node.uuid}`"
-            )
-        return Principal(name=principal_of_node(found.node_uuid), role=Role.AGENT)
+        name = principal_of_node(found.node_uuid)
+        again = f"an admin lets the host in again with `ccctl node token create --node {name[6:]}`"
+        if found.until_us <= self._clock.now_us():
+            raise Unauthenticated(f"the certificate of {name} has ended; {again}")
+        admission = self._registry.admission(found.node_uuid)
+        if admission is None or found.generation < admission.generation:
+            raise Unauthenticated(f"the certificate of {name} was revoked; {again}")
+        return Principal(name=name, role=Role.AGENT, generation=found.generation)
 
     def _of_token(self, secret: str, *, encrypted: bool) -> Principal:
         digest = _digest(secret)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.registry import identity
 from controlplane.registry import nodes as commands
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
@@ -13,6 +14,7 @@ from controlplane.service.errors import answers
 from controlplane.service.jobs import page_size
 from controlplane.service.permissions import GET_JOB, may
 from controlplane.v1 import fleet_service_pb2 as pb
+from controlplane.v1 import node_pb2
 from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import LeaseSummary
     from controlplane.service.context import House
-    from controlplane.v1 import node_pb2
+
 
 MICRO = 1_000_000
 LONGEST_REASON = 1000
@@ -91,8 +93,16 @@ class FleetService(FleetServiceServicer):
     @answers
     async def RevokeNode(self, request: pb.RevokeNodeRequest, context: Any) -> node_pb2.Node:
         """Shut a node out."""
-        node_uuid = self._find(request.name).uuid
-        await self._change(lambda draft: commands.revoke(draft, node_uuid), request, context)
+        registry = self._house.registry
+        wanted = request.name.removeprefix("nodes/")
+        joined = registry.admission(wanted) is not None
+        node_uuid = wanted if joined else self._find(request.name).uuid
+        naming = [t.sha256 for t in registry.join_tokens() if t.node_uuid == node_uuid]
+        await self._change(
+            lambda draft: identity.revoke(draft, node_uuid, naming), request, context
+        )
+        if registry.node(node_uuid) is None:
+            return node_pb2.Node(name=f"nodes/{node_uuid}")
         return self._shown(node_uuid)
 
     @answers

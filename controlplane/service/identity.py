@@ -137,8 +137,7 @@ class IdentityService(IdentityServiceServicer):
         self._issuer()
         _hash(request.sha256)
         lifetime = _lifetime(request, LONGEST_JOIN_S)
-        nodes = (node for node, _ in self._house.registry.nodes())
-        node_uuid = find(nodes, request.node).uuid if request.node else ""
+        node_uuid = self._known_node(request.node) if request.node else ""
         made = await self._house.write(
             lambda draft: commands.create_join_token(draft, request.sha256, lifetime, node_uuid),
             self._house.actor(context),
@@ -173,15 +172,22 @@ class IdentityService(IdentityServiceServicer):
         check_uuid(request.node_uuid)
         key = fingerprint(request.certificate_request)
         secret = CALLER.get().credential
-        await self._house.write(
+        generation = await self._house.write(
             lambda draft: commands.join(draft, secret, request.node_uuid, key),
             self._house.actor(context),
         )
         return pb.JoinNodeResponse(
-            certificate=issuer.issue(request.certificate_request, request.node_uuid),
+            certificate=issuer.issue(request.certificate_request, request.node_uuid, generation),
             authority=issuer.certificate,
             agent_server=issuer.agent_server,
         )
+
+    def _known_node(self, name: str) -> str:
+        """The UUID of a node that has joined, though it may never have been heard."""
+        wanted = name.removeprefix("nodes/")
+        if self._house.registry.admission(wanted) is not None:
+            return wanted
+        return find((node for node, _ in self._house.registry.nodes()), name).uuid
 
     def _issuer(self) -> Any:
         issuer = self._house.issuer

@@ -29,11 +29,12 @@ class Issuer:
         """The authority's own, PEM."""
         return self._authority.certificate
 
-    def issue(self, request: bytes, node_uuid: str) -> bytes:
-        """A certificate for a node, PEM. InvalidRequest when the request is none."""
+    def issue(self, request: bytes, node_uuid: str, generation: int) -> bytes:
+        """A certificate of this generation for a node, PEM. InvalidRequest when the request is
+        none."""
         _check(request)
         try:
-            return self._authority.node(request, node_uuid, self._now_us(), self._days)
+            return self._authority.node(request, node_uuid, generation, self._now_us(), self._days)
         except PkiError as error:
             raise _fault(str(error)) from None
 

@@ -8,13 +8,17 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from controlplane.kit.credential import Credential
+from controlplane.daemon.pki import PkiFiles
+from controlplane.kit import pki
+from controlplane.kit.credential import Credential, read_credential
+from controlplane.service.auth import TokenFile
 from tests.cli.golden import check
 from tests.support.cluster import BIN, until
 
@@ -293,14 +297,69 @@ def test_what_the_control_plane_makes_is_its_owners_alone(folder: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_a_token_that_root_makes_can_be_read_by_the_daemons_own_user(folder: Path) -> None:
-    state = folder / "state"
-    state.mkdir()
-    os.chown(state, 12345, 12345)
-    out = folder / "ada.token"
-    command: list[str | Path] = [BIN / "controlplane", "token", "create", "ada", "--out", out]
-    command += ["--state-dir", state]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    status = (state / "tokens.json").stat()
-    assert (status.st_uid, status.st_mode & 0o777) == (12345, 0o600)
-    assert out.stat().st_uid == 0
+def test_what_root_makes_in_the_daemons_folder_is_the_daemons_and_follows_no_link(
+    folder: Path,
+) -> None:
+    """The daemon's user could have root overwrite what it likes, and give it away."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)  # pytest's own folders let no other user through
+        state, victim = Path(place) / "state", Path(place) / "victim"
+        state.mkdir(mode=0o700)
+        (state / "pki").mkdir(mode=0o700)
+        private(victim, b"root's own")
+        for name in ("admin.login", "admin.token.new", "tokens.json.new", "pki/ca.key.new"):
+            (state / name).symlink_to(victim)
+        for path in (state, state / "pki"):
+            os.chown(path, 12345, 12345)
+        init: list[str | Path] = [BIN / "controlplane", "init", "--state-dir", state]
+        subprocess.run(init, check=True, capture_output=True, timeout=60)
+        out = folder / "ada.token"
+        create: list[str | Path] = [BIN / "controlplane", "token", "create", "ada", "--out", out]
+        subprocess.run([*create, "--state-dir", state], check=True, capture_output=True, timeout=30)
+        assert victim.read_bytes() == b"root's own"
+        assert (victim.stat().st_uid, out.stat().st_uid) == (0, 0)
+        made = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert {"ca.key", "server.key", "tokens.json", "admin.token", "admin.login"} <= {
+            path.name for path in made
+        }
+        for path in made:
+            status = path.stat()
+            assert (status.st_uid, status.st_mode & 0o077) == (12345, 0), path
+
+
+def test_an_init_that_was_cut_off_is_made_whole_by_the_next(folder: Path) -> None:
+    init: list[str | Path] = [BIN / "controlplane", "init", "--state-dir", folder / "s"]
+    subprocess.run(init, check=True, capture_output=True, timeout=60)
+    state = folder / "s"
+    whole = (state / "pki" / "server.crt").read_bytes()
+    private(state / "admin.token", b"")
+    (state / "tokens.json").unlink()
+    other = folder / "t"
+    subprocess.run([*init[:-1], other], check=True, capture_output=True, timeout=60)
+    private(state / "pki" / "server.key", (other / "pki" / "server.key").read_bytes())
+    subprocess.run(init, check=True, capture_output=True, timeout=60)
+    assert (state / "pki" / "server.crt").read_bytes() != whole
+    pki.check_pair(
+        pki.KeyPair(
+            certificate=(state / "pki" / "server.crt").read_bytes(),
+            key=(state / "pki" / "server.key").read_bytes(),
+        )
+    )
+    token = (state / "admin.token").read_text().strip()
+    assert TokenFile(state / "tokens.json").principal(token) is not None
+    line = read_credential((state / "admin.login").read_text(), "login")
+    assert line.secret == token
+
+
+def test_inits_at_once_make_one_authority(folder: Path) -> None:
+    init: list[str | Path] = [BIN / "controlplane", "init", "--state-dir", folder / "s"]
+    started = [subprocess.Popen(init, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(60) for process in started] == [0] * 4
+    files = PkiFiles(folder / "s")
+    files.authority()
+    checked = subprocess.run(
+        ["openssl", "verify", "-CAfile", files.authority_file, files.certificate],
+        capture_output=True,
+        timeout=30,
+    )
+    assert checked.returncode == 0, checked.stderr

@@ -21,7 +21,7 @@ def authority() -> pki.Authority:
 
 
 def node(authority: pki.Authority, now_us: int = NOW, days: int = 30) -> bytes:
-    return authority.node(pki.make_request(pki.new_key(), "who knows"), UUID, now_us, days)
+    return authority.node(pki.make_request(pki.new_key(), "who knows"), UUID, 3, now_us, days)
 
 
 def verified(folder: Path, authority: pki.Authority, certificate: bytes, purpose: str) -> str:
@@ -66,15 +66,15 @@ def test_openssl_takes_the_servers_certificate_under_each_of_its_names(
     assert "DNS:head.example, IP Address:192.0.2.7, IP Address:0:0:0:0:0:0:0:1" in shown
 
 
-def test_a_nodes_certificate_tells_node_and_microsecond_of_its_issue(
+def test_a_nodes_certificate_tells_node_and_generation(
     authority: pki.Authority,
 ) -> None:
-    told = pki.read_certificate(node(authority, NOW + 17))
+    told = pki.read_certificate(node(authority))
     assert told.node_uuid == UUID
-    assert told.issued_us == NOW + 17
+    assert told.generation == 3
     assert told.until_us == NOW + 30 * DAY
     own = pki.read_certificate(authority.certificate)
-    assert (own.node_uuid, own.issued_us) == ("", 0)
+    assert (own.node_uuid, own.generation) == ("", 0)
 
 
 def test_a_certificate_is_due_when_a_third_of_its_time_is_left(authority: pki.Authority) -> None:
@@ -98,7 +98,7 @@ def test_what_is_no_request_is_told_as_that(
     authority: pki.Authority, request_: bytes, words: str
 ) -> None:
     with pytest.raises(pki.PkiError, match=words):
-        authority.node(request_, UUID, NOW, 30)
+        authority.node(request_, UUID, 1, NOW, 30)
 
 
 def test_a_request_of_another_kind_of_key_is_refused(authority: pki.Authority) -> None:
@@ -112,7 +112,7 @@ def test_a_request_of_another_kind_of_key_is_refused(authority: pki.Authority) -
         check=True,
     ).stdout
     with pytest.raises(pki.PkiError, match="must be P-256"):
-        authority.node(request, UUID, NOW, 30)
+        authority.node(request, UUID, 1, NOW, 30)
 
 
 def test_a_key_that_is_anothers_makes_no_authority(authority: pki.Authority) -> None:

@@ -147,7 +147,7 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         ),
         "FleetService/UndrainNode": lambda: fleet_pb.UndrainNodeRequest(name=node_of(made, owner)),
         "FleetService/ReleaseNode": lambda: fleet_pb.ReleaseNodeRequest(name=node_of(made, owner)),
-        "FleetService/RevokeNode": lambda: fleet_pb.RevokeNodeRequest(name=node_of(made, owner)),
+        "FleetService/RevokeNode": lambda: fleet_pb.RevokeNodeRequest(name=joined_node(made)),
         "FleetService/GetServerInfo": fleet_pb.GetServerInfoRequest,
         "IdentityService/CreateUser": lambda: identity_pb.CreateUserRequest(
             user_id=uuid.uuid4().hex, role="user"
@@ -197,6 +197,13 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
             start=step_pb2.StepStart(job=job(made, owner), command=["id"])
         ),
     }
+
+
+def joined_node(made: Centre) -> str:
+    sha256, node_uuid = hash_of(uuid.uuid4().hex), str(uuid.uuid4())
+    made.do(lambda draft: identity.create_join_token(draft, sha256, 60_000_000, ""), "an-admin")
+    made.do(lambda draft: identity.join(draft, sha256, node_uuid, "a key"), "a-host")
+    return f"nodes/{node_uuid}"
 
 
 def user_of(made: Centre, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Users, their tokens, tokens by which nodes join, and from when on a node's certificates count."""
+"""Users, their tokens, tokens by which nodes join, and the hosts that have."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply it."""
-    op.add_column(
-        "node",
-        sa.Column(
-            "certified_from_us",
-            sa.BigInteger(),
-            server_default="0",
-            nullable=False,
-            comment="certificates issued up to then are void",
-        ),
-    )
     op.create_table(
         "user_account",
         sa.Column("name", sa.String(length=100), primary_key=True),
@@ -66,5 +56,28 @@ def upgrade() -> None:
             nullable=False,
             comment="of the public key that joined",
         ),
+        sa.Column(
+            "generation",
+            sa.BigInteger(),
+            nullable=False,
+            comment="of the certificates it gave",
+        ),
         sa.Column("revoked_us", sa.BigInteger()),
+    )
+    op.create_table(
+        "admission",
+        sa.Column("node_uuid", sa.String(length=36), primary_key=True),
+        sa.Column(
+            "generation",
+            sa.BigInteger(),
+            nullable=False,
+            comment="certificates of lower ones are void",
+        ),
+        sa.Column("admitted_us", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "admitted_by",
+            sa.String(length=255),
+            nullable=False,
+            comment="name of the join token",
+        ),
     )
