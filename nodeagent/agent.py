@@ -199,6 +199,8 @@ async def _run(settings: Settings, folders: Folders) -> None:
         await line.close()
         spawner.close()
         devices.close()
+        if cages is not None:
+            cages.close()
     log.info("agent stopped; workers run on")
 
 

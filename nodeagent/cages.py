@@ -3,6 +3,8 @@ is: memory of its workers, processes, shares of cores, and the GPUs of others cl
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodeagent.plan import CagePlan
+from nodeagent.supervision import bpf
 from nodeagent.supervision.cage import own_groups, remove_group
 
 if TYPE_CHECKING:
@@ -81,6 +84,12 @@ class Cages:
                 if entry not in held:
                     remove_group(f"{folder}/{entry}")
 
+    def close(self) -> None:
+        """Leave nothing behind but what holds leases."""
+        for folder in dict.fromkeys(self.base.values()):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
 
 def find_cages(node_uuid: str, pids: int, devices: Callable[[], Iterable[Device]]) -> Cages | str:
     """The node's cages; or why there are none, in words."""
@@ -91,7 +100,7 @@ def find_cages(node_uuid: str, pids: int, devices: Callable[[], Iterable[Device]
         if "memory" in first:
             base = {name: f"{folder}/nodeagent.{node_uuid}" for name, folder in first.items()}
             for folder in base.values():
-                os.makedirs(folder, exist_ok=True)
+                _make(folder)
             return Cages(version=1, base=base, pids=pids, devices=devices)
         return _second(unified, own, pids, devices)
     except OSError as error:
@@ -112,12 +121,23 @@ def _second(
         )
     names = [name for name in WANTED if own.get(name) == unified]
     base = f"{parent}/leases"
-    os.makedirs(base, exist_ok=True)
+    _make(base)
     for folder in (parent, base):
         path = f"{folder}/cgroup.subtree_control"
         with open(path, "w") as file:
             file.write(" ".join(f"+{name}" for name in names))
+    try:
+        os.close(bpf.load(()))
+        names.append("devices")
+    except OSError as error:
+        log.warning("the GPUs of others are not closed to jobs: %s: %s", error.filename, error)
     return Cages(version=2, base=dict.fromkeys(names, base), pids=pids, devices=devices)
+
+
+def _make(folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK):  # It may be another agent's, of another user.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def gpu_nodes(dev: Path) -> dict[int, str]:

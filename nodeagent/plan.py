@@ -63,7 +63,7 @@ class CagePlan:
     cpu_millicores: int = 0
     """Its share of the cores when they are short, in thousandths; 0: as any other's."""
     denied_devices: tuple[str, ...] = ()
-    """Device nodes that it may not open, as `c 195:3`; version 1 alone."""
+    """Device nodes that it may not open, as `c 195:3`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from nodeagent.supervision import (
 from nodeagent.supervision.core import Do
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _STDERR_TAIL_BYTES = 4096
 _MAX_SLEEP_US = 1_000_000
@@ -286,8 +286,10 @@ class Supervisor:
                     segment_bytes=self._plan.log_segment_bytes,
                     cap_bytes=self._plan.log_cap_bytes,
                 )
-            with self._place(plan):
-                pid = worker.start(plan, self._plan.identity, ends[0], ends[1], faults)
+            with self._entered(plan) as groups:
+                pid = worker.start(
+                    plan, self._plan.identity, ends[0], ends[1], faults, groups=groups
+                )
         except OSError:
             for out in pipes:
                 os.close(out)
@@ -301,15 +303,25 @@ class Supervisor:
         for out in pipes:
             self._listen(out, lambda out=out: self._pump(started, out))  # type: ignore[misc]
 
-    def _place_of(self, rank: int) -> contextlib.AbstractContextManager[None]:
-        """Where a step's process beside a rank is to be started: with the rank's worker."""
+    def _place_of(self, rank: int) -> tuple[str, ...]:
+        """The control groups of a step's process beside a rank: those of the rank's worker."""
         each = self._plan.ranks_per_worker
         of = next(w for w in self._plan.workers if w.rank <= rank < w.rank + each)
         return self._place(of)
 
-    def _place(self, plan: WorkerPlan) -> contextlib.AbstractContextManager[None]:
-        """Where this worker's process is to be started."""
-        return contextlib.nullcontext() if self._cage is None else self._cage.entered(plan.rank)
+    @contextlib.contextmanager
+    def _entered(self, plan: WorkerPlan) -> Iterator[tuple[str, ...]]:
+        """Be where a worker belongs, if it then needs no fork; the groups that it must enter."""
+        forks = plan.hostname or self._plan.identity is not None
+        if self._cage is None or forks or not self._cage.is_roomy():
+            yield self._place(plan)
+        else:
+            with self._cage.entered(plan.rank):
+                yield ()
+
+    def _place(self, plan: WorkerPlan) -> tuple[str, ...]:
+        """The control groups of this worker's process."""
+        return () if self._cage is None else self._cage.places(plan.rank)
 
     def _pump(self, of: _Worker, pipe: int, budget: int = 1 << 20) -> None:
         if not of.pipes[pipe].pump(pipe, budget):

@@ -3,8 +3,9 @@ who belongs to it, whatever session or parent it has taken.
 
 A group for the lease, and in it one for each worker's memory, so that who ran out of it can be
 named. Version 1 has a tree for each controller (Documentation/admin-guide/cgroup-v1), version 2 one
-for all (Documentation/admin-guide/cgroup-v2.rst). A supervisor is never in them, but for the moment
-in which it starts a worker: a child is where its parent is.
+for all (Documentation/admin-guide/cgroup-v2.rst). A worker enters them by itself before it becomes
+anything of its job's, which takes a fork. Where `posix_spawn` will do, which costs a third, its
+supervisor is in them for that moment: a child is where its parent is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nodeagent.supervision import bpf
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nodeagent.plan import CagePlan
 
+ROOMY_BYTES = 64 << 20
+"""Several times what a supervisor has resident."""
 _TRIES, _PAUSE_S = 50, 0.002
 """A group can be removed a moment after its last process has been waited for."""
 
@@ -53,8 +58,11 @@ class Cage:
             _write(f"{groups['pids']}/pids.max", plan.pids)
         if plan.cpu_millicores and "cpu" in groups:
             self._share_cores(groups["cpu"], plan.cpu_millicores)
-        for device in plan.denied_devices:
-            _write(f"{groups['devices']}/devices.deny", f"{device} rwm")
+        if plan.denied_devices and self._v2:
+            bpf.deny_devices(self._folders[0], plan.denied_devices)
+        elif plan.denied_devices:
+            for device in plan.denied_devices:
+                _write(f"{groups['devices']}/devices.deny", f"{device} rwm")
         if "memory" not in groups:
             return
         if self._v2:
@@ -78,6 +86,15 @@ class Cage:
         else:
             _write(f"{folder}/cpu.shares", min(262_144, max(2, millicores * 1024 // 1000)))
 
+    def places(self, rank: int) -> tuple[str, ...]:
+        """The groups that a worker belongs to, for `enter`."""
+        return tuple(dict.fromkeys(self._places(rank).values()))
+
+    def is_roomy(self) -> bool:
+        """Whether a supervisor may be where a worker belongs, as long as no other process is: it
+        is smaller than what would have to run out of memory there."""
+        return not 0 < self._plan.memory_bytes < ROOMY_BYTES
+
     @contextlib.contextmanager
     def entered(self, rank: int) -> Iterator[None]:
         """Be where a worker belongs, so that what is started then is there too."""
@@ -85,11 +102,11 @@ class Cage:
         home = [own[""]] if self._v2 else [own[name] for name in places]
         try:
             for folder in dict.fromkeys(places.values()):
-                _write(f"{folder}/cgroup.procs", os.getpid())
+                enter(folder)
             yield
         finally:
             for folder in dict.fromkeys(home):
-                _write(f"{folder}/cgroup.procs", os.getpid())
+                enter(folder)
 
     def _places(self, rank: int) -> dict[str, str]:
         """Controller → where a worker's processes belong."""
@@ -135,6 +152,11 @@ class Cage:
         """Remove the groups, which must be empty. One that stays is removed by the next agent."""
         for folder in self._folders:
             remove_group(folder)
+
+
+def enter(folder: str) -> None:
+    """Be a member of a group from now on, and all that this process starts with it."""
+    _write(f"{folder}/cgroup.procs", 0)
 
 
 def own_groups() -> dict[str, str]:

@@ -25,7 +25,6 @@ from nodeagent.supervision import processes, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from nodeagent.plan import StepPlan, WorkerPlan
     from nodeagent.supervision.record import Recorder
@@ -89,10 +88,10 @@ class Steps:
         record: Recorder,
         listen: Callable[[int, Callable[[], None]], None],
         unlisten: Callable[[int], None],
-        place: Callable[[int], AbstractContextManager[None]],
+        place: Callable[[int], Sequence[str]],
     ) -> None:
         """`listen` has a function called when a descriptor can be read, `unlisten` closes it.
-        `place`: where a process beside a rank belongs."""
+        `place`: the control groups of a process beside a rank."""
         self._plan, self._record = plan, record
         self._listen, self._unlisten, self._place = listen, unlisten, place
         self._by_pid: dict[int, _Step] = {}
@@ -132,16 +131,16 @@ class Steps:
                 stdout, stderr = ends
             if stdin is not None and order.terminal and self._plan.identity is not None:
                 os.fchown(stdin, self._plan.identity.uid, -1)
-            with self._place(order.rank):
-                pid = worker.start(
-                    beside(here, order),
-                    self._plan.identity,
-                    stdout,
-                    stderr,
-                    stderr,  # what the host refuses is its user's to read
-                    stdin=stdin,
-                    terminal=order.terminal,
-                )
+            pid = worker.start(
+                beside(here, order),
+                self._plan.identity,
+                stdout,
+                stderr,
+                stderr,  # what the host refuses is its user's to read
+                stdin=stdin,
+                terminal=order.terminal,
+                groups=self._place(order.rank),
+            )
         except OSError:
             for fd in (*pipes, line):
                 os.close(fd)

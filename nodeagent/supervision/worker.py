@@ -10,10 +10,10 @@ import signal
 import termios
 from typing import TYPE_CHECKING, NoReturn
 
-from nodeagent.supervision import kernel
+from nodeagent.supervision import cage, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nodeagent.plan import Identity, WorkerPlan
 
@@ -47,19 +47,22 @@ def start(
     *,
     stdin: int | None = None,
     terminal: bool = False,
+    groups: Sequence[str] = (),
 ) -> int:
     """Start the worker and return its pid. OSError when the host has no room for a process.
 
     It writes to the ends of pipes `stdout` and `stderr`, and reads from `stdin`, or nothing. With
-    `terminal` these are one terminal, which controls a session of the worker's own. What goes wrong
-    shows as its end: words on its stderr and exit code 126 or 127 when the program is to blame,
-    words on `faults` and 125 when the host is.
+    `terminal` these are one terminal, which controls a session of the worker's own. `groups` are
+    the control groups that it belongs to, and enters by itself: this process must not, or it could
+    be ended there for want of memory in the worker's place. What goes wrong shows as its end: words
+    on its stderr and exit code 126 or 127 when the program is to blame, words on `faults` and 125
+    when the host is.
     """
-    changes = worker.hostname or identity is not None or terminal
+    changes = worker.hostname or identity is not None or terminal or groups
     pid = None if changes else _spawn(worker, stdin, stdout, stderr)
     # The long way also tells in words why the short one failed.
     if pid is None:
-        return _fork(worker, identity, stdin, stdout, stderr, faults, terminal)
+        return _fork(worker, identity, stdin, stdout, stderr, faults, terminal, groups)
     return pid
 
 
@@ -114,6 +117,7 @@ def _fork(
     stderr: int,
     faults: int,
     terminal: bool,
+    groups: Sequence[str],
 ) -> int:
     # Blocked until the child has its own handlers: a SIGTERM in between must end it, not vanish
     # in ours.
@@ -121,7 +125,7 @@ def _fork(
     try:
         pid = os.fork()
         if pid == 0:
-            _become(worker, identity, stdin, stdout, stderr, faults, terminal)
+            _become(worker, identity, stdin, stdout, stderr, faults, terminal, groups)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Here too: whoever comes first, the group is there when we return.
@@ -147,6 +151,7 @@ def _become(
     stderr: int,
     faults: int,
     terminal: bool,
+    groups: Sequence[str],
 ) -> NoReturn:
     code = NOT_PREPARED
     try:
@@ -159,6 +164,13 @@ def _become(
             os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
+        try:
+            for folder in groups:
+                cage.enter(folder)
+        except OSError as error:
+            words = f"cannot enter its control group {error.filename}: {error.strerror}"
+            os.write(faults, f"rank {worker.rank}: {words}\n".encode())
+            os._exit(NOT_PREPARED)
         try:
             if worker.hostname:
                 kernel.take_hostname(worker.hostname)

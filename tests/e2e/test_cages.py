@@ -60,7 +60,9 @@ def test_an_agents_restart_leaves_cages_alone_and_cleans_up_what_is_over(tmp_pat
         name = made.submit({"command": ["sleep", "3"]})
         job = made.running(name)
         (worker,) = job.attempts[-1].workers
-        before = Path(f"/proc/{worker.pid}/cgroup").read_text()
+        entered = Path(f"/proc/{worker.pid}/cgroup")
+        until(lambda: "/nodeagent." in entered.read_text(), "the worker to be in its cage")
+        before = entered.read_text()
         held = groups(made, "a")
         stale = held[0].parent / "999.999"
         stale.mkdir()
@@ -68,7 +70,7 @@ def test_an_agents_restart_leaves_cages_alone_and_cleans_up_what_is_over(tmp_pat
         made.agents["a"].start()
         until(lambda: not stale.exists(), "the new agent to clean up")
         assert groups(made, "a") == held
-        assert Path(f"/proc/{worker.pid}/cgroup").read_text() == before
+        assert entered.read_text() == before
         assert made.ended(name).exit_code == 0
         until(lambda: not groups(made, "a"), "the groups to go")
 

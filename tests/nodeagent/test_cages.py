@@ -16,8 +16,9 @@ from controlplane.model.lease import LeaseEnd, LeasePhase
 from controlplane.model.node import Device, DeviceKind
 from nodeagent.cages import Cages, find_cages, gpu_minors, gpu_nodes
 from nodeagent.folders import LeaseKey
-from nodeagent.plan import CagePlan
+from nodeagent.plan import CagePlan, Identity
 from nodeagent.spawning import Spawner
+from nodeagent.supervision import bpf
 from nodeagent.supervision.cage import Cage, own_groups, remove_group
 from tests.support.launches import launch, members
 from tests.support.supervised import Lease, gone, shell, step, until
@@ -42,6 +43,11 @@ def second() -> dict[str, str]:
     except OSError:
         return {}
     own = Path(f"{unified}/cgroup.subtree_control").read_text().split()
+    try:
+        os.close(bpf.load(()))
+        own.append("devices")
+    except OSError:
+        pass
     return dict.fromkeys([*own, "members"], folder)
 
 
@@ -111,6 +117,49 @@ def test_memory_over_the_limit_ends_the_worker_that_used_it_and_is_told(
     assert dry[0].oom_limit_bytes == 64 * MIB
     assert dry[0].oom_peak_bytes is not None
     assert 60 * MIB < dry[0].oom_peak_bytes <= 64 * MIB
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.parametrize("identity", [None, Identity(uid=65534, gid=65534, groups=())])
+def test_less_memory_than_any_process_needs_is_told_of_the_worker_and_spares_its_supervisor(
+    base: tuple[int, dict[str, str]], tmp_path: Path, spawner: Spawner, identity: Identity | None
+) -> None:
+    needs(base, "memory")
+    caged = plan(base, memory_bytes=64 << 10)
+    plans = step(shell("exit 0"), cage=caged, identity=identity)
+    over = Lease(tmp_path, plans).spawn(spawner).ended()
+    (worker,) = over.workers
+    assert (over.end, over.message) == (LeaseEnd.NATURAL, "")
+    assert (worker.signal, worker.oom_limit_bytes) == (signal.SIGKILL, 64 << 10)
+
+
+def test_a_group_that_cannot_be_entered_is_told(
+    base: tuple[int, dict[str, str]], tmp_path: Path, spawner: Spawner
+) -> None:
+    version, _ = base
+    (tmp_path / "groups").mkdir()
+    groups = {"members": str(tmp_path / "groups/7.3")}
+    caged = CagePlan(version=version, groups=groups, memory_bytes=1)
+    over = Lease(tmp_path, step(shell("exit 0"), cage=caged)).spawn(spawner).ended()
+    assert over.end is LeaseEnd.LAUNCH_FAILED
+    assert over.message.startswith("rank 0: cannot enter its control group ")
+
+
+def test_a_bomb_that_heeds_nothing_is_ended(
+    base: tuple[int, dict[str, str]], tmp_path: Path, spawner: Spawner
+) -> None:
+    needs(base, "pids")
+    (tmp_path / "bomb.py").write_text(
+        "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
+    )
+    caged = plan(base, pids=100)
+    bomb = shell(f"exec python3 -S {tmp_path}/bomb.py")
+    lease = Lease(tmp_path, step(bomb, cage=caged)).spawn(spawner)
+    until(lambda: len(Cage(caged).members()) >= 80, "it to fill its cage")
+    assert lease.stop(0)
+    lease.ended()
+    assert Cage(caged).members() == []
 
 
 def test_a_child_that_runs_out_of_memory_is_told_of_its_worker(
@@ -236,6 +285,22 @@ def test_leftover_groups_are_removed_unless_a_lease_holds_them(
     for folder in folders.values():
         assert not os.path.exists(f"{folder}/1.1")
         assert os.path.exists(f"{folder}/2.2")
+
+
+def test_an_agents_own_group_goes_with_it_unless_a_lease_is_in_it(
+    base: tuple[int, dict[str, str]],
+) -> None:
+    version, folders = base
+    cages = Cages(version=version, base=folders, pids=0, devices=tuple)
+    kept = [f"{folder}/1.1" for folder in dict.fromkeys(folders.values())]
+    for folder in kept:
+        os.mkdir(folder)
+    cages.close()
+    assert all(map(os.path.exists, kept))
+    for folder in kept:
+        os.rmdir(folder)
+    cages.close()
+    assert not any(map(os.path.exists, folders.values()))
 
 
 def gpu(index: int) -> Device:

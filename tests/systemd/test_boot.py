@@ -109,6 +109,8 @@ def members(host: Host) -> list[str]:
 def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: str) -> None:
     number, pid = worker
     before = centre.show("nodeagent", "MainPID")
+    cage = centre.path(f"/proc/{pid}/cgroup").read_text()
+    assert "/system.slice/nodeagent.service/nodeagent." in cage
 
     if verb == "restart":
         centre.run("systemctl", "restart", "nodeagent")
@@ -125,6 +127,7 @@ def test_a_job_outlives_its_agent(centre: Host, worker: tuple[str, int], verb: s
 
     until("the node is ready", lambda: nodes(centre) == ["ready"], within_s=20)
     assert pids(centre, "sleep") == [pid]
+    assert centre.path(f"/proc/{pid}/cgroup").read_text() == cage
     until(
         "agent and spawner are there, and the old spawner with its supervisor and the worker",
         lambda: len(members(centre)) == 5,
