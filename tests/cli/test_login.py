@@ -1,5 +1,5 @@
-"""`ccctl login` and the configuration that it finds: what it did not write stays, and what cannot be
-changed is not touched."""
+"""`ccctl login` and the configuration that it finds: what it did not write stays, and what cannot
+be changed is not touched."""
 
 from __future__ import annotations
 
