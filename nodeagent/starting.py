@@ -3,12 +3,15 @@ with the setting that mends it."""
 
 from __future__ import annotations
 
+import datetime
 import errno
 import ipaddress
 import os
 from typing import TYPE_CHECKING
 
 from controlplane.kit.address import parse_address
+from controlplane.kit.clock import SystemClock
+from controlplane.kit.pki import read_certificate
 from nodeagent import host
 from nodeagent.credential import load
 from nodeagent.limits import parse_limits, why_not
@@ -65,6 +68,13 @@ def _credential(settings: Settings) -> str | None:
         return (
             f"state_dir: {settings.state_dir} holds no certificate: run `nodeagent join` with what"
             " `ccctl node token create` gives"
+        )
+    until_us = read_certificate(held.certificate.encode()).until_us
+    if until_us <= SystemClock().now_us():
+        ended = datetime.datetime.fromtimestamp(until_us / 1e6).astimezone()
+        return (
+            f"state_dir: the certificate in {settings.state_dir} ended on {ended:%Y-%m-%d %H:%M}:"
+            " run `nodeagent join` with what `ccctl node token create --node` gives for this node"
         )
     return None
 

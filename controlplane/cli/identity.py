@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,8 @@ from controlplane.cli.app import App, Group, pass_app
 from controlplane.cli.arguments import node_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from controlplane.kit.credential import Kind
 
 ROLES = ("viewer", "user", "operator", "admin")
@@ -157,7 +160,8 @@ def create_token(
     lifetime_s = None if expires == "never" else _seconds("--expires", expires)
     with _Secretly(out) as file, app.client() as client:
         made, secret = client.identities.create_token(name, label=label, lifetime_s=lifetime_s)
-        file.write(secret if bare else _line(app, "login", secret, reached_at))
+        with _or_else(lambda: client.identities.revoke_token(made.name)):
+            file.write(secret if bare else _line(app, "login", secret, reached_at))
     whose = made.user.removeprefix("users/")
     use = "--token-file" if bare else "ccctl login"
     app.note(f"{made.name} is a token for {whose}, for {use}{f': {out}' if out else ''}")
@@ -228,7 +232,8 @@ def create_join_token(
     lifetime_s = _seconds("--expires", expires)
     with _Secretly(out) as file, app.client() as client:
         made, secret = client.identities.create_join_token(lifetime_s=lifetime_s, node=node or "")
-        file.write(_line(app, "join", secret, reached_at))
+        with _or_else(lambda: client.identities.revoke_join_token(made.name)):
+            file.write(_line(app, "join", secret, reached_at))
     app.note(f"{made.name} lets one host join{f': nodeagent join {out}' if out else ''}")
 
 
@@ -293,6 +298,16 @@ class _Secretly:
             os.close(self._fd)
             if kind is not None and self._out is not None:
                 os.unlink(self._out)
+
+
+@contextmanager
+def _or_else(undo: Callable[[], object]) -> Iterator[None]:
+    """What could not be written down lets nobody in."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
 
 
 def _line(app: App, kind: Kind, secret: str, reached_at: str | None) -> str:

@@ -82,6 +82,11 @@ class TokenFile:
                 log.error("tokens_file: %s counts as it was before: %s", self._path, error)
         return self._principals.get(_digest(token))
 
+    def knows(self, name: str) -> bool:
+        """Whether a principal of this name has a token."""
+        self.principal("")
+        return any(each.name == name for each in self._principals.values())
+
     def read(self) -> dict[str, Principal]:
         """All that is in it, by hash. WrongState when others can read it; OSError, ValueError,
         KeyError or TypeError when it is damaged."""
@@ -121,6 +126,10 @@ class Doorkeeper:
         """`tokens`: those that were made on the control plane's host."""
         self._tokens, self._registry, self._clock = tokens, registry, clock
         self._read_certificate = lru_cache(REMEMBERED_CERTIFICATES)(read_certificate)
+
+    def knows(self, name: str) -> bool:
+        """Whether a token that was made on the control plane's host is this principal's."""
+        return self._tokens.knows(name)
 
     def principal(self, context: Any) -> Principal:
         """Who makes this call. Unauthenticated when it shows nothing that is valid."""

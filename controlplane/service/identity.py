@@ -6,7 +6,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotFound, WrongState
+from controlplane.model.errors import (
+    AlreadyExists,
+    FieldFault,
+    InvalidRequest,
+    NotFound,
+    WrongState,
+)
 from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.identity import PEOPLE, SHA256_HEX, USER_NAME, Role
 from controlplane.registry import identity as commands
@@ -55,6 +61,11 @@ class IdentityService(IdentityServiceServicer):
                 "user_id",
                 f"{name[:LONGEST_TOLD]!r}: must be 1 to 100 of A-Z, a-z, 0-9 and . _ @ -,"
                 f" and not {CONTROL_PLANE.principal!r}",
+            )
+        if self._house.door.knows(name):
+            raise AlreadyExists(
+                f"users/{name}: has a token of the control plane's own host, and would be taken for"
+                " its holder; choose another name, or take it out of tokens.json"
             )
         await self._change(lambda draft: commands.create_user(draft, name, role), request, context)
         return self._shown(name)

@@ -16,8 +16,9 @@ import grpc
 import pytest
 
 from controlplane.client import Client
-from controlplane.client.errors import Denied
+from controlplane.client.errors import ClientError, Denied
 from controlplane.kit import pki
+from controlplane.kit.credential import Credential
 from controlplane.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2
 from controlplane.wire.nodes import facts_message
 from tests.support.cluster import BIN, Cluster, cluster, until
@@ -126,6 +127,25 @@ def test_an_admin_lets_alice_in_and_shuts_her_out(one: Cluster, tmp_path: Path) 
     assert "the token was revoked" in alice.ccctl("list").stderr
     assert alice.ccctl("logout").returncode == 0
     assert not (kept / "token").exists()
+
+
+def test_nobody_takes_the_name_of_who_has_a_token_of_the_host(one: Cluster) -> None:
+    with pytest.raises(ClientError, match="has a token of the control plane's own host"):
+        one.client.identities.create_user("admin", "viewer")
+
+
+def test_a_token_that_nobody_got_lets_nobody_in(one: Cluster) -> None:
+    before = len(list(one.client.identities.join_tokens()))
+    done = subprocess.run(
+        ["sh", "-c", '"$@" > /dev/full', "sh", *one.as_admin, "node", "token", "create"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    newest, *others = one.client.identities.join_tokens()
+    assert len(others) == before
+    assert newest.HasField("revoke_time")
 
 
 def test_a_role_counts_from_the_next_call_on(one: Cluster) -> None:
@@ -289,6 +309,70 @@ def test_a_revoked_node_gets_nothing_until_it_joins_again(tmp_path: Path) -> Non
         assert made.join(tmp_path / "a", node=node.name).returncode == 0
         made.agents["a"].start()
         until(lambda: made.node("a"), "it to be ready again")
+
+
+def test_a_join_whose_answer_was_lost_is_done_again_with_the_same_token(
+    one: Cluster, tmp_path: Path
+) -> None:
+    """Here because the answer found no room; the key was kept from before the call."""
+    _, secret = one.client.identities.create_join_token(lifetime_s=600)
+    assert one.ca_file is not None
+    line = Credential(
+        kind="join", server=one.server, authority=one.ca_file.read_bytes(), secret=secret
+    ).write()
+    state = tmp_path / "n"
+    (state / "credential.json.new").mkdir(parents=True)  # in the way of the answer
+    join: list[str | Path] = [BIN / "nodeagent", "join", "-", "--state-dir", state]
+
+    def joined() -> int:
+        return subprocess.run(
+            join, input=line, text=True, capture_output=True, timeout=60
+        ).returncode
+
+    assert joined() == 1
+    assert not (state / "credential.json").exists()
+    (state / "credential.json.new").rmdir()
+    assert joined() == 0
+    assert not (state / "joining.json").exists()
+
+
+def test_a_revocation_cannot_be_outrun_or_undone(one: Cluster, tmp_path: Path) -> None:
+    """Neither by renewing meanwhile, nor by the spent token once more, nor by an unspent one."""
+    state = tmp_path / "n"
+    assert one.join(state).returncode == 0
+    got = json.loads((state / "credential.json").read_text())
+    node_uuid = json.loads((state / "node.json").read_text())["uuid"]
+    proof = grpc.ssl_channel_credentials(
+        got["authority"].encode(), got["key"].encode(), got["certificate"].encode()
+    )
+    unspent = one.client.identities.create_join_token(lifetime_s=600, node=node_uuid)[0]
+    request = agent_service_pb2.RenewCertificateRequest(
+        certificate_request=pki.make_request(got["key"].encode(), node_uuid)
+    )
+    with grpc.secure_channel(got["server"], proof) as channel:
+        stub: Any = agent_service_pb2_grpc.AgentServiceStub(channel)
+        late = stub.RenewCertificate(request, timeout=5).certificate
+        one.client.revoke(f"nodes/{node_uuid}")
+        with pytest.raises(grpc.RpcError, match="was revoked"):
+            stub.RenewCertificate(request, timeout=5)
+    renewed = grpc.ssl_channel_credentials(got["authority"].encode(), got["key"].encode(), late)
+    code, words = refused(got["server"], renewed, node_uuid)
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "was revoked" in words
+    tokens = {token.name: token for token in one.client.identities.join_tokens()}
+    assert tokens[unspent.name].HasField("revoke_time")
+    refusal = one.join(state)
+    assert "has joined already" in refusal.stderr
+
+
+def test_a_host_holds_its_node_from_its_join_on(one: Cluster, tmp_path: Path) -> None:
+    """Before its agent was ever heard."""
+    assert one.join(tmp_path / "n").returncode == 0
+    (tmp_path / "thief").mkdir()
+    (tmp_path / "thief" / "node.json").write_text((tmp_path / "n" / "node.json").read_text())
+    refusal = one.join(tmp_path / "thief")
+    assert refusal.returncode == 1
+    assert "has joined already" in refusal.stderr
 
 
 def test_a_certificate_that_is_due_is_renewed_and_jobs_run_on(tmp_path: Path) -> None:
