@@ -312,8 +312,7 @@ class Supervisor:
     @contextlib.contextmanager
     def _entered(self, plan: WorkerPlan) -> Iterator[tuple[str, ...]]:
         """Be where a worker belongs, if it then needs no fork; the groups that it must enter."""
-        forks = plan.hostname or self._plan.identity is not None
-        if self._cage is None or forks or not self._cage.is_roomy():
+        if self._cage is None or plan.hostname or not self._cage.is_roomy():
             yield self._place(plan)
         else:
             with self._cage.entered(plan.rank):

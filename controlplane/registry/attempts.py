@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
 
 _HELD_AGAINST_NODES = frozenset({CauseKind.APPLICATION, CauseKind.INFRASTRUCTURE})
+_OWNERS_DOING = frozenset({LeaseEnd.LAUNCH_REFUSED, LeaseEnd.SUPERVISOR_LOST})
+"""Faults that one owner may bring about: who kills all they may can hit a supervisor that starts
+their worker."""
 _STARTED = frozenset({WorkerState.RUNNING, WorkerState.ENDED})
 
 
@@ -200,7 +203,7 @@ def _judge_nodes(draft: Draft, attempt: Attempt, leases: list[Lease], owner: str
                 job_id=attempt.job_id,
                 owner=owner,
                 infrastructure=cause.kind is CauseKind.INFRASTRUCTURE
-                and lease.end is not LeaseEnd.LAUNCH_REFUSED,
+                and lease.end not in _OWNERS_DOING,
                 at_us=draft.now_us,
                 message=cause.message,
             )

@@ -35,7 +35,7 @@ def groups(made: Cluster, name: str) -> list[Path]:
 
 def test_one_rank_of_four_that_runs_out_of_memory_is_named(tmp_path: Path) -> None:
     with cluster(tmp_path, "a", "b") as made:
-        assert made.client.node("nodes/a").facts.cages == "v1"
+        assert made.client.node("nodes/a").facts.cages in ("v1", "v2")
         job = made.ended(
             made.submit(
                 {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.plan import Identity
 from nodeagent.spawner import KEPT
 from nodeagent.spawning import Spawner
 from nodeagent.supervision import processes
@@ -131,3 +132,32 @@ def test_free_supervisors_go_with_their_spawner(
         spawner.close()
 
     until(lambda: gone(pid), "the free supervisor to go")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start what is somebody else's")
+def test_a_worker_is_its_owner_for_good_and_its_supervisor_is_root_again(
+    tmp_path: Path, spawner: Spawner
+) -> None:
+    """Real, effective, saved and file system's: nothing of root is left to come back to."""
+    show = "grep -E '^(Uid|Gid|Groups|Cap(Inh|Prm|Eff|Amb))' /proc/self/status"
+    back = "python3 -c 'import os; os.setresuid(0, 0, 0)' 2>&1 | tail -1; sleep 0.2"
+    nobody = Identity(uid=65534, gid=65534, groups=(65534, 100))
+    plan = step(shell(f"{show}; {back}", cwd="/"), identity=nobody, lease_id=1)
+    lease = Lease(tmp_path, plan).spawn(spawner)
+    lease.running()
+    status = Path(f"/proc/{lease.supervisor()}/status").read_text()
+    assert "Uid:\t0\t0\t0\t0" in status
+    assert "Gid:\t0\t0\t0\t0" in status
+    assert lease.ended().workers[0].exit_code == 0
+    lines = [" ".join(line.split()) for line in lease.printed().decode().splitlines()]
+    assert lines == [
+        "Uid: 65534 65534 65534 65534",
+        "Gid: 65534 65534 65534 65534",
+        "Groups: 100 65534",
+        "CapInh: 0000000000000000",
+        "CapPrm: 0000000000000000",
+        "CapEff: 0000000000000000",
+        "CapAmb: 0000000000000000",
+        "PermissionError: [Errno 1] Operation not permitted",
+    ]
