@@ -24,7 +24,7 @@ from controlplane.kit.clock import SystemClock
 from controlplane.kit.pki import PkiError
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.node import NodeFacts
-from nodeagent import host
+from nodeagent import host, upkeep
 from nodeagent.accounts import Account, only_owner, own_account
 from nodeagent.cages import Cages, find_cages
 from nodeagent.credential import keep_authority, load, renewed
@@ -59,6 +59,8 @@ SHIP_S = 0.25
 REPORT_S = 0.5
 """Reports of progress are looked at so often."""
 DISCOVER_DEADLINE_S = 30.0
+TIDY_S = 3600.0
+"""What may be removed is looked for so often."""
 RENEW_LOOK_S = 600.0
 """Whether the certificate is due is looked at so often."""
 PLAINTEXT_SERVER = "127.0.0.1:7600"
@@ -176,6 +178,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             asyncio.create_task(_report(leases, session, identity.uuid), name="report"),
             asyncio.create_task(_rediscover(settings, devices, box, session), name="discover"),
             asyncio.create_task(_watchdog(), name="watchdog"),
+            asyncio.create_task(_tidy(settings, folders, leases), name="tidy"),
         ]
         if credential is not None:
             renewing = _renew(credential, settings.state_dir, line, session, identity.uuid)
@@ -389,6 +392,22 @@ async def _renew(
                 session.changed.set()
                 await line.renew(credential)
         await asyncio.sleep(RENEW_LOOK_S)
+
+
+async def _tidy(settings: Settings, folders: Folders, leases: Leases) -> None:
+    """Remove now and then what the settings let go."""
+    clock = SystemClock()
+    while True:
+        now_s = clock.now_us() / 1_000_000
+        old = upkeep.stale(folders.blobs, now_s - settings.keep_blobs_days * upkeep.DAY_S, ())
+        if settings.keep_job_dirs_days:
+            before_s = now_s - settings.keep_job_dirs_days * upkeep.DAY_S
+            # One that is being staged has no plan yet, and an empty folder of this minute.
+            old += upkeep.stale(folders.jobs, before_s, leases.jobs())
+        if old:
+            log.info("removing what was not used for long: %s", len(old))
+            await asyncio.to_thread(upkeep.remove, old)
+        await asyncio.sleep(TIDY_S)
 
 
 async def _watchdog() -> None:

@@ -120,6 +120,11 @@ class Leases:
             uid=uid,
         )
 
+    def jobs(self) -> set[str]:
+        """Numbers of jobs that have a lease here, as their folders are named."""
+        plans = (held.plan for held in self.held.values())
+        return {str(plan.job.get("job_id")) for plan in plans if plan is not None}
+
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
         return [held.status for held in self.held.values() if not held.forgotten]

@@ -112,6 +112,19 @@ class Settings:
         help="PATH of workers, unless their job sets another",
     )
     mpirun: str = setting("", help="Open MPI's mpirun; empty: the one on PATH, if there is one")
+    keep_job_dirs_days: float = setting(
+        0.0,
+        unit="days",
+        minimum=0,
+        help="folders of jobs (CC_JOB_DIR) that nothing has changed for so long are removed;"
+        " 0: never",
+    )
+    keep_blobs_days: float = setting(
+        7.0,
+        unit="days",
+        minimum=0.01,
+        help="fetched working directories that no job has used for so long are removed",
+    )
     log_cap_mib: int = setting(
         64,
         unit="MiB",

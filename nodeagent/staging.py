@@ -91,6 +91,7 @@ class Stage:
                 part.replace(archive)
             finally:
                 part.unlink(missing_ok=True)
+        os.utime(archive)  # used: see `upkeep`
         await _unpack(archive, work)
         if self._is_other(account):
             await asyncio.to_thread(_give_all, work, account)
