@@ -158,6 +158,7 @@ def test_a_shell_has_a_terminal_of_the_right_size_that_hears_ctrl_c(
 ) -> None:
     here = Terminal(command(two, "shell", pair, "--rank", "1"), 33, 101)
     here.sees(rb"A shell beside rank 1 of jobs/\d+ on [ab]; the job goes on when it ends\.")
+    here.sees(rb"[#$] ")  # a shell drops what was typed before it has set up its terminal
     here.type(b"stty size; echo t=$TERM r=$CC_RANK; tty\n")
     here.sees(rb"33 101\r\n")
     here.sees(rb"t=xterm r=1\r\n")
