@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from typing import TYPE_CHECKING
+
+from controlplane.kit.private import replace_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +40,5 @@ class Identity:
         return True
 
     def _write(self) -> None:
-        fresh = self._path.with_name("node.json.new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump({"uuid": self.uuid, "epoch_seen": self.epoch_seen}, file)
-        fresh.replace(self._path)
+        document = {"uuid": self.uuid, "epoch_seen": self.epoch_seen}
+        replace_private(self._path, json.dumps(document))

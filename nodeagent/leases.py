@@ -237,11 +237,11 @@ class Leases:
             plan = self._planned(held, launch, account)
             try:
                 await self._preflight.run_prolog(plan)
+                self._hand_over(held, plan)
             except BaseException:
                 # What the prolog has begun, the epilog may undo.
                 self.trouble = await self._preflight.run_epilog(plan)
                 raise
-            self._hand_over(held, plan)
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
         except LaunchError as error:

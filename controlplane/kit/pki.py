@@ -77,8 +77,7 @@ class Authority:
         """PkiError when the two are not an authority's certificate and key."""
         self._certificate = _certificate(own.certificate)
         key = _key(own.key)
-        if _spki(key.public_key()) != _spki(self._certificate.public_key()):
-            raise PkiError("the key is not that of the certificate")
+        check_pair(own)
         self._key = key
         self.certificate = own.certificate
 

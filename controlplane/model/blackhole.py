@@ -1,10 +1,10 @@
 """Nodes that eat jobs: attempts fail there within seconds, and free the node for the next victim.
 
 A node keeps the row of its quick failures since anything last went well there. Faults of the
-infrastructure (no start, a failed prolog, a lost supervisor) count once for each job: a program
-cannot cause them. A program that fails by itself within seconds may be to blame, and its owner may
-submit a thousand of it: such failures count once for each owner. The second makes the node suspect,
-the third has it drained.
+infrastructure (no start, a failed prolog) count once for each job: a program cannot cause them.
+What an owner may be to blame for (a program that fails by itself, a folder that is not there, a
+supervisor that was killed) one owner may bring about a thousand times: it counts once for each
+owner. The second failure makes the node suspect, the third has it drained.
 """
 
 from __future__ import annotations

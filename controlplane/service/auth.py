@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from controlplane.kit.credential import hash_of, new_secret
 from controlplane.kit.pki import read_certificate
 from controlplane.kit.private import one_at_a_time, replace_private
 from controlplane.model.errors import NotAllowed, WrongState
@@ -80,7 +79,7 @@ class TokenFile:
                 self._principals = self.read()
             except (OSError, ValueError, KeyError, TypeError, WrongState) as error:
                 log.error("tokens_file: %s counts as it was before: %s", self._path, error)
-        return self._principals.get(_digest(token))
+        return self._principals.get(hash_of(token))
 
     def knows(self, name: str) -> bool:
         """Whether a principal of this name has a token."""
@@ -97,9 +96,9 @@ class TokenFile:
 
     def add(self, name: str, role: Role) -> str:
         """Make a token for a principal; it is told this once, and kept only as a hash."""
-        token = f"cc_{secrets.token_urlsafe(32)}"
+        token = new_secret("cc")
         with one_at_a_time(self._path):
-            entry = {"principal": name, "role": role.value, "sha256": _digest(token)}
+            entry = {"principal": name, "role": role.value, "sha256": hash_of(token)}
             text = json.dumps({"tokens": [*self._entries(), entry]}, indent=2) + "\n"
             replace_private(self._path, text)
         return token
@@ -113,10 +112,6 @@ class TokenFile:
             raise WrongState(f"{self._path}: others can read it; run: chmod 600 {self._path}")
         entries: list[dict[str, str]] = json.loads(text)["tokens"]
         return entries
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 class Doorkeeper:
@@ -156,7 +151,7 @@ class Doorkeeper:
         return Principal(name=name, role=Role.AGENT, generation=found.generation)
 
     def _of_token(self, secret: str, *, encrypted: bool) -> Principal:
-        digest = _digest(secret)
+        digest = hash_of(secret)
         found = self._tokens.principal(secret)
         if found is not None and found.role is Role.AGENT and encrypted:
             raise Unauthenticated(

@@ -159,7 +159,7 @@ def test_a_role_counts_from_the_next_call_on(one: Cluster) -> None:
         olga.undrain("nodes/a")
 
 
-def test_a_token_ends_by_itself(one: Cluster) -> None:
+def test_a_token_is_told_when_it_ends(one: Cluster) -> None:
     one.client.identities.create_user("eve", "viewer")
     shortest = 60
     made, secret = one.client.identities.create_token("eve", lifetime_s=shortest)

@@ -356,8 +356,7 @@ def test_a_device_that_somebody_computes_on_is_told_with_the_process(
         told = devices.users(ids)
     assert list(told) == ids[1:3]
     assert told[ids[1]].startswith(f"is in use by process {os.getpid()} (")
-    assert told[ids[2]]
-    assert devices is not None
+    assert "lost" in told[ids[2]].lower() or "bus" in told[ids[2]].lower()
 
 
 def test_an_older_driver_lacks_functions(state: ShimState, tmp_path: Path) -> None:
