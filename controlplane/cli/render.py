@@ -15,6 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from controlplane.cli import usagewords
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -71,7 +73,7 @@ def _one(value: Any, field: FieldDescriptor) -> Any:
     if isinstance(value, Timestamp):
         return value.ToJsonString()
     if isinstance(value, Duration):
-        return value.seconds + value.nanos / 1e9
+        return usagewords.seconds(value)
     if isinstance(value, Struct):
         return struct(value)
     return plain(value)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def seconds(length: Duration) -> float:
-    """Give a duration in seconds."""
-    return length.seconds + length.nanos / 1e9
+    """Give a duration in seconds: the float nearest to it, which prints as it was written."""
+    return length.ToNanoseconds() / 1_000_000_000
 
 
 def device_seconds(times: Iterable[DeviceTime]) -> float:

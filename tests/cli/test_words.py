@@ -20,7 +20,7 @@ from controlplane.cli.arguments import (
 )
 from controlplane.cli.render import enum_word, plain, struct, write
 from controlplane.model.job import FINAL_JOB_STATES, JobState
-from controlplane.v1 import job_pb2, job_service_pb2
+from controlplane.v1 import job_pb2, job_service_pb2, usage_pb2
 from tests.cli import fake_server
 
 
@@ -105,6 +105,12 @@ def test_messages_become_plain_values_with_nothing_left_out() -> None:
         "a": "1",
         "b": "2",
     }
+
+
+def test_durations_for_programs_are_as_short_as_they_were_written() -> None:
+    used = usage_pb2.AttemptUsage()
+    used.running_time.FromMicroseconds(2_475_468)  # 2 + 475468000 / 1e9 is 2.4754680000000002.
+    assert plain(used)["running_time"] == 2.475468
 
 
 def test_a_newer_servers_enum_value_is_told_as_its_number() -> None:
