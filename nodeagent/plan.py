@@ -44,6 +44,10 @@ class WorkerPlan:
     """Whether it gets warnings and signals; not where another worker hands them on to it."""
     hostname: str = ""
     """Run it under this hostname in a UTS namespace of its own; empty to keep the host's."""
+    output: str = ""
+    """File that its standard output is appended to, besides; empty for none."""
+    error: str = ""
+    """The same for its standard error."""
     before: tuple[str, ...] = ()
     """Words that go before any command that is run in this worker's place: its setup lines."""
 

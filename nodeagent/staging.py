@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controlplane.kit.archive import unpack
+from controlplane.model import outputs
 from nodeagent import host
 from nodeagent.accounts import account_for
 from nodeagent.launchers import LaunchError, LaunchRefused, NodeContext
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nodeagent.accounts import Account, RunAs
     from nodeagent.cages import Cages
     from nodeagent.folders import Folders, LeaseKey
-    from nodeagent.plan import StepPlan
+    from nodeagent.plan import StepPlan, WorkerPlan
 
 Download = Callable[[str], AsyncIterator[bytes]]
 """Yields a blob's parts, by its SHA-256."""
@@ -162,12 +163,30 @@ class Stage:
             whom = Identity(uid=account.uid, gid=account.gid, groups=account.groups)
         return replace(
             plan,
+            workers=tuple(_with_files(worker, launch) for worker in plan.workers),
             limits=self.limits,
             cage=self.cages.plan(key, launch, len(plan.workers)) if self.cages else None,
             identity=whom,
             log_cap_bytes=self.log_cap_bytes,
             output_dir=str(self.folders.data / str(key)),
         )
+
+
+def _with_files(worker: WorkerPlan, launch: Launch) -> WorkerPlan:
+    """A worker with the files that its output goes to: below a working directory that stays, else
+    in the job's own folder."""
+    named = outputs.Named(
+        job_id=launch.job_id,
+        task_index=launch.task_index,
+        attempt=launch.attempt,
+        rank=worker.rank,
+        node=launch.here.node_display_name,
+        name=launch.job_display_name,
+        owner=launch.owner,
+    )
+    base = launch.working_dir_path or worker.env["CC_JOB_DIR"]
+    output, error = outputs.files(launch.output, launch.error, base, named)
+    return replace(worker, output=output, error=error)
 
 
 def _give_all(folder: Path, account: Account) -> None:

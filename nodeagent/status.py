@@ -61,6 +61,8 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
             )
         case "warned":
             status = replace(status, warned_us=fact["time"])
+        case "output_fault":
+            status = replace(status, output_fault=fact["message"])
         case "signalled":
             status = replace(status, signals_done=fact["number"])
         case "stopping":
@@ -110,11 +112,13 @@ class StatusReader:
     def __init__(self, folder: Path, plan: StepPlan) -> None:
         """`folder`: the lease's, with its supervisor's word; `plan`: what that was told."""
         self._folder = folder
+        env = plan.workers[0].env if plan.workers else {}
         self._status = LeaseStatus(
             lease_id=plan.lease_id,
             token=plan.token,
             phase=LeasePhase.STARTING,
             workers=tuple(WorkerStatus(rank=w.rank, local_rank=w.local_rank) for w in plan.workers),
+            job_dir=env.get("CC_JOB_DIR", ""),
         )
         self._ranks_per_worker = plan.ranks_per_worker
         self._offset = 0
@@ -122,7 +126,6 @@ class StatusReader:
         self._supervised = False
         self._since = time.monotonic()
         self._cage = Cage(plan.cage) if plan.cage is not None else None
-        env = plan.workers[0].env if plan.workers else {}
         self._marks = {f"{name}={env[name]}".encode() for name in MARKS if name in env}
 
     def read(self) -> LeaseStatus:

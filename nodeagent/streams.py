@@ -14,7 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,13 +31,33 @@ _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+class Follower(Protocol):
+    """Who wants to know what has been kept of a stream."""
+
+    def begun(self, start: int, path: str) -> None:
+        """A segment was made that begins at this offset."""
+        ...
+
+    def grown(self, end: int) -> None:
+        """What was written so far ends at this offset."""
+        ...
+
+
 class StreamWriter:
     """The writing end of one stream; there is one at a time."""
 
     def __init__(
-        self, folder: str | Path, rank: int, stream: Stream, *, segment_bytes: int, cap_bytes: int
+        self,
+        folder: str | Path,
+        rank: int,
+        stream: Stream,
+        *,
+        segment_bytes: int,
+        cap_bytes: int,
+        follower: Follower | None = None,
     ) -> None:
         """Write under `folder` (a lease's); no file is made before the first byte."""
+        self._follower = follower
         self._prefix = os.path.join(folder, LOGS, f"{rank}.{stream}.")
         self._cap = cap_bytes
         # Whole segments are dropped, so the cap must hold at least two.
@@ -62,7 +82,9 @@ class StreamWriter:
                 self._close_segment()
                 self.end_offset += len(view)
                 self.lost_bytes += len(view)
-                return
+                break
+        if self._follower is not None:
+            self._follower.grown(self.end_offset)
 
     def pump(self, pipe: int, budget: int = _CHUNK) -> bool:
         """Move what a non-blocking pipe holds, about `budget` bytes at most; False when it has
@@ -107,6 +129,8 @@ class StreamWriter:
         )
         if not self._starts or self._starts[-1] != self.end_offset:
             self._starts.append(self.end_offset)
+            if self._follower is not None:
+                self._follower.begun(self.end_offset, self._path(self.end_offset))
 
     def _close_segment(self) -> None:
         if self._fd >= 0:

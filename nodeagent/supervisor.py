@@ -29,6 +29,7 @@ from nodeagent.supervision import (
     processes,
     record,
     rlimits,
+    scribe,
     sockets,
     steps,
     worker,
@@ -96,9 +97,9 @@ def _held(folder: str, plan_file: int, boot_id: str) -> bool:
         words = f"{folder}/{record.PLAN} is no plan: {type(error).__name__}: {error}"
         recorder.tell("ended", end="launch_failed", message=words)
         return False
-    Supervisor(plan, boot_id, control.detach()).run()
+    childless = Supervisor(plan, boot_id, control.detach()).run()
     # Limits cannot be taken back, and what a large gang took of memory is not given back.
-    return not plan.limits and len(plan.workers) <= _FEW_WORKERS
+    return childless and not plan.limits and len(plan.workers) <= _FEW_WORKERS
 
 
 class _Worker:
@@ -134,6 +135,13 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._helpers: dict[int, helpers.Helper] = {}
         self._done_helpers: set[int] = set()
+        self._scribe = scribe.Scribe(
+            plan.identity,
+            kernel.boot_us,
+            self._listen,
+            self._unlisten,
+            lambda words: self._record.tell("output_fault", message=words),
+        )
         self._faults = -1
         self._poll = select.poll()
         self._on: dict[int, Callable[[], None]] = {}
@@ -146,8 +154,8 @@ class Supervisor:
         if (address := plan.wait_for) is not None:
             self._prepare.append(lambda: helpers.wait_for(*address, plan.wait_ms))
 
-    def run(self) -> None:
-        """From the first fact to the last."""
+    def run(self) -> bool:
+        """From the first fact to the last; whether every child has gone."""
         kernel.become_subreaper()
         self._listen_to_signals()
         me = processes.look(os.getpid())
@@ -160,6 +168,7 @@ class Supervisor:
         while self._state.phase is not core.Phase.ENDED or not self._record.flush():
             self._wait()
         self._record.close()
+        return not self._scribe.left
 
     def _wait(self) -> None:
         """One turn: sleep until something happens or is due, and see to it."""
@@ -168,9 +177,12 @@ class Supervisor:
             if fd in self._on:  # One handler may have closed another's.
                 self._on[fd]()
         self._happens(core.Tick())
+        if self._scribe.tick():
+            self._reap()
 
     def _sleep_ms(self, written: bool) -> int | None:
-        wake_us = self._state.wake_us()
+        due = (self._state.wake_us(), self._scribe.wake_us())
+        wake_us = min((t for t in due if t is not None), default=None)
         if wake_us is None:
             return None if written else 1000
         # Sleep is measured on a clock that stops with the host, deadlines on one that does not:
@@ -204,15 +216,19 @@ class Supervisor:
                 running = [self._workers[rank].pid for rank in self._state.alive]
                 processes.signal_groups(running, signal.SIGTERM)
             case Do.TERM_LEFT:
-                processes.signal_all(processes.descendants(os.getpid()), signal.SIGTERM)
+                processes.signal_all(self._all_of_it(), signal.SIGTERM)
             case Do.KILL:
-                processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
+                processes.signal_all(self._all_of_it(), signal.SIGKILL)
                 if self._cage is not None:
                     self._cage.kill()
             case Do.READ_DEADLINE:
                 self._happens(core.Deadline(_read_deadline(self._plan.deadline_file)))
             case Do.END:
                 self._end()
+
+    def _all_of_it(self) -> list[int]:
+        """Every process of the lease, but for the one that writes down what they have said."""
+        return [pid for pid in processes.descendants(os.getpid()) if pid != self._scribe.pid]
 
     def _signal(self, number: int, only: frozenset[int] = frozenset()) -> list[int]:
         """Send a signal to workers that run, all or some; their ranks."""
@@ -285,6 +301,7 @@ class Supervisor:
                     stream,
                     segment_bytes=self._plan.log_segment_bytes,
                     cap_bytes=self._plan.log_cap_bytes,
+                    follower=self._scribe.follow(plan.output if stream == "out" else plan.error),
                 )
             with self._entered(plan) as groups:
                 pid = worker.start(
@@ -348,7 +365,9 @@ class Supervisor:
                 break
             if pid in self._helpers:  # reaped: its number may be another process's from now on
                 self._done_helpers.add(pid)
-            if pid in by_pid:
+            if pid == self._scribe.pid:
+                self._scribe.reaped(status)
+            elif pid in by_pid:
                 code = os.waitstatus_to_exitcode(status)
                 ended.append((by_pid[pid].plan.rank, status != 0))
                 if code in self._plan.requeue_exit_codes:
@@ -358,7 +377,13 @@ class Supervisor:
                 self._steps.reaped(pid, os.waitstatus_to_exitcode(status), self._why_over())
         if ended and (words := self._read_faults()):
             self._happens(core.Failed(words))
+        if childless or (len(ended) == len(by_pid) and self._only_the_scribe_is_left()):
+            self._drain()
+            childless = self._scribe.finish()
         self._happens(core.Reaped(tuple(ended), childless, frozenset(asking)))
+
+    def _only_the_scribe_is_left(self) -> bool:
+        return self._scribe.pid > 0 and processes.children(os.getpid()) == [self._scribe.pid]
 
     def _release_helpers(self) -> bool:
         """End what only served the workers; whether there was anything, and it has gone."""
@@ -406,11 +431,16 @@ class Supervisor:
         except BlockingIOError:
             return ""
 
-    def _end(self) -> None:
-        grown: dict[int, list[int]] = {}
-        for rank, of in self._workers.items():
+    def _drain(self) -> None:
+        """Take in the last words of what has ended."""
+        for of in self._workers.values():
             for pipe in list(of.pipes):
                 self._pump(of, pipe, _DRAIN_BYTES)
+
+    def _end(self) -> None:
+        self._drain()
+        grown: dict[int, list[int]] = {}
+        for rank, of in self._workers.items():
             if of.told_bytes != of.bytes():
                 grown[rank] = of.bytes()
         if self._cage is not None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli import text
+from controlplane.cli.outputwords import output_lines
 from controlplane.cli.render import enum_word, struct
 from controlplane.cli.usagewords import usage_words
 from controlplane.model.words import signal_name
@@ -171,6 +172,8 @@ def _draw_attempt(console: Console, attempt: job_pb2.Attempt, now_us: int) -> No
         console.print(Text(f"  Warned of the time limit: {warned}"))
     for sent in attempt.signals:
         console.print(Text(f"  {text.visible_line(_signal_words(sent))}"))
+    for line in output_lines(attempt):
+        console.print(Text(f"  {text.visible_line(line)}"))
     devices = {lease.node: len(lease.device_ids) for lease in attempt.leases}
     made = table("RANK", "NODE", "STATE", "PID", "EXIT", "DEVICES ON NODE", "STDOUT", "STDERR")
     for worker in attempt.workers:

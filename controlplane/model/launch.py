@@ -51,6 +51,10 @@ class Launch:
     """A folder on the node to run in; empty for none."""
     working_dir_sha256: str = ""
     """SHA-256 of an archive to unpack and run in; empty for none."""
+    output: str | None = None
+    """Pattern of the files for standard output, as in job.json; None for the default one."""
+    error: str | None = None
+    """The same for standard error; None: where standard output goes."""
     members: tuple[GangMember, ...]
     """The gang's members in order of rank, one per node."""
     member_index: int

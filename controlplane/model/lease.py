@@ -140,6 +140,11 @@ class Lease:
     """The node's words on launch failures and other faults."""
     signals_done: int = 0
     """Number of the last signal that its node has reported as sent; 0 for none."""
+    job_dir: str = ""
+    """The job's folder on the node, as reported; empty until it was."""
+    output_fault: str = ""
+    """What could not be written into the files of the workers' output, and why; empty when nothing
+    went wrong."""
 
     @property
     def attempt_key(self) -> tuple[int, int, int]:
@@ -168,3 +173,7 @@ class LeaseStatus:
     warned_us: int | None = None
     """When the workers were warned of the time limit, UTC in microseconds; None if they were
     not."""
+    job_dir: str = ""
+    """The job's folder here; empty before there is one."""
+    output_fault: str = ""
+    """What could not be written into the files of the workers' output, and why."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from controlplane.model import outputs
 from controlplane.model import speckinds as kinds
 from controlplane.model.specfaults import shown
+from controlplane.model.specoutput import output_has_its_place, output_pattern
 from controlplane.model.specshapes import (
     REQUIRED,
     Field,
@@ -119,7 +121,7 @@ RESOURCES: Final = Table(
 
 JOB: Final = Table(
     title="Fields",
-    rules=(_workers_fill_nodes, warning_comes_in_time, _secrets_are_in_env),
+    rules=(_workers_fill_nodes, warning_comes_in_time, _secrets_are_in_env, output_has_its_place),
     reserved={
         "container": "is reserved for a later release: jobs run on the host itself; leave it out"
     },
@@ -227,6 +229,23 @@ JOB: Final = Table(
             default_words="`CC_JOB_DIR`",
             meaning="Where the workers run: a path on the nodes, or a folder that travels along.",
             example={"ship": "."},
+        ),
+        Field(
+            name="output",
+            kind=output_pattern(),
+            default_words=f"`{outputs.DEFAULT}`",
+            meaning=(
+                "The file that each worker's standard output is appended to, below the working "
+                "directory; with `%` as [below](#output-files)."
+            ),
+            example="logs/%j-%t.out",
+        ),
+        Field(
+            name="error",
+            kind=output_pattern(),
+            default_words="where `output` goes",
+            meaning="The same for standard error.",
+            example="logs/%j-%t.err",
         ),
         Field(
             name="time_limit",

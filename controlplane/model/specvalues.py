@@ -108,6 +108,11 @@ class JobSpec:
     """Names in `env` whose values are shown to nobody."""
     working_dir: NodePath | Archive | Ship | None
     """Where workers run; None for the job's own folder, `CC_JOB_DIR`."""
+    output: str | None
+    """Pattern of the files that standard output goes to, as `outputs` reads it; None for the
+    default one."""
+    error: str | None
+    """The same for standard error; None: where standard output goes."""
     time_limit_us: int | None
     """The longest that an attempt may run, in microseconds; None for no limit."""
     queue: str

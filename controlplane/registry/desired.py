@@ -70,6 +70,8 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         own_devices_only=spec.device_visibility is DeviceVisibility.RANK,
         working_dir_path=where.path if isinstance(where, NodePath) else "",
         working_dir_sha256=where.sha256 if isinstance(where, Archive) else "",
+        output=spec.output,
+        error=spec.error,
         members=tuple(_member(facts, each) for each in leases),
         member_index=attempt.lease_ids.index(lease.lease_id),
         gang_secret=_gang_secret(facts.cluster.secret, attempt),

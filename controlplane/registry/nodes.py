@@ -122,7 +122,14 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
         phase=phase,
         end=status.end,
         message=status.message or lease.message,
+        job_dir=status.job_dir or lease.job_dir,
+        output_fault=status.output_fault or lease.output_fault,
     )
+    if told.output_fault != lease.output_fault:
+        node = draft.nodes[lease.node_uuid].facts.display_name
+        draft.emit(
+            "attempt.output_missing", attempt.name, {"node": node, "fault": told.output_fault}
+        )
     workers = list(attempt.workers)
     for worker in status.workers:
         if not lease.first_rank <= worker.rank < lease.first_rank + lease.workers:

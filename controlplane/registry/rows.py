@@ -214,6 +214,8 @@ def lease_row(lease: Lease) -> Row:
         "end_kind": lease.end.value,
         "message": lease.message,
         "signals_done": lease.signals_done,
+        "job_dir": lease.job_dir,
+        "output_fault": lease.output_fault,
     }
 
 
@@ -240,6 +242,8 @@ def lease_value(row: Readable) -> Lease:
         end=LeaseEnd(row["end_kind"]),
         message=row["message"],
         signals_done=row["signals_done"],
+        job_dir=row["job_dir"],
+        output_fault=row["output_fault"],
     )
 
 

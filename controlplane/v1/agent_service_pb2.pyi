@@ -252,6 +252,8 @@ class LeaseStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SIGNALS_DONE_FIELD_NUMBER: _builtins.int
     WARNING_TIME_FIELD_NUMBER: _builtins.int
+    JOB_DIR_FIELD_NUMBER: _builtins.int
+    OUTPUT_FAULT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
@@ -264,6 +266,10 @@ class LeaseStatus(_message.Message):
     """In words, for launch failures and other faults; may be empty."""
     signals_done: _builtins.int
     """Number of the last of the order's signals that was sent to the workers; 0 for none."""
+    job_dir: _builtins.str
+    """The job's folder on the node, `CC_JOB_DIR`; empty before there is one."""
+    output_fault: _builtins.str
+    """What could not be written into the files of the workers' output, and why; empty when nothing went wrong."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]:
         """Its workers."""
@@ -283,10 +289,12 @@ class LeaseStatus(_message.Message):
         message: _builtins.str = ...,
         signals_done: _builtins.int = ...,
         warning_time: _timestamp_pb2.Timestamp | None = ...,
+        job_dir: _builtins.str = ...,
+        output_fault: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "lease_id", b"lease_id", "message", b"message", "phase", b"phase", "signals_done", b"signals_done", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "job_dir", b"job_dir", "lease_id", b"lease_id", "message", b"message", "output_fault", b"output_fault", "phase", b"phase", "signals_done", b"signals_done", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,6 +791,8 @@ class Launch(_message.Message):
     OWN_DEVICES_ONLY_FIELD_NUMBER: _builtins.int
     REQUEUE_EXIT_CODES_FIELD_NUMBER: _builtins.int
     CPU_MILLICORES_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     STEP_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
@@ -812,6 +822,10 @@ class Launch(_message.Message):
     """Whether a worker sees its own devices alone, and not all of the lease's."""
     cpu_millicores: _builtins.int
     """Cores leased here, in thousandths."""
+    output: _builtins.str
+    """Pattern of the files for the workers' standard output, as in job.json; absent for the default one."""
+    error: _builtins.str
+    """The same for standard error; absent: where standard output goes."""
     step_token: _builtins.str
     """Token that starts steps of this attempt, and does nothing else, for the launcher `script`; not for logs."""
     @_builtins.property
@@ -881,13 +895,22 @@ class Launch(_message.Message):
         own_devices_only: _builtins.bool = ...,
         requeue_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
         cpu_millicores: _builtins.int = ...,
+        output: _builtins.str | None = ...,
+        error: _builtins.str | None = ...,
         step_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "error", b"error", "grace_period", b"grace_period", "output", b"output", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "error", b"error", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "output", b"output", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
+    _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
 
 Global___Launch: _TypeAlias = Launch  # noqa: Y015
 

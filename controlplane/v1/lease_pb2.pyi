@@ -70,6 +70,8 @@ class Lease(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     ADDED_TIME_FIELD_NUMBER: _builtins.int
     REMOVED_TIME_FIELD_NUMBER: _builtins.int
+    JOB_DIR_FIELD_NUMBER: _builtins.int
+    OUTPUT_FAULT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """The number of the claim. Never given out twice."""
     token: _builtins.int
@@ -84,6 +86,10 @@ class Lease(_message.Message):
     """Memory claimed, in bytes."""
     workers: _builtins.int
     """Number of workers under it."""
+    job_dir: _builtins.str
+    """The job's folder on the node, `CC_JOB_DIR`; empty until the node has told it."""
+    output_fault: _builtins.str
+    """What could not be written into the files of the workers' output, and why; empty when nothing went wrong."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Stable ids of the devices claimed."""
@@ -119,10 +125,12 @@ class Lease(_message.Message):
         workers: _builtins.int = ...,
         added_time: _timestamp_pb2.Timestamp | None = ...,
         removed_time: _timestamp_pb2.Timestamp | None = ...,
+        job_dir: _builtins.str = ...,
+        output_fault: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["added_time", b"added_time", "removed_time", b"removed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_time", b"added_time", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "node", b"node", "node_display_name", b"node_display_name", "ports", b"ports", "removed_time", b"removed_time", "token", b"token", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_time", b"added_time", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "job_dir", b"job_dir", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "node", b"node", "node_display_name", b"node_display_name", "output_fault", b"output_fault", "ports", b"ports", "removed_time", b"removed_time", "token", b"token", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,6 +155,8 @@ class Worker(_message.Message):
     STDOUT_BYTES_FIELD_NUMBER: _builtins.int
     STDERR_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    OUTPUT_PATH_FIELD_NUMBER: _builtins.int
+    ERROR_PATH_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Its rank in the gang, from 0."""
     local_rank: _builtins.int
@@ -171,6 +181,10 @@ class Worker(_message.Message):
     """The most memory that it, or one process that it waited for, had resident at once; absent before its end,
     or when that could not be seen.
     """
+    output_path: _builtins.str
+    """The file on its node that its standard output is appended to; empty for none."""
+    error_path: _builtins.str
+    """The file for its standard error; the same where both go into one."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""
@@ -195,10 +209,12 @@ class Worker(_message.Message):
         stdout_bytes: _builtins.int = ...,
         stderr_bytes: _builtins.int = ...,
         peak_memory_bytes: _builtins.int | None = ...,
+        output_path: _builtins.str = ...,
+        error_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "peak_memory_bytes", b"peak_memory_bytes", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "local_rank", b"local_rank", "node", b"node", "node_display_name", b"node_display_name", "peak_memory_bytes", b"peak_memory_bytes", "pid", b"pid", "rank", b"rank", "signal", b"signal", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_peak_memory_bytes", b"_peak_memory_bytes", "_signal", b"_signal", "end_time", b"end_time", "error_path", b"error_path", "exit_code", b"exit_code", "local_rank", b"local_rank", "node", b"node", "node_display_name", b"node_display_name", "output_path", b"output_path", "peak_memory_bytes", b"peak_memory_bytes", "pid", b"pid", "rank", b"rank", "signal", b"signal", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -29,6 +29,8 @@ def status_message(status: LeaseStatus) -> pb.LeaseStatus:
         message=status.message,
         signals_done=status.signals_done,
         warning_time=timestamp(status.warned_us),
+        job_dir=status.job_dir,
+        output_fault=status.output_fault,
     )
 
 
@@ -43,6 +45,8 @@ def status_value(message: pb.LeaseStatus) -> LeaseStatus:
         message=message.message,
         signals_done=message.signals_done,
         warned_us=from_timestamp(message, "warning_time"),
+        job_dir=message.job_dir,
+        output_fault=message.output_fault,
     )
 
 
@@ -129,6 +133,8 @@ def _launch(launch: Launch) -> pb.Launch:
         working_dir_path=launch.working_dir_path,
         working_dir_sha256=launch.working_dir_sha256,
         setup=launch.setup,
+        output=launch.output,
+        error=launch.error,
         own_devices_only=launch.own_devices_only,
         members=[
             pb.GangMember(
@@ -170,6 +176,8 @@ def _launch_value(message: pb.Launch) -> Launch:
         working_dir_path=message.working_dir_path,
         working_dir_sha256=message.working_dir_sha256,
         setup=tuple(message.setup),
+        output=message.output if message.HasField("output") else None,
+        error=message.error if message.HasField("error") else None,
         own_devices_only=message.own_devices_only,
         members=tuple(
             GangMember(

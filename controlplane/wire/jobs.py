@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from controlplane.model import outputs
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import WorkerState
-from controlplane.model.spec import canonical
+from controlplane.model.outputs import Files
+from controlplane.model.spec import NodePath, canonical
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 from controlplane.wire.basics import EnumWire, struct, timestamp
 from controlplane.wire.progress import progress_message
@@ -57,7 +59,7 @@ def job_message(
         start_time=timestamp(job.started_us),
         end_time=timestamp(job.ended_us),
         attempts=[
-            attempt_message(a, leases, usages.get(a.key), progress.get(a.key), node_names)
+            attempt_message(job, a, leases, usages.get(a.key), progress.get(a.key), node_names)
             for a in attempts
         ],
         etag=etag,
@@ -93,6 +95,11 @@ def conceal(message: job_pb2.Job) -> None:
     for attempt in message.attempts:
         if attempt.HasField("cause"):
             attempt.cause.ClearField("stderr_tail")
+        for lease in attempt.leases:
+            lease.ClearField("output_fault")
+        for worker in attempt.workers:
+            worker.ClearField("output_path")
+            worker.ClearField("error_path")
         if attempt.HasField("progress"):
             attempt.progress.ClearField("faults")
             if attempt.progress.HasField("checkpoint"):
@@ -107,6 +114,7 @@ def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
 
 
 def attempt_message(
+    job: Job,
     attempt: Attempt,
     leases: Mapping[int, Lease],
     usage: Usage | None,
@@ -125,7 +133,7 @@ def attempt_message(
         cause=_cause(attempt.cause) if attempt.cause is not None else None,
         leases=[_lease(lease, node_names) for lease in held],
         workers=[
-            _worker(attempt.workers[rank], lease, node_names)
+            _worker(job, attempt.workers[rank], lease, node_names)
             for lease in held
             for rank in range(lease.first_rank, lease.first_rank + lease.workers)
         ],
@@ -178,15 +186,21 @@ def _lease(lease: Lease, node_names: Mapping[str, str]) -> lease_pb2.Lease:
         workers=lease.workers,
         added_time=timestamp(lease.added_us),
         removed_time=timestamp(lease.removed_us),
+        job_dir=lease.job_dir,
+        output_fault=lease.output_fault,
     )
 
 
-def _worker(worker: WorkerStatus, lease: Lease, node_names: Mapping[str, str]) -> lease_pb2.Worker:
+def _worker(
+    job: Job, worker: WorkerStatus, lease: Lease, node_names: Mapping[str, str]
+) -> lease_pb2.Worker:
+    node = node_names.get(lease.node_uuid, "")
+    written = _files(job, worker.rank, lease, node)
     return lease_pb2.Worker(
         rank=worker.rank,
         local_rank=worker.local_rank,
         node=f"nodes/{lease.node_uuid}",
-        node_display_name=node_names.get(lease.node_uuid, ""),
+        node_display_name=node,
         state=WORKER_STATES.out(worker.state),
         pid=worker.pid,
         exit_code=worker.exit_code,
@@ -196,7 +210,28 @@ def _worker(worker: WorkerStatus, lease: Lease, node_names: Mapping[str, str]) -
         stdout_bytes=worker.stdout_bytes,
         stderr_bytes=worker.stderr_bytes,
         peak_memory_bytes=worker.peak_memory_bytes,
+        output_path=written.output,
+        error_path=written.error,
     )
+
+
+def _files(job: Job, rank: int, lease: Lease, node: str) -> Files:
+    """Where a worker's output goes on its node; nowhere as long as that has not told its folder."""
+    speaks = rank == lease.first_rank or job.spec.launcher not in outputs.ONE_VOICE
+    if not (lease.job_dir and speaks):
+        return Files("", "")
+    where = job.spec.working_dir
+    named = outputs.Named(
+        job_id=job.job_id,
+        task_index=lease.task_index,
+        attempt=lease.attempt,
+        rank=rank,
+        node=node,
+        name=job.spec.name,
+        owner=job.owner,
+    )
+    base = where.path if isinstance(where, NodePath) else lease.job_dir
+    return outputs.files(job.spec.output, job.spec.error, base, named)
 
 
 def event_message(event: Event) -> event_pb2.Event:

@@ -112,10 +112,15 @@ def failed_job() -> job_pb2.Job:
                 workers=1,
                 added_time=ago(minutes=61),
                 removed_time=ago(minutes=10),
+                job_dir="/var/lib/nodeagent/jobs/2",
+                output_fault="/data/2-1.err: Permission denied" if rank else "",
             )
             for rank in range(2)
         ],
-        workers=[worker(0, exit_code=0), worker(1, signal=9)],
+        workers=[
+            worker(0, exit_code=0, output_path="/data/2-0.out", error_path="/data/2-0.err"),
+            worker(1, signal=9, output_path="/data/2-1.out", error_path="/data/2-1.err"),
+        ],
         create_time=ago(minutes=61),
         start_time=ago(minutes=60.5),
         running_time=ago(minutes=60),

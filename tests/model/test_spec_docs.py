@@ -95,6 +95,8 @@ def test_the_schema_refuses_nearly_all_that_the_validator_refuses() -> None:
         "setup with NUL",
         "env value with NUL is not repeated",
         "more on a node than there are",
+        "output absolute without a folder of the nodes",
+        "output of several workers in one file",
         "signal after less than a second",
         "signal before the start",
         "signal before the start, its time not written",

@@ -200,7 +200,7 @@ def test_nobody_waits_for_a_node_whose_workers_have_all_ended(world: World) -> N
     assert ordered(world, b) == []
     assert len(world.attempt(job_id).signals) <= signals.KEPT + 1
     (record,) = world.store.jobs(JobFilter(), before=None, limit=1, full=True)
-    shown = attempt_message(record.attempts[0], record.leases, None, None, {})
+    shown = attempt_message(record.job, record.attempts[0], record.leases, None, None, {})
     assert all(sent.delivered for sent in shown.signals)
 
 
@@ -212,7 +212,7 @@ def test_what_never_reached_its_worker_is_shown_as_that(world: World) -> None:
     world.report(next(reversed(statuses)), ended(replace(of_b, signals_done=1), exit_code=0))
 
     record = world.registry.job(job_id)
-    shown = attempt_message(record.attempts[0], record.leases, None, None, {})
+    shown = attempt_message(record.job, record.attempts[0], record.leases, None, None, {})
     assert [(sent.signal, sent.delivered) for sent in shown.signals] == [("SIGUSR1", False)]
 
 
