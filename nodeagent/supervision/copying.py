@@ -170,7 +170,8 @@ class _Copier:
 
 def _open(path: str) -> int:
     """A regular file to append to, with the folders on the way. OSError when there can be none."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # a file in its place: told by what comes next
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     # Not blocking: a pipe without a reader would hold us up, a terminal might become ours.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     fd = os.open(path, flags, 0o666)
