@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodeagent import scope
 from nodeagent.plan import CagePlan
 from nodeagent.supervision import bpf
-from nodeagent.supervision.cage import own_groups, remove_group
+from nodeagent.supervision.cage import mounts, own_groups, remove_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 WANTED = ("memory", "pids", "cpu", "devices")
 """Controllers that are used where the host has them."""
-AGENT_LEAF = "agent"
-"""With version 2 only leaves hold processes: the unit has the agent in this one."""
+LEASES = "leases"
+"""In the scope of version 2, the group below which they are."""
 _GPU = re.compile(r"nvidia(\d+)")
 _MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
 
@@ -89,6 +90,8 @@ class Cages:
         for folder in dict.fromkeys(self.base.values()):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+                if self.version == 2:
+                    scope.release(os.path.dirname(folder))
 
 
 def find_cages(node_uuid: str, pids: int, devices: Callable[[], Iterable[Device]]) -> Cages | str:
@@ -102,25 +105,23 @@ def find_cages(node_uuid: str, pids: int, devices: Callable[[], Iterable[Device]
             for folder in base.values():
                 _make(folder)
             return Cages(version=1, base=base, pids=pids, devices=devices)
-        return _second(unified, own, pids, devices)
+        return _second(node_uuid, own, pids, devices)
     except OSError as error:
         return f"{error.filename} cannot be made: {error.strerror}"
 
 
 def _second(
-    unified: str, own: dict[str, str], pids: int, devices: Callable[[], Iterable[Device]]
+    node_uuid: str, own: dict[str, str], pids: int, devices: Callable[[], Iterable[Device]]
 ) -> Cages | str:
     if "memory" not in own:
         return "this host gives the agent no control of memory"
-    parent, _, leaf = unified.rpartition("/")
-    if leaf != AGENT_LEAF:
-        return (
-            f"the agent is in the control group {unified}, and would have to be alone in one called"
-            f" {AGENT_LEAF} below its own: systemd does that from version 254 on"
-            " (DelegateSubgroup=)"
-        )
-    names = [name for name in WANTED if own.get(name) == unified]
-    base = f"{parent}/leases"
+    try:
+        parent = scope.kept_scope(f"nodeagent-{node_uuid}", mounts()[""])
+    except OSError as error:
+        return str(error.strerror)
+    there = Path(parent, "cgroup.controllers").read_text().split()
+    names = [name for name in WANTED if name in there]
+    base = f"{parent}/{LEASES}"
     _make(base)
     for folder in (parent, base):
         path = f"{folder}/cgroup.subtree_control"

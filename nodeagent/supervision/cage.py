@@ -161,13 +161,13 @@ def enter(folder: str) -> None:
 
 def own_groups() -> dict[str, str]:
     """Controller → folder of the group that this process is in; "" is that of version 2."""
-    mounts = _mounts()
+    trees = mounts()
     found = {}
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
-            if controller in mounts:
-                found[controller] = f"{mounts[controller]}{path.rstrip('/')}"
+            if controller in trees:
+                found[controller] = f"{trees[controller]}{path.rstrip('/')}"
     if "" in found:  # version 2: every controller that it has is there
         for controller in _read(f"{found['']}/cgroup.controllers").split():
             found.setdefault(controller, found[""])
@@ -191,7 +191,7 @@ def remove_group(folder: str) -> bool:
     return True
 
 
-def _mounts() -> dict[str, str]:
+def mounts() -> dict[str, str]:
     """Controller → where its tree is mounted, of version 1; "" → that of version 2."""
     found: dict[str, str] = {}
     for line in _read("/proc/self/mountinfo").splitlines():

@@ -26,14 +26,17 @@ from tests.support.supervised import Lease, gone, shell, step, until
 MIB = 1 << 20
 
 
-def first() -> dict[str, str]:
-    """Folders of a base of our own in version 1, by controller."""
+def agents(version: int) -> Cages | None:
+    """What an agent finds of a version."""
     found = find_cages(f"test-{uuid.uuid4()}", 0, tuple)
-    return found.base if isinstance(found, Cages) and found.version == 1 else {}
+    if isinstance(found, Cages) and found.version != version:
+        found.close()
+        return None
+    return found if isinstance(found, Cages) else None
 
 
-def second() -> dict[str, str]:
-    """The same in version 2: one folder, with the controllers that its tree has here."""
+def beside_the_first() -> dict[str, str]:
+    """What there is of version 2 where version 1 has the controllers: one folder, with none."""
     unified = own_groups().get("")
     if unified is None:
         return {}
@@ -53,10 +56,16 @@ def second() -> dict[str, str]:
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])
 def base(request: pytest.FixtureRequest) -> Iterator[tuple[int, dict[str, str]]]:
-    folders = (first if request.param == 1 else second)()
+    found = agents(request.param)
+    folders = found.base if found is not None else {}
+    if not folders and request.param == 2:
+        folders = beside_the_first()
     if not folders:
         pytest.skip(f"this host gives no control groups of version {request.param}")
     yield request.param, folders
+    if found is not None:
+        found.clean(())
+        found.close()
     for folder in dict.fromkeys(folders.values()):
         assert remove_group(folder), "something is left in it"
 
