@@ -181,6 +181,10 @@ class Leases:
             case reconcile.Signal():
                 self._signals[action.lease_id] = action.signals
                 self._send_signals(action.lease_id)
+            case reconcile.ChangeLimit():
+                # Ordered again with each answer until the supervisor has told that it keeps it.
+                control = self.control(self.held[action.lease_id].key)
+                status.change_limit(control, action.time_limit_us)
             case reconcile.NeverStarted():
                 key = LeaseKey(action.lease_id, action.token)
                 self.held[key.lease_id] = Held(key=key, status=_ended(key, LeaseEnd.ORDERED, ""))

@@ -46,6 +46,16 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeLimit:
+    """Have a lease's supervisor keep another time limit."""
+
+    lease_id: int
+    """Which lease."""
+    time_limit_us: int | None
+    """From the start of its workers, in microseconds; None for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NeverStarted:
     """Remember a lease as ended that was to be stopped before this node had seen it."""
 
@@ -63,7 +73,7 @@ class Forget:
     """Which lease."""
 
 
-Action = Start | Stop | Signal | NeverStarted | Forget
+Action = Start | Stop | Signal | ChangeLimit | NeverStarted | Forget
 
 ABANDONED_GRACE_US = 5_000_000
 """For a lease that runs here though the control plane names it no more."""
@@ -98,6 +108,9 @@ def reconcile(
             unsent = tuple(s for s in order.signals if s.number > status.signals_done)
             if unsent:
                 actions.append(Signal(lease_id=order.lease_id, signals=unsent))
+            if order.limit is not None and order.limit.us != status.time_limit_us:
+                change = ChangeLimit(lease_id=order.lease_id, time_limit_us=order.limit.us)
+                actions.append(change)
     for lease_id, status in held.items():
         if lease_id in named:
             continue

@@ -61,6 +61,9 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
             )
         case "warned":
             status = replace(status, warned_us=fact["time"])
+        case "limited":
+            limit_ms = fact["time_limit_ms"]
+            status = replace(status, time_limit_us=None if limit_ms is None else limit_ms * 1000)
         case "output_fault":
             status = replace(status, output_fault=fact["message"])
         case "signalled":
@@ -119,6 +122,7 @@ class StatusReader:
             phase=LeasePhase.STARTING,
             workers=tuple(WorkerStatus(rank=w.rank, local_rank=w.local_rank) for w in plan.workers),
             job_dir=env.get("CC_JOB_DIR", ""),
+            time_limit_us=None if plan.time_limit_ms is None else plan.time_limit_ms * 1000,
         )
         self._ranks_per_worker = plan.ranks_per_worker
         self._offset = 0
@@ -231,6 +235,12 @@ def signal_workers(folder: Path, number: int, which: int, ranks: Collection[int]
     """Have a supervisor send signal `which` to some workers, to all if `ranks` is empty; False when
     it does not listen. A repeat of a `number` changes nothing."""
     return _tell(folder, {"do": "signal", "number": number, "signal": which, "ranks": list(ranks)})
+
+
+def change_limit(folder: Path, time_limit_us: int | None) -> bool:
+    """Have a supervisor keep another time limit, None for none; False when it does not listen."""
+    limit_ms = None if time_limit_us is None else time_limit_us // 1000
+    return _tell(folder, {"do": "limit", "time_limit_ms": limit_ms})
 
 
 def start_step(folder: Path, order: dict[str, object], fds: list[int]) -> bool:

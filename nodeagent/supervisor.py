@@ -210,6 +210,10 @@ class Supervisor:
                 self._record.tell(
                     "signalled", number=sent.number, signal=sent.signal, ranks=sorted(ranks)
                 )
+            case Do.TELL_LIMIT:
+                limit_us = core.limit_of(self._rules, self._state)
+                limit_ms = None if limit_us is None else limit_us // 1000
+                self._record.tell("limited", time_limit_ms=limit_ms)
             case Do.TELL_STOPPING:
                 self._record.tell("stopping", end=self._state.end, message=self._state.message)
             case Do.TERM_WORKERS:
@@ -514,11 +518,14 @@ class Supervisor:
             os.close(fd)
 
 
-def _order(raw: dict[str, Any]) -> core.Stop | core.Signal:
+def _order(raw: dict[str, Any]) -> core.Stop | core.Signal | core.Limit:
     """An order of the agent's. KeyError, TypeError or ValueError for what is none."""
     match raw["do"]:
         case "stop":
             return core.Stop(str(raw["why"]), "", int(raw["grace_ms"]) * 1000)
+        case "limit":
+            limit_ms = raw["time_limit_ms"]
+            return core.Limit(None if limit_ms is None else int(limit_ms) * 1000)
         case "signal":
             number = signal.Signals(raw["signal"])
             return core.Signal(int(raw["number"]), number, frozenset(map(int, raw["ranks"])))

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.errors import InvalidTransition
 from controlplane.model.lease import WorkerState, WorkerStatus
+from controlplane.model.tasks import ONE, TaskCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from controlplane.model.lease import Lease
     from controlplane.model.spec import JobSpec
+    from controlplane.model.tasks import TaskSet
 
 
 class JobState(StrEnum):
@@ -198,6 +202,8 @@ class Attempt:
     signals: tuple[SentSignal, ...] = ()
     """Signals that were sent to it, by number: all that a node has still to report, and the last
     ones before."""
+    requeue: bool = False
+    """Whether somebody ended it so that its task is started again."""
 
     @property
     def name(self) -> str:
@@ -273,6 +279,9 @@ class Task:
     """When its last attempt gave its leases back; None before the first one has."""
 
 
+NONE_ENDED = TaskCounts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What a user asked for: an immutable spec, an owner, a state."""
@@ -303,11 +312,68 @@ class Job:
     """When it reached a final state."""
     revision: int = 0
     """Number of the last event that changed it."""
+    submitted_seq: int = 0
+    """Number of the event that tells of its submit."""
+    priority_class: str = ""
+    """Name of its priority class, where somebody has changed it; else empty."""
+    time_limit_us: int | None = None
+    """The longest that an attempt may run, in microseconds: the spec's, until somebody changes
+    it."""
+    held_by: str = ""
+    """The principal who holds it, so that nothing of it is started; empty when nobody does."""
+    begun: int = 0
+    """So many of its tasks, in order of their indexes, were placed or ended already."""
+    skipped: frozenset[int] = frozenset()
+    """Indexes of later ones that were cancelled before they were placed."""
+    running: int = 0
+    """Tasks of which an attempt lives."""
+    ended: TaskCounts = NONE_ENDED
+    """How those of its tasks ended that have."""
 
     @property
     def name(self) -> str:
         """Resource name."""
         return f"jobs/{self.job_id}"
+
+    @property
+    def tasks(self) -> TaskSet:
+        """Its tasks."""
+        return self.spec.tasks or ONE
+
+    @property
+    def unmade(self) -> int:
+        """So many of its tasks were never placed and are not cancelled."""
+        return len(self.tasks) - self.begun - len(self.skipped)
+
+    def coming(self) -> Iterator[int]:
+        """Their indexes, in order."""
+        for position in range(self.begun, len(self.tasks)):
+            if (index := self.tasks.at(position)) not in self.skipped:
+                yield index
+
+    def tally(self) -> str:
+        """How its tasks ended, in words."""
+        ended = self.ended
+        told = {"failed": ended.failed, "cancelled": ended.cancelled, "succeeded": ended.succeeded}
+        return ", ".join(f"{n} {word}" for word, n in told.items() if n) + (
+            f" of {len(self.tasks)} tasks"
+        )
+
+    def after_tasks(self) -> JobState:
+        """The state that follows from its tasks'."""
+        if self.ended.ended < len(self.tasks):
+            return JobState.ACTIVE if self.running else JobState.PENDING
+        if self.ended.failed:
+            return JobState.FAILED
+        return JobState.CANCELLED if self.ended.cancelled else JobState.SUCCEEDED
+
+
+def passed(job: Job, index: int) -> Job:
+    """The job once a task of it that was never placed needs no place any more."""
+    tasks, begun, skipped = job.tasks, job.begun, job.skipped | {index}
+    while begun < len(tasks) and (first := tasks.at(begun)) in skipped:
+        begun, skipped = begun + 1, skipped - {first}
+    return replace(job, begun=begun, skipped=skipped)
 
 
 def waiting_workers(count: int, first_rank: int = 0) -> tuple[WorkerStatus, ...]:

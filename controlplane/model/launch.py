@@ -105,6 +105,14 @@ class LeaseSignal:
     """To which of the lease's workers; empty for all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A time limit, or that there is none."""
+
+    us: int | None
+    """In microseconds; None for no limit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseOrder:
     """What a node should do about one lease."""
@@ -121,3 +129,5 @@ class LeaseOrder:
     """How to start it; None once the node has reported it."""
     signals: tuple[LeaseSignal, ...] = ()
     """Signals that the node has not yet reported as sent, by number."""
+    limit: Limit | None = None
+    """Its time limit, where that was changed since the launch."""

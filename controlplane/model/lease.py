@@ -173,6 +173,8 @@ class LeaseStatus:
     warned_us: int | None = None
     """When the workers were warned of the time limit, UTC in microseconds; None if they were
     not."""
+    time_limit_us: int | None = None
+    """The time limit that its supervisor keeps, in microseconds; None for none."""
     job_dir: str = ""
     """The job's folder here; empty before there is one."""
     output_fault: str = ""

@@ -69,6 +69,12 @@ class Waiting:
     """What each worker needs."""
     ports: int
     """Ports that the launcher needs on the first node."""
+    coming: tuple[int, ...] = ()
+    """Indexes of tasks of the same array that wait behind it, as far as they may start now."""
+    limited: str = ""
+    """Why no more of its array's tasks may start than these, in words; empty where all may."""
+    held: str = ""
+    """Why it may not start, in words; empty where it may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,11 +39,16 @@ def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
     told = cause.message if cause is not None else "every worker ended with exit code 0"
     if attempt.state is AttemptState.SUCCEEDED:
         return Verdict(task=replace(task, state=JobState.SUCCEEDED), reason=told)
-    if job.cancelled_by or attempt.state is AttemptState.CANCELLED:
+    if job.cancelled_by or (attempt.state is AttemptState.CANCELLED and not attempt.requeue):
         if attempt.state is not AttemptState.CANCELLED:
             # It was on its way to another end when somebody cancelled it: both are told.
             told = f"cancelled by {job.cancelled_by}; before that, {told}"
         return Verdict(task=replace(task, state=JobState.CANCELLED), reason=told)
+    if attempt.requeue:
+        return Verdict(
+            task=replace(task, state=JobState.PENDING, not_before_us=0),
+            reason=f"attempt {attempt.number} ended: {told}",
+        )
     if asks_for_requeue(job, attempt):
         return _requeued(task, attempt, told)
     kind = cause.kind if cause is not None else CauseKind.APPLICATION

@@ -21,6 +21,7 @@ from controlplane.model.specshapes import (
     text_map,
 )
 from controlplane.model.specsignal import exit_codes, warning_comes_in_time, warning_signal
+from controlplane.model.spectasks import task_set
 from controlplane.model.specvalues import DeviceVisibility, Launcher, Resources
 from controlplane.model.specworkdir import working_dir
 
@@ -164,6 +165,17 @@ JOB: Final = Table(
             default_words="as the scheduler finds room",
             meaning="Exactly so many workers on each node. Must divide `workers`.",
             example=4,
+        ),
+        Field(
+            name="tasks",
+            kind=task_set(),
+            default_words="no array",
+            meaning=(
+                "Indexes of the tasks of a job array, as for Slurm's `--array`: each is a gang of "
+                "its own, which finds its index in `CC_TASK_INDEX`; after a `%` how many may run "
+                "at once."
+            ),
+            example="0-99%8",
         ),
         Field(
             name="resources",

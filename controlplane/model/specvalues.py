@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controlplane.model.tasks import TaskSet
 
 
 class Launcher(StrEnum):
@@ -96,6 +100,8 @@ class JobSpec:
     """Number of workers, the size of the gang."""
     workers_per_node: int | None
     """Exactly so many workers on each node; None leaves it to the scheduler."""
+    tasks: TaskSet | None
+    """Tasks of a job array, each a gang of its own; None for a plain job."""
     resources: Resources
     """What each worker needs."""
     device_visibility: DeviceVisibility

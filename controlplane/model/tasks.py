@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Final
 
@@ -112,6 +112,10 @@ class TaskCounts:
     """Their last attempt failed, and no further one is due."""
     cancelled: int = 0
     """Somebody cancelled them."""
+
+    def plus(self, state: str, count: int = 1) -> TaskCounts:
+        """With so many more that ended in this way."""
+        return replace(self, **{state: getattr(self, state) + count})
 
     @property
     def ended(self) -> int:

@@ -6,7 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from controlplane.model.blackhole import QUICK_US, QuickFailure, drain_reason, noted
-from controlplane.model.job import Attempt, AttemptEvent, AttemptState, Cause, CauseKind, Task
+from controlplane.model.job import (
+    Attempt,
+    AttemptEvent,
+    AttemptState,
+    Cause,
+    CauseKind,
+    Job,
+    JobState,
+    Task,
+)
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.retry import judge
 from controlplane.model.usage import models_of, usage_of, waits_since
@@ -179,14 +188,26 @@ def close(draft: Draft, attempt: Attempt) -> None:
         )
     )
     _judge_nodes(draft, attempt, leases, job.owner)
-    draft.jobs[job.job_id] = replace(
-        job,
-        state=task.state,
-        reason=verdict.reason,
-        exit_code=attempt.exit_code if task.state.final else None,
-        ended_us=attempt.ended_us if task.state.final else None,
-        revision=seq,
-    )
+    job = replace(job, running=job.running - 1, revision=seq)
+    if task.state.final:
+        job = replace(job, ended=job.ended.plus(task.state))
+    draft.jobs[job.job_id] = settled(job, verdict.reason, attempt)
+
+
+def settled(job: Job, reason: str, attempt: Attempt | None = None, ended_us: int = 0) -> Job:
+    """The job as its tasks have it by now. `attempt`: the one whose end has changed that; without
+    one it was changed at `ended_us`."""
+    state = job.after_tasks()
+    if not state.final:
+        return replace(job, state=state, reason=reason if len(job.tasks) == 1 else "")
+    if attempt is not None and attempt.ended_us is not None:
+        ended_us = attempt.ended_us
+    if len(job.tasks) > 1:
+        reason = job.tally()
+        exit_code = {JobState.SUCCEEDED: 0, JobState.CANCELLED: 130}.get(state, 1)
+    else:
+        exit_code = 130 if attempt is None or attempt.exit_code is None else attempt.exit_code
+    return replace(job, state=state, reason=reason, exit_code=exit_code, ended_us=ended_us)
 
 
 def _judge_nodes(draft: Draft, attempt: Attempt, leases: list[Lease], owner: str) -> None:

@@ -7,7 +7,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState, CauseKind
-from controlplane.model.launch import GangMember, Launch, LeaseOrder
+from controlplane.model.launch import GangMember, Launch, LeaseOrder, Limit
 from controlplane.model.spec import Archive, DeviceVisibility, Launcher, NodePath
 from controlplane.registry import signals, steptoken
 
@@ -30,6 +30,8 @@ def orders_for(facts: Facts, node_uuid: str) -> tuple[LeaseOrder, ...]:
 def _order(facts: Facts, lease: Lease) -> LeaseOrder:
     attempt = facts.attempts[lease.attempt_key]
     stop = attempt.state is AttemptState.STOPPING
+    job = facts.jobs[lease.job_id]
+    changed = job.time_limit_us != job.spec.time_limit_us
     return LeaseOrder(
         lease_id=lease.lease_id,
         token=lease.token,
@@ -37,6 +39,7 @@ def _order(facts: Facts, lease: Lease) -> LeaseOrder:
         grace_period_us=_grace(facts, attempt) if stop else 0,
         launch=None if stop or lease.acknowledged else _launch(facts, attempt, lease),
         signals=() if stop else signals.orders(attempt, lease),
+        limit=Limit(job.time_limit_us) if changed and not stop else None,
     )
 
 
@@ -82,7 +85,7 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         cpu_ids=lease.cpu_ids,
         cpu_millicores=lease.cpu_millicores,
         memory_bytes=lease.memory_bytes,
-        time_limit_us=spec.time_limit_us,
+        time_limit_us=job.time_limit_us,
         grace_period_us=spec.grace_period_us,
         warning_signal=spec.signal.name if spec.signal is not None else "",
         warning_before_us=spec.signal.before_us if spec.signal is not None else 0,

@@ -65,6 +65,7 @@ class Draft:
 
     def __init__(self, base: Facts | Draft, now_us: int, actor: Actor) -> None:
         """`base`: the facts, or the draft of the group that this command belongs to."""
+        self._base = base
         self.now_us = now_us
         self.actor = actor
         self.cluster: Cluster = base.cluster
@@ -82,6 +83,14 @@ class Draft:
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
+
+    def live_tasks(self, job_id: int) -> set[int]:
+        """Indexes of a job's tasks that were placed and have not ended."""
+        found = self._base.live_tasks(job_id)
+        for (of, index), task in self.tasks.changed.items():
+            if of == job_id and task is not None:
+                (found.discard if task.state.final else found.add)(index)
+        return found
 
     def absorb(self, inner: Draft) -> None:
         """Take over what a command of this group has changed."""

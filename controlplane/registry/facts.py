@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from controlplane.model.job import Attempt, Job, JobState, Task
 from controlplane.model.plan import NodeView, View, Waiting
 from controlplane.model.spec import Launcher
+from controlplane.model.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,10 @@ V = TypeVar("V")
 
 PROGRESS_KEPT = 1_000
 """Attempts that have ended and whose progress is remembered: the last of it may come late."""
+FIRST = -1
+"""In place of a task's index: those of a job that were never placed."""
+TASKS_SHOWN = 1_000
+"""So many tasks of an array are shown to a decision."""
 FREE_PORTS_SHOWN = 4
 """So many free ports of a node are shown to a decision; a gang needs one or two."""
 PORTS_OF_LAUNCHER = {
@@ -80,6 +85,8 @@ class Facts:
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
+    _live_tasks: dict[int, set[int]] = field(default_factory=dict)
+    _requeued: dict[int, set[int]] = field(default_factory=dict)
 
     def apply(self, draft: Draft) -> None:
         """Make a committed draft true."""
@@ -104,6 +111,8 @@ class Facts:
         for lease_id, lease in draft.leases.changed.items():
             if lease is not None and lease.removed_us is not None:
                 del self.leases[lease_id]
+        for task in draft.tasks.changed:
+            self.index_task(task)
         for job_id in draft.jobs.changed:
             self.index(job_id)
         self._forget_progress(draft)
@@ -118,17 +127,34 @@ class Facts:
         while len(self._progress_ended) > PROGRESS_KEPT:
             self.progress.pop(self._progress_ended.popleft(), None)
 
+    def index_task(self, key: tuple[int, int]) -> None:
+        """Bring what is derived from a task up to date; forget one that has ended."""
+        job_id, index = key
+        state = self.tasks[key].state
+        _member(self._live_tasks, job_id, index, not state.final)
+        _member(self._requeued, job_id, index, state is JobState.PENDING)
+        self.waiting.pop(key, None)  # who waits is put back with its job
+        if state.final:
+            del self.tasks[key]
+
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
-        job, key = self.jobs[job_id], (job_id, 0)
-        if job.state is JobState.PENDING:
-            self.waiting[key] = waiting_task(job, self.tasks.get(key))
-        else:
-            self.waiting.pop(key, None)
+        job = self.jobs[job_id]
+        if job.state is not JobState.PENDING:
             self.reasons.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]
-            self.tasks.pop(key, None)
+        first = (job_id, FIRST)
+        if job.unmade and not job.cancelled_by:
+            self.waiting[first] = waiting_tasks(job)
+        else:
+            self.waiting.pop(first, None)
+        for index in self._requeued.get(job_id, ()):
+            self.waiting[job_id, index] = waiting_task(job, self.tasks[job_id, index])
+
+    def live_tasks(self, job_id: int) -> set[int]:
+        """Indexes of a job's tasks that were placed and have not ended."""
+        return set(self._live_tasks.get(job_id, ()))
 
     def view(self, now_us: int) -> View:
         """Everything that a scheduling decision may see."""
@@ -157,21 +183,67 @@ def _put(table: dict[K, V], changed: Mapping[K, V | None]) -> None:
             table[key] = value
 
 
-def waiting_task(job: Job, task: Task | None) -> Waiting:
-    """A job's task as the scheduler sees it while it waits."""
+def _member(of: dict[int, set[int]], job_id: int, index: int, there: bool) -> None:
+    if there:
+        of.setdefault(job_id, set()).add(index)
+    elif job_id in of:
+        of[job_id].discard(index)
+        if not of[job_id]:
+            del of[job_id]
+
+
+def waiting_task(job: Job, task: Task) -> Waiting:
+    """A task that was placed before, as the scheduler sees it while it waits again."""
+    return _waiting(job, task.index, not_before_us=task.not_before_us, held=_held(job))
+
+
+def waiting_tasks(job: Job) -> Waiting:
+    """A job's tasks that were never placed, as the scheduler sees them."""
+    tasks = job.tasks
+    if len(tasks) == 1:
+        return _waiting(job, tasks.at(0), held=_held(job))
+    room = tasks.at_once - job.running if tasks.at_once is not None else job.unmade
+    first, *others = islice(job.coming(), max(1, min(room, TASKS_SHOWN)))
+    limited = _limited(tasks.at_once) if room < job.unmade and tasks.at_once is not None else ""
+    return _waiting(job, first, coming=tuple(others), limited=limited, held=_held(job))
+
+
+def _waiting(
+    job: Job,
+    index: int,
+    *,
+    not_before_us: int = 0,
+    coming: tuple[int, ...] = (),
+    limited: str = "",
+    held: str = "",
+) -> Waiting:
     spec = job.spec
     return Waiting(
         job_id=job.job_id,
-        task_index=0,
+        task_index=index,
         owner=job.owner,
         priority=job.priority,
         created_us=job.created_us,
-        not_before_us=task.not_before_us if task is not None else 0,
+        not_before_us=not_before_us,
         workers=spec.workers,
         workers_per_node=spec.workers_per_node,
         resources=spec.resources,
         ports=PORTS_OF_LAUNCHER[spec.launcher],
+        coming=coming,
+        limited=limited,
+        held=held,
     )
+
+
+def _held(job: Job) -> str:
+    if job.held_by:
+        return f"held by {job.held_by}; `ccctl release {job.job_id}` lets it go on"
+    at_once = job.tasks.at_once
+    return _limited(at_once) if at_once is not None and job.running >= at_once else ""
+
+
+def _limited(at_once: int) -> str:
+    return f"waits for others of its array: {count(at_once, 'task')} may run at once"
 
 
 def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:

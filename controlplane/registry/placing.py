@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from controlplane.model.job import Attempt, JobState, Task, waiting_workers
+from controlplane.model.job import Attempt, JobState, Task, passed, waiting_workers
 from controlplane.model.lease import Lease
 
 if TYPE_CHECKING:
@@ -40,8 +40,18 @@ def commit_places(draft: Draft, places: Iterable[Place]) -> tuple[Refusal, ...]:
 
 def _objection(draft: Draft, place: Place) -> str | None:
     job = draft.jobs.get(place.job_id)
-    if job is None or job.state is not JobState.PENDING:
+    if job is None or job.state.final or job.cancelled_by:
         return "the job does not wait any more"
+    if job.held_by:
+        return f"the job is held by {job.held_by}"
+    task = draft.tasks.get((place.job_id, place.task_index))
+    if task is not None and task.state is not JobState.PENDING:
+        return "the task does not wait any more"
+    if task is None and place.task_index != next(job.coming(), None):
+        return "another task of its array comes first"
+    at_once = job.tasks.at_once
+    if at_once is not None and job.running >= at_once:
+        return f"{at_once} tasks of its array run, and no more may at once"
     if sum(part.workers for part in place.parts) != job.spec.workers:
         return "the plan does not place the whole gang"
     for part in place.parts:
@@ -126,4 +136,8 @@ def _start(draft: Draft, place: Place) -> None:
         state=JobState.ACTIVE,
         attempts=number,
     )
-    draft.jobs[job.job_id] = replace(job, state=JobState.ACTIVE, reason="", revision=seq)
+    if task is None:
+        job = passed(job, place.task_index)
+    draft.jobs[job.job_id] = replace(
+        job, state=JobState.ACTIVE, reason="", revision=seq, running=job.running + 1
+    )

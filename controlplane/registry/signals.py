@@ -10,18 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotFound, Overloaded, WrongState
+from controlplane.model.errors import FieldFault, InvalidRequest, Overloaded, WrongState
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, SentSignal
 from controlplane.model.launch import LeaseSignal
 from controlplane.model.lease import LeasePhase, WorkerState
 from controlplane.model.signals import HANDED_ON_BY_MPIRUN
 from controlplane.model.spec import Launcher
+from controlplane.registry.which import one_task
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from controlplane.model.lease import Lease, LeaseStatus
     from controlplane.registry.draft import Draft
+    from controlplane.registry.which import Which
 
 MOST_WAITING = 32
 """So many signals of an attempt may wait for its nodes' word; more are refused."""
@@ -39,12 +41,12 @@ class Signalled:
     """The workers that get it, in order."""
 
 
-def send(draft: Draft, job_id: int, name: str, ranks: Collection[int]) -> Signalled:
-    """Send the signal of that name to workers of a job, to all that run if `ranks` is empty.
+def send(draft: Draft, which: Which, name: str, ranks: Collection[int]) -> Signalled:
+    """Send the signal of that name to workers of a task, to all that run if `ranks` is empty.
 
     NotFound, WrongState, InvalidRequest or Overloaded, and nothing sent, when that cannot be.
     """
-    job, attempt = _running(draft, job_id)
+    job, attempt = _running(draft, which)
     asked = tuple(sorted(set(ranks)))
     _check(job, attempt, name, asked)
     runs = tuple(w.rank for w in attempt.workers if w.state is not WorkerState.ENDED)
@@ -56,7 +58,7 @@ def send(draft: Draft, job_id: int, name: str, ranks: Collection[int]) -> Signal
     if len(waiting) >= MOST_WAITING:
         raise Overloaded(
             f"{job.name}: {MOST_WAITING} signals wait for its nodes to send them; try again when"
-            f" `ccctl show {job_id}` tells that they were delivered"
+            f" `ccctl show {which.short}` tells that they were delivered"
         )
     over = [s for s in attempt.signals if s not in waiting][-KEPT:]
     sent = SentSignal(
@@ -70,30 +72,25 @@ def send(draft: Draft, job_id: int, name: str, ranks: Collection[int]) -> Signal
     seq = draft.emit("job.signalled", job.name, told | ({"ranks": list(asked)} if asked else {}))
     kept = sorted((*waiting, *over), key=lambda each: each.number)
     draft.attempts[attempt.key] = replace(attempt, signals=(*kept, sent))
-    draft.jobs[job_id] = replace(job, revision=seq)
+    draft.jobs[job.job_id] = replace(job, revision=seq)
     for lease in leases:
         if sent.concerns(lease):
             draft.turn(lease.node_uuid)
     return Signalled(attempt=attempt.name, ranks=asked or runs)
 
 
-def _running(draft: Draft, job_id: int) -> tuple[Job, Attempt]:
-    if not 1 <= job_id <= draft.cluster.last_job_id:
-        raise NotFound(f"jobs/{job_id}: there is no such job")
-    job = draft.jobs.get(job_id)
-    if job is None or job.state.final:
-        raise WrongState(f"jobs/{job_id} has ended: no worker of it is left to get a signal")
-    task = draft.tasks.get((job_id, 0))
-    if job.state is JobState.PENDING or task is None:
-        raise WrongState(f"{job.name} waits: it has no workers yet that could get a signal")
-    attempt = draft.attempts[job_id, task.index, task.attempts]
+def _running(draft: Draft, which: Which) -> tuple[Job, Attempt]:
+    job, task = one_task(draft, which, "no worker of it is left to get a signal")
+    if task is None or task.state is JobState.PENDING:
+        raise WrongState(f"{which} waits: it has no workers yet that could get a signal")
+    attempt = draft.attempts[job.job_id, task.index, task.attempts]
     if attempt.state is AttemptState.STOPPING:
         why = attempt.cause.message if attempt.cause is not None else "it ends"
         raise WrongState(f"{job.name} is being ended, and takes no more signals: {why}")
     if attempt.state is not AttemptState.RUNNING:
         raise WrongState(
             f"{job.name} is being started: its workers do not all run yet; try again when"
-            f" `ccctl show {job_id}` tells that its attempt is running"
+            f" `ccctl show {which.short}` tells that its attempt is running"
         )
     return job, attempt
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotFound, WrongState
+from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import Attempt, AttemptState, Job, JobState
 from controlplane.model.lease import LeasePhase
+from controlplane.registry.which import one_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from controlplane.model.lease import Lease
     from controlplane.registry.draft import Draft
+    from controlplane.registry.which import Which
 
 LONGEST_PROGRAM = 200
 """Characters of a program's name in an event."""
@@ -27,8 +29,8 @@ LONGEST_PROGRAM = 200
 class Wanted:
     """What somebody wants started."""
 
-    job_id: int
-    """In which job."""
+    job: Which
+    """In which job, or task of an array."""
     rank: int | None
     """Beside which worker; None for the first one, of `node` where that is given."""
     node: str
@@ -62,7 +64,7 @@ def place(draft: Draft, wanted: Wanted, check_room: Callable[[Lease, str], None]
 
     NotFound, WrongState or InvalidRequest when there is none, and whatever `check_room` raises.
     """
-    job, attempt = _running(draft, wanted.job_id)
+    job, attempt = _running(draft, wanted.job)
     leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
     names = {lease.node_uuid: draft.nodes[lease.node_uuid].facts.display_name for lease in leases}
     lease = _lease(job, leases, names, wanted)
@@ -77,6 +79,8 @@ def place(draft: Draft, wanted: Wanted, check_room: Callable[[Lease, str], None]
         "node": node,
         "program": wanted.program[:LONGEST_PROGRAM] or "(shell)",
     }
+    if wanted.job.task is not None:
+        told["task"] = wanted.job.task
     told |= {word: True for word in ("terminal", "detach") if getattr(wanted, word)}
     number = draft.emit("step.started", job.name, told)
     return Placed(
@@ -98,22 +102,17 @@ def end(
     draft.emit("step.ended", f"jobs/{job_id}", told)
 
 
-def _running(draft: Draft, job_id: int) -> tuple[Job, Attempt]:
-    if not 1 <= job_id <= draft.cluster.last_job_id:
-        raise NotFound(f"jobs/{job_id}: there is no such job")
-    job = draft.jobs.get(job_id)
-    if job is None or job.state.final:
-        raise WrongState(f"jobs/{job_id} has ended: a step can be started in a running job alone")
-    task = draft.tasks.get((job_id, 0))
-    if job.state is JobState.PENDING or task is None:
+def _running(draft: Draft, which: Which) -> tuple[Job, Attempt]:
+    job, task = one_task(draft, which, "a step can be started in a running job alone")
+    if task is None or task.state is JobState.PENDING:
         raise WrongState(
-            f"{job.name} is pending: a step can be started once it runs; `ccctl watch {job_id}`"
+            f"{which} is pending: a step can be started once it runs; `ccctl watch {which.job_id}`"
             " tells when"
         )
-    attempt = draft.attempts[job_id, task.index, task.attempts]
+    attempt = draft.attempts[job.job_id, task.index, task.attempts]
     if attempt.state is not AttemptState.RUNNING:
         raise WrongState(
-            f"{job.name} is {attempt.state}: a step can be started while its attempt is running"
+            f"{which} is {attempt.state}: a step can be started while its attempt is running"
         )
     return job, attempt
 

@@ -27,22 +27,24 @@ def plan(view: View) -> Plan:
     holds: list[Hold] = []
     refused: dict[tuple[object, ...], str] = {}
     for gang in sorted(view.waiting, key=_order):
-        key = (gang.job_id, gang.task_index)
-        if gang.not_before_us > view.now_us:
+        if gang.held:
+            reason = gang.held
+        elif gang.not_before_us > view.now_us:
             wait_s = -(-(gang.not_before_us - view.now_us) // 1_000_000)
             reason = f"backs off after a fault: the next attempt may start in {wait_s} s"
         else:
             whose = gang.owner if gang.owner in choosy else ""
             shape = (whose, gang.workers, gang.workers_per_node, gang.resources, gang.ports)
-            known = refused.get(shape)
-            if known is None:
-                parts = place(gang, nodes)
-                if parts is not None:
-                    places.append(Place(job_id=key[0], task_index=key[1], parts=parts))
-                    continue
-                known = refused[shape] = explain(gang, nodes)
-            reason = known
-        holds.append(Hold(job_id=key[0], task_index=key[1], reason=reason))
+            reason = refused.get(shape, "")
+            for index in (gang.task_index, *gang.coming):
+                parts = place(gang, nodes) if not reason else None
+                if parts is None:
+                    reason = refused[shape] = reason or explain(gang, nodes)
+                    break
+                places.append(Place(job_id=gang.job_id, task_index=index, parts=parts))
+            reason = reason or gang.limited
+        if reason:
+            holds.append(Hold(job_id=gang.job_id, task_index=gang.task_index, reason=reason))
     return Plan(seq=view.seq, places=tuple(places), holds=tuple(holds))
 
 

@@ -254,6 +254,7 @@ class LeaseStatus(_message.Message):
     WARNING_TIME_FIELD_NUMBER: _builtins.int
     JOB_DIR_FIELD_NUMBER: _builtins.int
     OUTPUT_FAULT_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
@@ -278,6 +279,10 @@ class LeaseStatus(_message.Message):
     def warning_time(self) -> _timestamp_pb2.Timestamp:
         """When the workers were warned of the time limit; absent if they were not."""
 
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """The time limit that its supervisor keeps; absent for none, and before there is one."""
+
     def __init__(
         self,
         *,
@@ -291,10 +296,11 @@ class LeaseStatus(_message.Message):
         warning_time: _timestamp_pb2.Timestamp | None = ...,
         job_dir: _builtins.str = ...,
         output_fault: _builtins.str = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["warning_time", b"warning_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit", "warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "job_dir", b"job_dir", "lease_id", b"lease_id", "message", b"message", "output_fault", b"output_fault", "phase", b"phase", "signals_done", b"signals_done", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "job_dir", b"job_dir", "lease_id", b"lease_id", "message", b"message", "output_fault", b"output_fault", "phase", b"phase", "signals_done", b"signals_done", "time_limit", b"time_limit", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,12 +677,16 @@ class LeaseOrder(_message.Message):
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     LAUNCH_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    NO_TIME_LIMIT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
     """Its fencing token."""
     goal: Global___LeaseGoal.ValueType
     """What should become of it."""
+    no_time_limit: _builtins.bool
+    """With RUN: somebody has taken the time limit away since the launch."""
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:
         """With STOP: time between SIGTERM and SIGKILL."""
@@ -691,6 +701,10 @@ class LeaseOrder(_message.Message):
         number is not higher than the last that was sent is a repeat, and is not sent again.
         """
 
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """With RUN: the time limit, where somebody has changed it since the launch. Counts from the start of this node's workers."""
+
     def __init__(
         self,
         *,
@@ -700,10 +714,12 @@ class LeaseOrder(_message.Message):
         grace_period: _duration_pb2.Duration | None = ...,
         launch: Global___Launch | None = ...,
         signals: _abc.Iterable[Global___LeaseSignal] | None = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+        no_time_limit: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "launch", b"launch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "launch", b"launch", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "grace_period", b"grace_period", "launch", b"launch", "lease_id", b"lease_id", "signals", b"signals", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "grace_period", b"grace_period", "launch", b"launch", "lease_id", b"lease_id", "no_time_limit", b"no_time_limit", "signals", b"signals", "time_limit", b"time_limit", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

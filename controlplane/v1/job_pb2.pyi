@@ -8,6 +8,7 @@ from controlplane.v1 import lease_pb2 as _lease_pb2
 from controlplane.v1 import progress_pb2 as _progress_pb2
 from controlplane.v1 import usage_pb2 as _usage_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -377,6 +378,10 @@ class Job(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    HELD_BY_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123`."""
     job_id: _builtins.int
@@ -395,6 +400,10 @@ class Job(_message.Message):
     """What a shell would say of it: 0, the first failing worker's exit code, or 128 + its signal. Absent until it ends."""
     etag: _builtins.str
     """Changes with every change of the job."""
+    held_by: _builtins.str
+    """The principal who holds it, so that nothing of it is started; empty when nobody does."""
+    priority: _builtins.int
+    """Value of its priority class, as it is by now: the higher goes first."""
     @_builtins.property
     def spec(self) -> _struct_pb2.Struct:
         """The validated spec in canonical form: the fields of job.json with all defaults filled in."""
@@ -413,7 +422,17 @@ class Job(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """Its tries, oldest first. Left out by ListJobs in the BASIC view."""
+        """Its tries, oldest first. Left out by ListJobs in the BASIC view, and of an array, whose tasks ListTasks tells of; GetJob
+        of a task, `jobs/123/tasks/4`, gives those of that one.
+        """
+
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """The longest that an attempt may run, as it is by now; absent for no limit."""
+
+    @_builtins.property
+    def tasks(self) -> Global___TaskCounts:
+        """Of an array: how its tasks stand; absent for a plain job."""
 
     def __init__(
         self,
@@ -432,13 +451,109 @@ class Job(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         exit_code: _builtins.int | None = ...,
         etag: _builtins.str = ...,
+        held_by: _builtins.str = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+        priority: _builtins.int = ...,
+        tasks: Global___TaskCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "spec", b"spec", "start_time", b"start_time", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "job_id", b"job_id", "name", b"name", "owner", b"owner", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "held_by", b"held_by", "job_id", b"job_id", "name", b"name", "owner", b"owner", "priority", b"priority", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class TaskCounts(_message.Message):
+    """How the tasks of an array stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """All."""
+    pending: _builtins.int
+    """Those that wait."""
+    active: _builtins.int
+    """Those of which an attempt lives."""
+    succeeded: _builtins.int
+    """Those whose every worker of the last attempt ended with exit code 0."""
+    failed: _builtins.int
+    """Those whose last attempt failed, with no further one due."""
+    cancelled: _builtins.int
+    """Those that somebody cancelled."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        active: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "cancelled", b"cancelled", "failed", b"failed", "pending", b"pending", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCounts: _TypeAlias = TaskCounts  # noqa: Y015
+
+@_typing.final
+class Task(_message.Message):
+    """One index of a job's array; a plain job has one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: `jobs/123/tasks/4`."""
+    index: _builtins.int
+    """Its index."""
+    state: Global___JobState.ValueType
+    """Where it stands, in a job's states."""
+    attempts: _builtins.int
+    """Number of its last attempt."""
+    reason: _builtins.str
+    """In words: why its last attempt ended, or is being ended; empty when nothing is to be said."""
+    exit_code: _builtins.int
+    """What a shell would say of its last attempt; absent while that lives."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Display names of the nodes of its last attempt."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        index: _builtins.int = ...,
+        state: Global___JobState.ValueType = ...,
+        attempts: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        exit_code: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "exit_code", b"exit_code", "index", b"index", "name", b"name", "nodes", b"nodes", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___Task: _TypeAlias = Task  # noqa: Y015

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from controlplane.v1 import event_pb2 as controlplane_dot_v1_dot_event__pb2
 from controlplane.v1 import job_pb2 as controlplane_dot_v1_dot_job__pb2
 from controlplane.v1 import progress_pb2 as controlplane_dot_v1_dot_progress__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!controlplane/v1/job_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1b\x63ontrolplane/v1/event.proto\x1a\x19\x63ontrolplane/v1/job.proto\x1a\x1e\x63ontrolplane/v1/progress.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x10SubmitJobRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa9\x02\n\tJobFilter\x12)\n\x06states\x18\x01 \x03(\x0e\x32\x19.controlplane.v1.JobState\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x31\n\rcreated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.controlplane.v1.JobFilter.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x0fListJobsRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x04view\x18\x04 \x01(\x0e\x32\x18.controlplane.v1.JobView\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.controlplane.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x11\x43\x61ncelJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x12\x43\x61ncelJobsResponse\x12\x11\n\tcancelled\x18\x01 \x03(\t\x12\x15\n\ralready_ended\x18\x02 \x03(\t\"S\n\x10SignalJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"C\n\x11SignalJobResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x11ListEventsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.controlplane.v1.Event\"W\n\x0bLogPosition\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12*\n\x06stream\x18\x02 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xce\x01\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12/\n\tpositions\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LogPosition\x12\x12\n\ntail_bytes\x18\x07 \x01(\x03\x12\x0c\n\x04step\x18\x1b \x01(\x03\"{\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12*\n\x06stream\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"2\n\x11GetMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\x81\x01\n\x12GetMetricsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x11\n\x04rank\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06stride\x18\x03 \x01(\x03\x12.\n\x06points\x18\x04 \x03(\x0b\x32\x1e.controlplane.v1.ProgressPointB\x07\n\x05_rank*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xd5\x05\n\nJobService\x12\x44\n\tSubmitJob\x12!.controlplane.v1.SubmitJobRequest\x1a\x14.controlplane.v1.Job\x12>\n\x06GetJob\x12\x1e.controlplane.v1.GetJobRequest\x1a\x14.controlplane.v1.Job\x12O\n\x08ListJobs\x12 .controlplane.v1.ListJobsRequest\x1a!.controlplane.v1.ListJobsResponse\x12U\n\nCancelJobs\x12\".controlplane.v1.CancelJobsRequest\x1a#.controlplane.v1.CancelJobsResponse\x12R\n\tSignalJob\x12!.controlplane.v1.SignalJobRequest\x1a\".controlplane.v1.SignalJobResponse\x12\x44\n\x08WatchJob\x12 .controlplane.v1.WatchJobRequest\x1a\x14.controlplane.v1.Job0\x01\x12U\n\nListEvents\x12\".controlplane.v1.ListEventsRequest\x1a#.controlplane.v1.ListEventsResponse\x12Q\n\x08ReadLogs\x12 .controlplane.v1.ReadLogsRequest\x1a!.controlplane.v1.ReadLogsResponse0\x01\x12U\n\nGetMetrics\x12\".controlplane.v1.GetMetricsRequest\x1a#.controlplane.v1.GetMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!controlplane/v1/job_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1b\x63ontrolplane/v1/event.proto\x1a\x19\x63ontrolplane/v1/job.proto\x1a\x1e\x63ontrolplane/v1/progress.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x10SubmitJobRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x0c\n\x04hold\x18\x04 \x01(\x08\"]\n\x11SubmitJobsRequest\x12&\n\x05specs\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04hold\x18\x03 \x01(\x08\"#\n\x12SubmitJobsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"4\n\x0fHoldJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"!\n\x10HoldJobsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"7\n\x12ReleaseJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"$\n\x13ReleaseJobsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"7\n\x12RequeueJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"$\n\x13RequeueJobsResponse\x12\r\n\x05tasks\x18\x01 \x03(\t\"\x92\x01\n\x10UpdateJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\ntime_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rno_time_limit\x18\x03 \x01(\x08\x12\x16\n\x0epriority_class\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"r\n\x10ListTasksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06states\x18\x02 \x03(\x0e\x32\x19.controlplane.v1.JobState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.controlplane.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa9\x02\n\tJobFilter\x12)\n\x06states\x18\x01 \x03(\x0e\x32\x19.controlplane.v1.JobState\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x31\n\rcreated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x06labels\x18\x06 \x03(\x0b\x32&.controlplane.v1.JobFilter.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\x0fListJobsRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x04view\x18\x04 \x01(\x0e\x32\x18.controlplane.v1.JobView\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.controlplane.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x11\x43\x61ncelJobsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12*\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1a.controlplane.v1.JobFilter\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x12\x43\x61ncelJobsResponse\x12\x11\n\tcancelled\x18\x01 \x03(\t\x12\x15\n\ralready_ended\x18\x02 \x03(\t\"S\n\x10SignalJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"C\n\x11SignalJobResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\r\n\x05ranks\x18\x03 \x03(\x05\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x11ListEventsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.controlplane.v1.Event\"W\n\x0bLogPosition\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12*\n\x06stream\x18\x02 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xce\x01\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05ranks\x18\x03 \x03(\x05\x12*\n\x06stream\x18\x04 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12/\n\tpositions\x18\x06 \x03(\x0b\x32\x1c.controlplane.v1.LogPosition\x12\x12\n\ntail_bytes\x18\x07 \x01(\x03\x12\x0c\n\x04step\x18\x1b \x01(\x03\"{\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12*\n\x06stream\x18\x03 \x01(\x0e\x32\x1a.controlplane.v1.LogStream\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"2\n\x11GetMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\x81\x01\n\x12GetMetricsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x11\n\x04rank\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06stride\x18\x03 \x01(\x03\x12.\n\x06points\x18\x04 \x03(\x0b\x32\x1e.controlplane.v1.ProgressPointB\x07\n\x05_rank*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xcb\t\n\nJobService\x12\x44\n\tSubmitJob\x12!.controlplane.v1.SubmitJobRequest\x1a\x14.controlplane.v1.Job\x12U\n\nSubmitJobs\x12\".controlplane.v1.SubmitJobsRequest\x1a#.controlplane.v1.SubmitJobsResponse\x12>\n\x06GetJob\x12\x1e.controlplane.v1.GetJobRequest\x1a\x14.controlplane.v1.Job\x12O\n\x08ListJobs\x12 .controlplane.v1.ListJobsRequest\x1a!.controlplane.v1.ListJobsResponse\x12U\n\nCancelJobs\x12\".controlplane.v1.CancelJobsRequest\x1a#.controlplane.v1.CancelJobsResponse\x12O\n\x08HoldJobs\x12 .controlplane.v1.HoldJobsRequest\x1a!.controlplane.v1.HoldJobsResponse\x12X\n\x0bReleaseJobs\x12#.controlplane.v1.ReleaseJobsRequest\x1a$.controlplane.v1.ReleaseJobsResponse\x12X\n\x0bRequeueJobs\x12#.controlplane.v1.RequeueJobsRequest\x1a$.controlplane.v1.RequeueJobsResponse\x12\x44\n\tUpdateJob\x12!.controlplane.v1.UpdateJobRequest\x1a\x14.controlplane.v1.Job\x12R\n\tListTasks\x12!.controlplane.v1.ListTasksRequest\x1a\".controlplane.v1.ListTasksResponse\x12R\n\tSignalJob\x12!.controlplane.v1.SignalJobRequest\x1a\".controlplane.v1.SignalJobResponse\x12\x44\n\x08WatchJob\x12 .controlplane.v1.WatchJobRequest\x1a\x14.controlplane.v1.Job0\x01\x12U\n\nListEvents\x12\".controlplane.v1.ListEventsRequest\x1a#.controlplane.v1.ListEventsResponse\x12Q\n\x08ReadLogs\x12 .controlplane.v1.ReadLogsRequest\x1a!.controlplane.v1.ReadLogsResponse0\x01\x12U\n\nGetMetrics\x12\".controlplane.v1.GetMetricsRequest\x1a#.controlplane.v1.GetMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,46 +39,68 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOBFILTER_LABELSENTRY']._loaded_options = None
   _globals['_JOBFILTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBVIEW']._serialized_start=1959
-  _globals['_JOBVIEW']._serialized_end=2033
-  _globals['_LOGSTREAM']._serialized_start=2035
-  _globals['_LOGSTREAM']._serialized_end=2120
-  _globals['_SUBMITJOBREQUEST']._serialized_start=205
-  _globals['_SUBMITJOBREQUEST']._serialized_end=305
-  _globals['_GETJOBREQUEST']._serialized_start=307
-  _globals['_GETJOBREQUEST']._serialized_end=336
-  _globals['_JOBFILTER']._serialized_start=339
-  _globals['_JOBFILTER']._serialized_end=636
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=591
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=636
-  _globals['_LISTJOBSREQUEST']._serialized_start=639
-  _globals['_LISTJOBSREQUEST']._serialized_end=779
-  _globals['_LISTJOBSRESPONSE']._serialized_start=781
-  _globals['_LISTJOBSRESPONSE']._serialized_end=860
-  _globals['_CANCELJOBSREQUEST']._serialized_start=862
-  _globals['_CANCELJOBSREQUEST']._serialized_end=960
-  _globals['_CANCELJOBSRESPONSE']._serialized_start=962
-  _globals['_CANCELJOBSRESPONSE']._serialized_end=1024
-  _globals['_SIGNALJOBREQUEST']._serialized_start=1026
-  _globals['_SIGNALJOBREQUEST']._serialized_end=1109
-  _globals['_SIGNALJOBRESPONSE']._serialized_start=1111
-  _globals['_SIGNALJOBRESPONSE']._serialized_end=1178
-  _globals['_WATCHJOBREQUEST']._serialized_start=1180
-  _globals['_WATCHJOBREQUEST']._serialized_end=1211
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1213
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1288
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1290
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1350
-  _globals['_LOGPOSITION']._serialized_start=1352
-  _globals['_LOGPOSITION']._serialized_end=1439
-  _globals['_READLOGSREQUEST']._serialized_start=1442
-  _globals['_READLOGSREQUEST']._serialized_end=1648
-  _globals['_READLOGSRESPONSE']._serialized_start=1650
-  _globals['_READLOGSRESPONSE']._serialized_end=1773
-  _globals['_GETMETRICSREQUEST']._serialized_start=1775
-  _globals['_GETMETRICSREQUEST']._serialized_end=1825
-  _globals['_GETMETRICSRESPONSE']._serialized_start=1828
-  _globals['_GETMETRICSRESPONSE']._serialized_end=1957
-  _globals['_JOBSERVICE']._serialized_start=2123
-  _globals['_JOBSERVICE']._serialized_end=2848
+  _globals['_JOBVIEW']._serialized_start=2765
+  _globals['_JOBVIEW']._serialized_end=2839
+  _globals['_LOGSTREAM']._serialized_start=2841
+  _globals['_LOGSTREAM']._serialized_end=2926
+  _globals['_SUBMITJOBREQUEST']._serialized_start=237
+  _globals['_SUBMITJOBREQUEST']._serialized_end=351
+  _globals['_SUBMITJOBSREQUEST']._serialized_start=353
+  _globals['_SUBMITJOBSREQUEST']._serialized_end=446
+  _globals['_SUBMITJOBSRESPONSE']._serialized_start=448
+  _globals['_SUBMITJOBSRESPONSE']._serialized_end=483
+  _globals['_HOLDJOBSREQUEST']._serialized_start=485
+  _globals['_HOLDJOBSREQUEST']._serialized_end=537
+  _globals['_HOLDJOBSRESPONSE']._serialized_start=539
+  _globals['_HOLDJOBSRESPONSE']._serialized_end=572
+  _globals['_RELEASEJOBSREQUEST']._serialized_start=574
+  _globals['_RELEASEJOBSREQUEST']._serialized_end=629
+  _globals['_RELEASEJOBSRESPONSE']._serialized_start=631
+  _globals['_RELEASEJOBSRESPONSE']._serialized_end=667
+  _globals['_REQUEUEJOBSREQUEST']._serialized_start=669
+  _globals['_REQUEUEJOBSREQUEST']._serialized_end=724
+  _globals['_REQUEUEJOBSRESPONSE']._serialized_start=726
+  _globals['_REQUEUEJOBSRESPONSE']._serialized_end=762
+  _globals['_UPDATEJOBREQUEST']._serialized_start=765
+  _globals['_UPDATEJOBREQUEST']._serialized_end=911
+  _globals['_LISTTASKSREQUEST']._serialized_start=913
+  _globals['_LISTTASKSREQUEST']._serialized_end=1027
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1029
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1111
+  _globals['_GETJOBREQUEST']._serialized_start=1113
+  _globals['_GETJOBREQUEST']._serialized_end=1142
+  _globals['_JOBFILTER']._serialized_start=1145
+  _globals['_JOBFILTER']._serialized_end=1442
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=1397
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=1442
+  _globals['_LISTJOBSREQUEST']._serialized_start=1445
+  _globals['_LISTJOBSREQUEST']._serialized_end=1585
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1587
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1666
+  _globals['_CANCELJOBSREQUEST']._serialized_start=1668
+  _globals['_CANCELJOBSREQUEST']._serialized_end=1766
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=1768
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=1830
+  _globals['_SIGNALJOBREQUEST']._serialized_start=1832
+  _globals['_SIGNALJOBREQUEST']._serialized_end=1915
+  _globals['_SIGNALJOBRESPONSE']._serialized_start=1917
+  _globals['_SIGNALJOBRESPONSE']._serialized_end=1984
+  _globals['_WATCHJOBREQUEST']._serialized_start=1986
+  _globals['_WATCHJOBREQUEST']._serialized_end=2017
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2019
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2094
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2096
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2156
+  _globals['_LOGPOSITION']._serialized_start=2158
+  _globals['_LOGPOSITION']._serialized_end=2245
+  _globals['_READLOGSREQUEST']._serialized_start=2248
+  _globals['_READLOGSREQUEST']._serialized_end=2454
+  _globals['_READLOGSRESPONSE']._serialized_start=2456
+  _globals['_READLOGSRESPONSE']._serialized_end=2579
+  _globals['_GETMETRICSREQUEST']._serialized_start=2581
+  _globals['_GETMETRICSREQUEST']._serialized_end=2631
+  _globals['_GETMETRICSRESPONSE']._serialized_start=2634
+  _globals['_GETMETRICSRESPONSE']._serialized_end=2763
+  _globals['_JOBSERVICE']._serialized_start=2929
+  _globals['_JOBSERVICE']._serialized_end=4156
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,11 @@ class JobServiceStub:
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.SubmitJobs = channel.unary_unary(
+                '/controlplane.v1.JobService/SubmitJobs',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/controlplane.v1.JobService/GetJob',
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -56,6 +61,31 @@ class JobServiceStub:
                 '/controlplane.v1.JobService/CancelJobs',
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
+        self.HoldJobs = channel.unary_unary(
+                '/controlplane.v1.JobService/HoldJobs',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.HoldJobsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.HoldJobsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseJobs = channel.unary_unary(
+                '/controlplane.v1.JobService/ReleaseJobs',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsResponse.FromString,
+                _registered_method=True)
+        self.RequeueJobs = channel.unary_unary(
+                '/controlplane.v1.JobService/RequeueJobs',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.RequeueJobsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.RequeueJobsResponse.FromString,
+                _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/controlplane.v1.JobService/UpdateJob',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/controlplane.v1.JobService/ListTasks',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
         self.SignalJob = channel.unary_unary(
                 '/controlplane.v1.JobService/SignalJob',
@@ -98,8 +128,17 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitJobs(self, request, context):
+        """Accepts many jobs: all of them, in one transaction and with one event, or none. Else as SubmitJob; a fault of a spec is told
+        with its place in the request, `specs[3].workers`. For thousands of jobs that differ in an index alone, an array (`tasks`
+        in job.json) is cheaper still: it is one job until its tasks start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJob(self, request, context):
-        """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+        """Shows one job with all its attempts, or of an array one task's. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
         values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,6 +156,46 @@ class JobServiceServicer:
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
         period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
         caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldJobs(self, request, context):
+        """Starts nothing more of jobs until they are released; what runs of them runs on. When one of the names is no job of the
+        caller's, or has ended (FAILED_PRECONDITION), none is held. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseJobs(self, request, context):
+        """Lets held jobs go on. What an operator holds, an operator alone releases. Else as HoldJobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueJobs(self, request, context):
+        """Ends what runs of jobs or tasks, with its grace period, and has it started again as a new attempt that counts against nothing.
+        FAILED_PRECONDITION, and nothing done, when one of them has ended or does not run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateJob(self, request, context):
+        """Changes a job's time limit or priority class. A new time limit of a job that runs is known to its nodes within seconds, and counts
+        from the start of its workers; more time than it has, a running job gets from an operator alone. What is not set in the request
+        stays. FAILED_PRECONDITION for a job that has ended. A repeat with the same `request_id` returns the first answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """Lists the tasks of a job that were placed or ended, by index, a page at a time; those that wait to be placed for the first
+        time have nothing to tell, and are counted in Job.tasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +253,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
+            'SubmitJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitJobs,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.SubmitJobsResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -188,6 +272,31 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJobs,
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'HoldJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldJobs,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.HoldJobsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.HoldJobsResponse.SerializeToString,
+            ),
+            'ReleaseJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseJobs,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsResponse.SerializeToString,
+            ),
+            'RequeueJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueJobs,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.RequeueJobsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.RequeueJobsResponse.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.UpdateJobRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.ListTasksRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.ListTasksResponse.SerializeToString,
             ),
             'SignalJob': grpc.unary_unary_rpc_method_handler(
                     servicer.SignalJob,
@@ -244,6 +353,33 @@ class JobService:
             '/controlplane.v1.JobService/SubmitJob',
             controlplane_dot_v1_dot_job__service__pb2.SubmitJobRequest.SerializeToString,
             controlplane_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/SubmitJobs',
+            controlplane_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -325,6 +461,141 @@ class JobService:
             '/controlplane.v1.JobService/CancelJobs',
             controlplane_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
             controlplane_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/HoldJobs',
+            controlplane_dot_v1_dot_job__service__pb2.HoldJobsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.HoldJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/ReleaseJobs',
+            controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.ReleaseJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/RequeueJobs',
+            controlplane_dot_v1_dot_job__service__pb2.RequeueJobsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.RequeueJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/UpdateJob',
+            controlplane_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.JobService/ListTasks',
+            controlplane_dot_v1_dot_job__service__pb2.ListTasksRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.ListTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,8 +41,13 @@ class JobServiceStub:
     `request_id` and the same content returns the first answer; with other content, ALREADY_EXISTS.
     Every fault of the spec is told at once as INVALID_ARGUMENT with BadRequest field violations.
     """
+    SubmitJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobsRequest, _job_service_pb2.SubmitJobsResponse]
+    """Accepts many jobs: all of them, in one transaction and with one event, or none. Else as SubmitJob; a fault of a spec is told
+    with its place in the request, `specs[3].workers`. For thousands of jobs that differ in an index alone, an array (`tasks`
+    in job.json) is cheaper still: it is one job until its tasks start.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+    """Shows one job with all its attempts, or of an array one task's. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
     values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
@@ -51,6 +56,25 @@ class JobServiceStub:
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
     caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
+    """
+    HoldJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.HoldJobsRequest, _job_service_pb2.HoldJobsResponse]
+    """Starts nothing more of jobs until they are released; what runs of them runs on. When one of the names is no job of the
+    caller's, or has ended (FAILED_PRECONDITION), none is held. A repeat changes nothing.
+    """
+    ReleaseJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ReleaseJobsRequest, _job_service_pb2.ReleaseJobsResponse]
+    """Lets held jobs go on. What an operator holds, an operator alone releases. Else as HoldJobs."""
+    RequeueJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RequeueJobsRequest, _job_service_pb2.RequeueJobsResponse]
+    """Ends what runs of jobs or tasks, with its grace period, and has it started again as a new attempt that counts against nothing.
+    FAILED_PRECONDITION, and nothing done, when one of them has ended or does not run.
+    """
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]
+    """Changes a job's time limit or priority class. A new time limit of a job that runs is known to its nodes within seconds, and counts
+    from the start of its workers; more time than it has, a running job gets from an operator alone. What is not set in the request
+    stays. FAILED_PRECONDITION for a job that has ended. A repeat with the same `request_id` returns the first answer.
+    """
+    ListTasks: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListTasksRequest, _job_service_pb2.ListTasksResponse]
+    """Lists the tasks of a job that were placed or ended, by index, a page at a time; those that wait to be placed for the first
+    time have nothing to tell, and are counted in Job.tasks.
     """
     SignalJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]
     """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
@@ -89,8 +113,13 @@ class JobServiceAsyncStub(JobServiceStub):
     `request_id` and the same content returns the first answer; with other content, ALREADY_EXISTS.
     Every fault of the spec is told at once as INVALID_ARGUMENT with BadRequest field violations.
     """
+    SubmitJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobsRequest, _job_service_pb2.SubmitJobsResponse]  # type: ignore[assignment]
+    """Accepts many jobs: all of them, in one transaction and with one event, or none. Else as SubmitJob; a fault of a spec is told
+    with its place in the request, `specs[3].workers`. For thousands of jobs that differ in an index alone, an array (`tasks`
+    in job.json) is cheaper still: it is one job until its tasks start.
+    """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+    """Shows one job with all its attempts, or of an array one task's. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
     values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -99,6 +128,25 @@ class JobServiceAsyncStub(JobServiceStub):
     """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
     period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
     caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
+    """
+    HoldJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.HoldJobsRequest, _job_service_pb2.HoldJobsResponse]  # type: ignore[assignment]
+    """Starts nothing more of jobs until they are released; what runs of them runs on. When one of the names is no job of the
+    caller's, or has ended (FAILED_PRECONDITION), none is held. A repeat changes nothing.
+    """
+    ReleaseJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ReleaseJobsRequest, _job_service_pb2.ReleaseJobsResponse]  # type: ignore[assignment]
+    """Lets held jobs go on. What an operator holds, an operator alone releases. Else as HoldJobs."""
+    RequeueJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RequeueJobsRequest, _job_service_pb2.RequeueJobsResponse]  # type: ignore[assignment]
+    """Ends what runs of jobs or tasks, with its grace period, and has it started again as a new attempt that counts against nothing.
+    FAILED_PRECONDITION, and nothing done, when one of them has ended or does not run.
+    """
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Changes a job's time limit or priority class. A new time limit of a job that runs is known to its nodes within seconds, and counts
+    from the start of its workers; more time than it has, a running job gets from an operator alone. What is not set in the request
+    stays. FAILED_PRECONDITION for a job that has ended. A repeat with the same `request_id` returns the first answer.
+    """
+    ListTasks: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListTasksRequest, _job_service_pb2.ListTasksResponse]  # type: ignore[assignment]
+    """Lists the tasks of a job that were placed or ended, by index, a page at a time; those that wait to be placed for the first
+    time have nothing to tell, and are counted in Job.tasks.
     """
     SignalJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SignalJobRequest, _job_service_pb2.SignalJobResponse]  # type: ignore[assignment]
     """Sends a signal to workers of a job whose attempt is running. Answered after the commit: from then on each
@@ -142,12 +190,23 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SubmitJobs(
+        self,
+        request: _job_service_pb2.SubmitJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.SubmitJobsResponse, _abc.Awaitable[_job_service_pb2.SubmitJobsResponse]]:
+        """Accepts many jobs: all of them, in one transaction and with one event, or none. Else as SubmitJob; a fault of a spec is told
+        with its place in the request, `specs[3].workers`. For thousands of jobs that differ in an index alone, an array (`tasks`
+        in job.json) is cheaper still: it is one job until its tasks start.
+        """
+
+    @_abc_1.abstractmethod
     def GetJob(
         self,
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Shows one job with all its attempts. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
+        """Shows one job with all its attempts, or of an array one task's. NOT_FOUND when there is none. Who may not read a job's logs is told neither the
         values of its environment nor the last lines of its stderr; so with ListJobs and WatchJob.
         """
 
@@ -168,6 +227,55 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends jobs, by name or by filter. Waiting jobs end at once; active ones are stopped, with their grace
         period. Jobs that have ended are left as they are: a repeat changes nothing. When one of the names is a job that the
         caller may not end, none is ended, and PERMISSION_DENIED names them (the first 100); a filter takes what the caller may end.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldJobs(
+        self,
+        request: _job_service_pb2.HoldJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.HoldJobsResponse, _abc.Awaitable[_job_service_pb2.HoldJobsResponse]]:
+        """Starts nothing more of jobs until they are released; what runs of them runs on. When one of the names is no job of the
+        caller's, or has ended (FAILED_PRECONDITION), none is held. A repeat changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseJobs(
+        self,
+        request: _job_service_pb2.ReleaseJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ReleaseJobsResponse, _abc.Awaitable[_job_service_pb2.ReleaseJobsResponse]]:
+        """Lets held jobs go on. What an operator holds, an operator alone releases. Else as HoldJobs."""
+
+    @_abc_1.abstractmethod
+    def RequeueJobs(
+        self,
+        request: _job_service_pb2.RequeueJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.RequeueJobsResponse, _abc.Awaitable[_job_service_pb2.RequeueJobsResponse]]:
+        """Ends what runs of jobs or tasks, with its grace period, and has it started again as a new attempt that counts against nothing.
+        FAILED_PRECONDITION, and nothing done, when one of them has ended or does not run.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _job_service_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Changes a job's time limit or priority class. A new time limit of a job that runs is known to its nodes within seconds, and counts
+        from the start of its workers; more time than it has, a running job gets from an operator alone. What is not set in the request
+        stays. FAILED_PRECONDITION for a job that has ended. A repeat with the same `request_id` returns the first answer.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTasks(
+        self,
+        request: _job_service_pb2.ListTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListTasksResponse, _abc.Awaitable[_job_service_pb2.ListTasksResponse]]:
+        """Lists the tasks of a job that were placed or ended, by index, a page at a time; those that wait to be placed for the first
+        time have nothing to tell, and are counted in Job.tasks.
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controlplane.model.launch import GangMember, Launch, LeaseOrder, LeaseSignal
+from controlplane.model.launch import GangMember, Launch, LeaseOrder, LeaseSignal, Limit
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerStatus
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.wire.basics import (
@@ -31,6 +31,7 @@ def status_message(status: LeaseStatus) -> pb.LeaseStatus:
         warning_time=timestamp(status.warned_us),
         job_dir=status.job_dir,
         output_fault=status.output_fault,
+        time_limit=duration(status.time_limit_us) if status.time_limit_us is not None else None,
     )
 
 
@@ -47,6 +48,9 @@ def status_value(message: pb.LeaseStatus) -> LeaseStatus:
         warned_us=from_timestamp(message, "warning_time"),
         job_dir=message.job_dir,
         output_fault=message.output_fault,
+        time_limit_us=(
+            from_duration(message.time_limit) if message.HasField("time_limit") else None
+        ),
     )
 
 
@@ -92,6 +96,7 @@ def _worker_value(message: pb.WorkerStatus) -> WorkerStatus:
 
 def order_message(order: LeaseOrder) -> pb.LeaseOrder:
     """What should become of a lease."""
+    limit = order.limit
     return pb.LeaseOrder(
         lease_id=order.lease_id,
         token=order.token,
@@ -102,11 +107,16 @@ def order_message(order: LeaseOrder) -> pb.LeaseOrder:
             pb.LeaseSignal(number=each.number, signal=each.signal, ranks=each.ranks)
             for each in order.signals
         ],
+        time_limit=duration(limit.us) if limit is not None and limit.us is not None else None,
+        no_time_limit=limit is not None and limit.us is None,
     )
 
 
 def order_value(message: pb.LeaseOrder) -> LeaseOrder:
     """What should become of a lease."""
+    limit = Limit(None) if message.no_time_limit else None
+    if message.HasField("time_limit"):
+        limit = Limit(from_duration(message.time_limit))
     return LeaseOrder(
         lease_id=message.lease_id,
         token=message.token,
@@ -117,6 +127,7 @@ def order_value(message: pb.LeaseOrder) -> LeaseOrder:
             LeaseSignal(number=each.number, signal=each.signal, ranks=tuple(each.ranks))
             for each in message.signals
         ),
+        limit=limit,
     )
 
 

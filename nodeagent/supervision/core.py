@@ -43,6 +43,8 @@ class Do(Enum):
     """The plan's warning signal to the process group of every worker that runs."""
     SIGNAL = auto()
     """`State.sent` to the process groups of the workers that it names and that run."""
+    TELL_LIMIT = auto()
+    """Write down which time limit is kept from now on."""
     TELL_STOPPING = auto()
     """Write down that the workers are being ended, and why."""
     TERM_WORKERS = auto()
@@ -131,6 +133,14 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """Somebody has changed the time limit."""
+
+    us: int | None
+    """From the start of the workers, in microseconds; None for none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """The deadline was read."""
 
@@ -143,7 +153,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Ready | Started | Failed | Reaped | Stop | Signal | Deadline | Tick
+Event = Ready | Started | Failed | Reaped | Stop | Signal | Limit | Deadline | Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,10 +168,16 @@ class State:
     """Why the lease ends, as a `LeaseEnd`."""
     message: str = ""
     """Why, in words."""
+    started_us: int | None = None
+    """When the workers were started."""
+    limit: Limit | None = None
+    """The time limit that was ordered in place of the rules'."""
     limit_us: int | None = None
     """When the time limit is reached."""
     warn_us: int | None = None
     """When to warn the workers of it; None once they were."""
+    warned: bool = False
+    """Whether they were warned at least once."""
     sent: Signal | None = None
     """The last signal that was ordered and sent."""
     fence_us: int | None = None
@@ -207,6 +223,11 @@ def decide(rules: Rules, state: State, event: Event, now_us: int) -> Decision:
             if state.sent is not None and number <= state.sent.number:
                 return state, ()
             return replace(state, sent=event), (Do.SIGNAL,)
+        case Limit() if state.phase <= Phase.RUNNING:
+            state = replace(state, limit=event)
+            if state.started_us is not None:
+                state = _with_limit(rules, state, now_us)
+            return state, (Do.TELL_LIMIT,)
         case Deadline(at_us):
             return _deadline(state, at_us, now_us)
         case _:
@@ -214,11 +235,27 @@ def decide(rules: Rules, state: State, event: Event, now_us: int) -> Decision:
 
 
 def _started(rules: Rules, state: State, ranks: frozenset[int], now_us: int) -> State:
-    limit = None if rules.time_limit_us is None else now_us + rules.time_limit_us
+    state = replace(state, phase=Phase.RUNNING, alive=ranks, started_us=now_us)
+    return _with_limit(rules, state, now_us)
+
+
+def limit_of(rules: Rules, state: State) -> int | None:
+    """The time limit that is kept, in microseconds from the start of the workers."""
+    return rules.time_limit_us if state.limit is None else state.limit.us
+
+
+def _with_limit(rules: Rules, state: State, now_us: int) -> State:
+    """The state once its time limit is known. Who was warned of an earlier moment is warned again
+    of a later one."""
+    assert state.started_us is not None
+    limit = limit_of(rules, state)
+    at = None if limit is None else state.started_us + limit
     warn = None
-    if limit is not None and rules.warn_before_us is not None:
-        warn = limit - rules.warn_before_us
-    return replace(state, phase=Phase.RUNNING, alive=ranks, limit_us=limit, warn_us=warn)
+    if at is not None and rules.warn_before_us is not None:
+        warn = at - rules.warn_before_us
+        if warn <= now_us and state.warned:
+            warn = None
+    return replace(state, limit_us=at, warn_us=warn)
 
 
 def _tick(rules: Rules, state: State, now_us: int) -> Decision:
@@ -228,17 +265,13 @@ def _tick(rules: Rules, state: State, now_us: int) -> Decision:
         pause = state.retry_us
         state = replace(state, kill_us=now_us + pause, retry_us=min(2 * pause, LAST_RETRY_US))
         return state, (Do.KILL,)
-    if (
-        state.phase is Phase.RUNNING
-        and state.limit_us is not None
-        and state.limit_us <= now_us
-        and rules.time_limit_us is not None
-    ):
-        words = f"the time limit of {rules.time_limit_us / 1e6:g} s was reached"
+    if state.phase is Phase.RUNNING and state.limit_us is not None and state.limit_us <= now_us:
+        limit_us = limit_of(rules, state) or 0
+        words = f"the time limit of {limit_us / 1e6:g} s was reached"
         return _stop(state, "time_limit", words, now_us + rules.grace_us)
     # After the limit, so that a host that slept through both does not warn and end at once.
     if state.phase is Phase.RUNNING and state.warn_us is not None and state.warn_us <= now_us:
-        return replace(state, warn_us=None), (Do.WARN,)
+        return replace(state, warn_us=None, warned=True), (Do.WARN,)
     return state, ()
 
 
