@@ -40,7 +40,10 @@ class StateLines:
 
         word = job_state(job)
         if word == "active" and job.attempts:
-            word = attempt_state(job.attempts[-1])
+            last = job.attempts[-1]
+            word = attempt_state(last)
+            if last.number > 1:
+                word += f", attempt {last.number}"
         line = f"{job.name}  {word}" + (f": {job.reason}" if job.reason else "")
         if line != self._told:
             self._told = line
@@ -108,11 +111,13 @@ def printer_for(job: Job, ranks: tuple[int, ...], to: TextIO | None = None) -> L
 
 def tell_missing(app: App, piece: LogPiece) -> None:
     """Say so when bytes before a piece are gone."""
-    if piece.missing_bytes:
-        app.note(
-            f"… {text.size(piece.missing_bytes)} of rank {piece.rank}'s {piece.stream} are gone: "
-            "over the limit on output …"
-        )
+    if not piece.missing_bytes:
+        return
+    much, whose = text.size(piece.missing_bytes), f"rank {piece.rank}'s {piece.stream}"
+    if piece.missing_bytes == piece.offset:
+        app.note(f"… the first {much} of {whose} are gone: only the newest output is kept …")
+    else:
+        app.note(f"… {much} of {whose} are gone: printed faster than they could be kept …")
 
 
 def _merged(*sources: Callable[[], Iterable[Any]]) -> Iterable[Any]:
