@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.service import logtimes
@@ -75,36 +75,41 @@ class LogStore:
         self._folder = folder
         self._cap = cap_bytes
         self._tails: dict[StreamId, _Tail] = {}
+        self._listed: set[Path] = set()
+        """Folders whose streams are all among the tails: a gang's is not listed for each rank."""
         # A node repeats a call that took too long, while the first may still be writing.
         self._writing = threading.Lock()
 
-    def _attempt_folder(self, job_id: int, task_index: int, attempt: int, step: int = 0) -> Path:
-        job = self._folder / f"{job_id // 1000:06d}" / str(job_id)
-        # Beside the attempt's, so that its own folder holds nothing but streams.
-        return job / (f"{task_index}.{attempt}.{step}" if step else f"{task_index}.{attempt}")
-
     def _folder_of(self, which: StreamId) -> Path:
-        return self._attempt_folder(which.job_id, which.task_index, which.attempt, which.step)
+        job = self._folder / f"{which.job_id // 1000:06d}" / str(which.job_id)
+        # A step's lies beside the attempt's, so that its own folder holds nothing but streams.
+        step = f".{which.step}" if which.step else ""
+        return job / f"{which.task_index}.{which.attempt}{step}"
 
     def _segments(self, which: StreamId) -> Sequence[Segment]:
         """The segments of a stream, in order."""
         found = list_segments(self._folder_of(which), f"{which.rank}.{which.stream}.")
         return found.get((which.rank, which.stream), ())
 
-    def _tail(self, which: StreamId) -> _Tail | None:
-        """The newest segment; None for a stream without output. Writers remember it."""
-        known = self._tails.get(which)
-        if known is None:
-            segments = self._segments(which)
-            if segments:
-                last = segments[-1]
-                known = _Tail(last.start, last.size, last.times_size)
-        return known
-
     def end(self, which: StreamId) -> int:
         """Offset after the last byte that is kept; 0 for a stream without output."""
-        tail = self._tail(which)
-        return tail.end if tail is not None else 0
+        if (tail := self._tails.get(which)) is not None:
+            return tail.end
+        segments = self._segments(which)
+        return segments[-1].end if segments else 0
+
+    def _tail(self, which: StreamId) -> _Tail | None:
+        """The newest segment; None for a stream without output."""
+        folder = self._folder_of(which)
+        if which not in self._tails and folder not in self._listed:
+            if len(self._tails) > REMEMBERED_TAILS:
+                self._tails.clear()
+                self._listed.clear()
+            for each, segments in self._streams(folder, which).items():
+                last = segments[-1]
+                self._tails.setdefault(each, _Tail(last.start, last.size, last.times_size))
+            self._listed.add(folder)
+        return self._tails.get(which)
 
     def append(self, which: StreamId, offset: int, data: bytes, time_us: int) -> int:
         """Keep bytes from an offset on, passing over those that are there; answers the new end.
@@ -116,7 +121,9 @@ class LogStore:
             try:
                 return self._append(which, offset, data, time_us)
             except OSError:
-                self._tails.pop(which, None)  # a part may have been written: the disk tells
+                # A part may have been written: the disk tells.
+                self._tails.pop(which, None)
+                self._listed.discard(self._folder_of(which))
                 raise
 
     def _append(self, which: StreamId, offset: int, data: bytes, time_us: int) -> int:
@@ -128,7 +135,8 @@ class LogStore:
         offset = max(offset, end)
         folder = self._folder_of(which)
         if tail is None or offset != end or tail.size + tail.times_size >= SEGMENT_BYTES:
-            self._make_room(which, len(data))
+            if tail is not None:
+                self._make_room(which, len(data))
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             tail = _Tail(offset, 0)
         path = segment_path(folder, which.rank, which.stream, tail.start)
@@ -136,8 +144,6 @@ class LogStore:
             tail = self._mark(path, tail, time_us)
         with path.open("ab") as file:
             file.write(data)
-        if len(self._tails) > REMEMBERED_TAILS:
-            self._tails.clear()
         self._tails[which] = tail._replace(size=tail.size + len(data))
         return offset + len(data)
 
@@ -170,15 +176,13 @@ class LogStore:
         self, job_id: int, task_index: int, attempt: int, step: int = 0
     ) -> dict[StreamId, list[Segment]]:
         """Segments of each stream of an attempt, or of a detached step of it, that has output."""
-        folder = self._attempt_folder(job_id, task_index, attempt, step)
+        which = StreamId(
+            job_id=job_id, task_index=task_index, attempt=attempt, rank=0, stream="out", step=step
+        )
+        return self._streams(self._folder_of(which), which)
+
+    def _streams(self, folder: Path, like: StreamId) -> dict[StreamId, list[Segment]]:
         return {
-            StreamId(
-                job_id=job_id,
-                task_index=task_index,
-                attempt=attempt,
-                rank=rank,
-                stream=stream,
-                step=step,
-            ): segments
+            replace(like, rank=rank, stream=stream): segments
             for (rank, stream), segments in sorted(list_segments(folder).items())
         }
