@@ -120,6 +120,20 @@ def tell_missing(app: App, piece: LogPiece) -> None:
         app.note(f"… {much} of {whose} are gone: printed faster than they could be kept …")
 
 
+def tell_nothing(app: App, job: Job, number: int | None, ranks: tuple[int, ...]) -> None:
+    """Say so when nothing is there of what an attempt, the last by default, has printed."""
+    for attempt in job.attempts[-1:] if number is None else job.attempts:
+        if number not in (None, attempt.number):
+            continue
+        workers = [each for each in attempt.workers if not ranks or each.rank in ranks]
+        printed = sum(each.stdout_bytes + each.stderr_bytes for each in workers)
+        if printed:
+            app.note(
+                f"… nothing is here of the {text.size(printed)} that attempt {attempt.number} has"
+                " printed: no longer kept, or not handed over by its node …"
+            )
+
+
 def _merged(*sources: Callable[[], Iterable[Any]]) -> Iterable[Any]:
     """Yield what several blocking sources give, as it comes; raise what any of them raises."""
     items: queue.Queue[tuple[bool, Any]] = queue.Queue(_WAITING_LIMIT)

@@ -150,7 +150,7 @@ def logs(
     Times are those of the worker's node, kept for each second or so of output: up to a second's
     more is shown, and lines that are cut there are shown whole.
     """
-    from controlplane.cli.follow import printer_for, tell_missing
+    from controlplane.cli.follow import printer_for, tell_missing, tell_nothing
 
     if only_stdout and only_stderr:
         raise click.UsageError("Give --stdout or --stderr; without either both are shown.")
@@ -159,7 +159,8 @@ def logs(
     if since_us is not None and until_us is not None and since_us >= until_us:
         raise click.UsageError("--since is not before --until: nothing lies between them.")
     with app.client() as client:
-        printer = printer_for(client.get(job), (0,) if step else ranks)
+        found, shown = client.get(job), False
+        printer = printer_for(found, (0,) if step else ranks)
 
         def begin(number: int) -> None:
             printer.close()
@@ -178,10 +179,14 @@ def logs(
                 step=step or 0,
                 on_attempt=begin,
             ):
+                shown = True
                 tell_missing(app, piece)
                 printer.write(piece)
         finally:
             printer.close()
+    chosen = only_stdout or only_stderr or step or since_us is not None or until_us is not None
+    if not (shown or chosen):
+        tell_nothing(app, found, attempt, ranks)
 
 
 @click.command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controlplane.v1 import job_pb2
+from controlplane.v1 import job_pb2, lease_pb2
 from tests.cli.fake_server import FakeServer, World
 from tests.cli.worlds import ago, job
 
@@ -69,6 +69,18 @@ def test_what_the_cap_has_dropped_is_told(ccctl: Ccctl, laid: World) -> None:
     assert told.err == words
     assert ccctl("logs", "7", "--since", "1h").err == words
     assert ccctl("logs", "7", "--tail", "3").err == ""
+
+
+def test_output_of_which_nothing_is_kept_is_told(ccctl: Ccctl, laid: World) -> None:
+    worker = lease_pb2.Worker(rank=0, stdout_bytes=5000)
+    attempts = [job_pb2.Attempt(number=1, workers=[worker]), job_pb2.Attempt(number=2)]
+    laid.jobs["jobs/7"], laid.logs = [job(7, "SUCCEEDED", attempts=attempts)], {}
+    assert ccctl("logs", "7", "--attempt", "1").err == (
+        "… nothing is here of the 4.9KiB that attempt 1 has printed: no longer kept, or not handed"
+        " over by its node …\n"
+    )
+    for words in ((), ("--attempt", "1", "--stderr"), ("--since", "1h"), ("--attempt", "2")):
+        assert ccctl("logs", "7", *words).err == ""
 
 
 def test_output_of_a_time_is_that_of_all_attempts_with_a_line_between_them(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.client import Client, LogPiece
 from controlplane.client.logs import Positions
+from controlplane.client.transport import Connection
 from controlplane.v1 import job_pb2, job_service_pb2
 from tests.cli.fake_server import FakeServer, World
 
@@ -100,6 +101,29 @@ def test_bytes_that_the_cap_has_dropped_are_told() -> None:
         pieces = list(client.logs("jobs/1", ranks=[0], stream="stdout"))
     assert [piece.missing_bytes for piece in pieces][:2] == [40, 0]
     assert b"".join(piece.data for piece in pieces) == bytes(range(40, 100))
+
+
+def test_once_the_server_was_heard_its_absence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid = world()
+    laid.jobs["jobs/1"] = [job("ACTIVE", 1, "1"), job("ACTIVE", 2, "2"), job("FAILED", 2, "3")]
+    borne: list[float] = []
+    stream = Connection.stream
+
+    def noted(self: Connection, *arguments: Any, first_s: float, **more: Any) -> Any:
+        borne.append(first_s)
+        return stream(self, *arguments, first_s=first_s, **more)
+
+    monkeypatch.setattr(Connection, "stream", noted)
+    with (
+        FakeServer(laid) as server,
+        Client(server.address, timeout_s=7, patience_s=70) as client,
+    ):
+        list(client.logs("jobs/1", follow=True))
+        # Whether there is a job, which attempt is read, whether there is one after it, and so on.
+        assert borne == [7, 70, 70, 70, 70]
+        borne.clear()
+        list(client.logs("jobs/1", attempt=1, follow=True))
+        assert borne == [7]
 
 
 def test_a_time_asks_for_every_attempt_and_goes_on_with_those_that_come() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -71,6 +73,24 @@ def test_following_shows_each_attempt_whole_though_the_control_plane_is_killed_b
         assert follower.ended() == 0
         assert follower.out == "begin 1\nend 1\nbegin 2\nend 2\n"
         assert follower.notes == [f"… attempt 2 of {name} …"]
+
+
+def test_following_goes_on_where_the_node_is_lost(tmp_path: Path) -> None:
+    serve = {"node-lease-s": "2", "node-lease-margin-s": "1", "hold-s": "0.5"}
+    with cluster(tmp_path, "a", serve=serve) as one:
+        script = "echo try $CC_ATTEMPT; [ $CC_ATTEMPT = 2 ] || sleep 120"
+        name = one.submit({"command": ["sh", "-c", script]})
+        follower = Follower(one, name, "--follow")
+        until(lambda: follower.out == "try 1\n", "the first words to be shown")
+        one.agent("b")
+        os.kill(one.agents["a"].pid, signal.SIGSTOP)
+        try:
+            assert follower.ended() == 0
+        finally:
+            os.kill(one.agents["a"].pid, signal.SIGCONT)
+        assert follower.out == "try 1\ntry 2\n"
+        assert follower.notes == [f"… attempt 2 of {name} …"]
+        assert one.client.get(name).attempts[0].state == job_pb2.ATTEMPT_STATE_NODE_LOST
 
 
 def test_one_attempt_that_is_followed_is_the_only_one_and_a_time_asks_for_all(
