@@ -83,6 +83,7 @@ protos: setup ## generate controlplane/v1 from protos/
 bench: setup ## measure throughput and latency, and print the table
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.logs
 
 .PHONY: clean
 clean: ## remove what was made here; kept wheels of Horovod stay in the user's cache

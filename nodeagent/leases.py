@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from controlplane.model.launch import Launch, LeaseSignal
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
+    from nodeagent.found import Found
     from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
@@ -52,8 +53,8 @@ class Held:
     """Reads its supervisor's word, once there is a supervisor."""
     staging: asyncio.Task[None] | None = None
     """Fetches what it needs."""
-    offsets: dict[tuple[int, Stream, int], int] = field(default_factory=dict)
-    """Up to where each stream has been handed over."""
+    found: dict[tuple[int, Stream, int], Found] = field(default_factory=dict)
+    """Of each stream what has been handed over, and what was found. `shipping` has it."""
     plan: StepPlan | None = None
     """What its supervisor was told, once there is one."""
     closing: asyncio.Task[None] | None = None

@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Stream = Literal["out", "err"]
@@ -144,38 +145,48 @@ class StreamWriter:
 def list_streams(folder: str | Path) -> dict[tuple[int, Stream], tuple[int, int]]:
     """For each stream that was written to: the first offset that is kept, and the one after the
     last."""
-    found: dict[tuple[int, Stream], tuple[int, int]] = {}
-    for key, starts in _segments(folder).items():
-        end = _size(folder, *key, starts[-1])
-        if end is None:  # Rotated away while we looked: the next look tells.
-            end = 0
-        found[key] = (starts[0], starts[-1] + end)
-    return found
+    return {key: (starts[0], end(folder, *key, starts)) for key, starts in segments(folder).items()}
+
+
+def end(folder: str | Path, rank: int, stream: Stream, starts: Sequence[int]) -> int:
+    """The offset after the last byte of a stream whose segments were listed."""
+    try:
+        size = os.stat(_name(folder, rank, stream, starts[-1])).st_size
+    except FileNotFoundError:  # Rotated away while we looked: the next look tells.
+        size = 0
+    return starts[-1] + size
 
 
 def read(
-    folder: str | Path, rank: int, stream: Stream, offset: int, limit: int
+    folder: str | Path,
+    rank: int,
+    stream: Stream,
+    offset: int,
+    limit: int,
+    starts: Sequence[int] | None = None,
 ) -> tuple[int, bytes]:
     """At most `limit` bytes from `offset` on, and the offset at which they really begin.
 
     That lies further on when bytes in between are no longer kept. No bytes means that there are
     none yet; fewer than
-    `limit` means nothing.
+    `limit` means nothing. `starts`: the stream's segments, where they were listed just now.
     """
     while True:
-        starts = _segments(folder, rank, stream).get((rank, stream), [])
+        if starts is None:
+            starts = segments(folder, rank, stream).get((rank, stream), [])
         step = _read_listed(folder, rank, stream, starts, offset, limit)
         if step is not None:
             return step
+        starts = None
 
 
 def tail(folder: str | Path, rank: int, stream: Stream, limit: int) -> str:
     """The end of a stream as text of at most `limit` bytes; what is no UTF-8 is replaced."""
-    first, end = list_streams(folder).get((rank, stream), (0, 0))
-    offset = max(first, end - limit)
+    first, last = list_streams(folder).get((rank, stream), (0, 0))
+    offset = max(first, last - limit)
     kept = b""
-    while offset < end:
-        offset, data = read(folder, rank, stream, offset, end - offset)
+    while offset < last:
+        offset, data = read(folder, rank, stream, offset, last - offset)
         if not data:
             break
         kept += data
@@ -185,11 +196,11 @@ def tail(folder: str | Path, rank: int, stream: Stream, limit: int) -> str:
 
 
 def _read_listed(
-    folder: str | Path, rank: int, stream: Stream, starts: list[int], offset: int, limit: int
+    folder: str | Path, rank: int, stream: Stream, starts: Sequence[int], offset: int, limit: int
 ) -> tuple[int, bytes] | None:
     """One attempt over a listing; None when a listed segment has been removed meanwhile."""
     covering = [start for start in starts if start <= offset]
-    for start in (covering[-1:] or []) + starts[len(covering) :]:
+    for start in (*covering[-1:], *starts[len(covering) :]):
         # A listed segment with a listed successor is complete: when it holds nothing at the
         # offset, the next one goes on.
         offset = max(offset, start)
@@ -206,9 +217,10 @@ def _read_listed(
     return offset, b""
 
 
-def _segments(
+def segments(
     folder: str | Path, rank: int | None = None, stream: Stream | None = None
 ) -> dict[tuple[int, Stream], list[int]]:
+    """The first offsets of the segments of each stream, of one alone if so asked, in order."""
     found: dict[tuple[int, Stream], list[int]] = {}
     try:
         names = os.listdir(os.path.join(folder, LOGS))
@@ -225,13 +237,6 @@ def _segments(
     for starts in found.values():
         starts.sort()
     return found
-
-
-def _size(folder: str | Path, rank: int, stream: Stream, start: int) -> int | None:
-    try:
-        return os.stat(_name(folder, rank, stream, start)).st_size
-    except FileNotFoundError:
-        return None
 
 
 def _name(folder: str | Path, rank: int, stream: Stream, start: int) -> str:

@@ -40,7 +40,10 @@ class StateLines:
 
         word = job_state(job)
         if word == "active" and job.attempts:
-            word = attempt_state(job.attempts[-1])
+            last = job.attempts[-1]
+            word = attempt_state(last)
+            if last.number > 1:
+                word += f", attempt {last.number}"
         line = f"{job.name}  {word}" + (f": {job.reason}" if job.reason else "")
         if line != self._told:
             self._told = line
@@ -108,11 +111,27 @@ def printer_for(job: Job, ranks: tuple[int, ...], to: TextIO | None = None) -> L
 
 def tell_missing(app: App, piece: LogPiece) -> None:
     """Say so when bytes before a piece are gone."""
-    if piece.missing_bytes:
-        app.note(
-            f"… {text.size(piece.missing_bytes)} of rank {piece.rank}'s {piece.stream} are gone: "
-            "over the limit on output …"
-        )
+    if not piece.missing_bytes:
+        return
+    much, whose = text.size(piece.missing_bytes), f"rank {piece.rank}'s {piece.stream}"
+    if piece.missing_bytes == piece.offset:
+        app.note(f"… the first {much} of {whose} are gone: only the newest output is kept …")
+    else:
+        app.note(f"… {much} of {whose} are gone: printed faster than they could be kept …")
+
+
+def tell_nothing(app: App, job: Job, number: int | None, ranks: tuple[int, ...]) -> None:
+    """Say so when nothing is there of what an attempt, the last by default, has printed."""
+    for attempt in job.attempts[-1:] if number is None else job.attempts:
+        if number not in (None, attempt.number):
+            continue
+        workers = [each for each in attempt.workers if not ranks or each.rank in ranks]
+        printed = sum(each.stdout_bytes + each.stderr_bytes for each in workers)
+        if printed:
+            app.note(
+                f"… nothing is here of the {text.size(printed)} that attempt {attempt.number} has"
+                " printed: no longer kept, or not handed over by its node …"
+            )
 
 
 def _merged(*sources: Callable[[], Iterable[Any]]) -> Iterable[Any]:

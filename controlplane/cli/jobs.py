@@ -15,6 +15,7 @@ from controlplane.cli.arguments import (
     byte_size,
     filter_options,
     job_name,
+    moment,
     signal_name,
 )
 from controlplane.cli.failures import INTERRUPTED, Failure
@@ -88,13 +89,18 @@ def show(app: App, job: str) -> None:
     cls=Command,
     examples="""
     ccctl logs 123                              all that its workers wrote in the last attempt
-    ccctl logs -f 123                           and what they go on to write, until it ends
+    ccctl logs -f 123                           and on until it ends, attempt after attempt
+    ccctl logs 123 --since 10m                  of the last ten minutes, whichever attempt
+    ccctl logs 123 --since 2026-03-01T14:00 --until 2026-03-01T14:05
     ccctl logs 123 --rank 0 --stderr --tail 4KiB
     ccctl logs 123 --rank 0 --stdout > out.bin  the very bytes
     """,
 )
 @click.argument("job", type=job_name)
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@click.option(
+    "--follow", "-f", is_flag=True,
+    help="Go on until the job ends, attempt after attempt; with --attempt until that one does.",
+)  # fmt: skip
 @click.option(
     "--rank", "ranks", multiple=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
     help="Only this worker; may be given several times.",
@@ -103,7 +109,15 @@ def show(app: App, job: str) -> None:
 @click.option("--stderr", "only_stderr", is_flag=True, help="Only standard error.")
 @click.option(
     "--attempt", type=click.IntRange(1, 2**31 - 1), metavar="N",
-    help="This attempt; the last one by default.",
+    help="This attempt; the last one by default, and all of them with --since or --until.",
+)  # fmt: skip
+@click.option(
+    "--since", "since_us", type=moment, metavar="TIME",
+    help="Only what was printed since: 10m, 1d12h, or a date.",
+)  # fmt: skip
+@click.option(
+    "--until", "until_us", type=moment, metavar="TIME",
+    help="Only what was printed before that time.",
 )  # fmt: skip
 @click.option(
     "--tail", type=byte_size, metavar="SIZE",
@@ -122,6 +136,8 @@ def logs(
     only_stdout: bool,
     only_stderr: bool,
     attempt: int | None,
+    since_us: int | None,
+    until_us: int | None,
     tail: int | None,
     step: int | None,
 ) -> None:
@@ -129,13 +145,27 @@ def logs(
 
     With several workers each line begins with its worker's rank. On a terminal control characters
     are made visible; a pipe or a file gets the bytes of a single worker unchanged.
+
+    --since and --until ask for a time, whichever attempt printed then; --attempt names one of them.
+    Times are those of the worker's node, kept for each second or so of output: up to a second's
+    more is shown, and lines that are cut there are shown whole.
     """
-    from controlplane.cli.follow import printer_for, tell_missing
+    from controlplane.cli.follow import printer_for, tell_missing, tell_nothing
 
     if only_stdout and only_stderr:
         raise click.UsageError("Give --stdout or --stderr; without either both are shown.")
+    if follow and until_us is not None:
+        raise click.UsageError("--until says where to end, and --follow goes on: leave one out.")
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        raise click.UsageError("--since is not before --until: nothing lies between them.")
     with app.client() as client:
-        printer = printer_for(client.get(job), (0,) if step else ranks)
+        found, shown = client.get(job), False
+        printer = printer_for(found, (0,) if step else ranks)
+
+        def begin(number: int) -> None:
+            printer.close()
+            app.note(f"… attempt {number} of {job} …")
+
         try:
             for piece in client.logs(
                 job,
@@ -144,12 +174,19 @@ def logs(
                 stream="stdout" if only_stdout else "stderr" if only_stderr else None,
                 follow=follow,
                 tail_bytes=tail or 0,
+                since_us=since_us,
+                until_us=until_us,
                 step=step or 0,
+                on_attempt=begin,
             ):
+                shown = True
                 tell_missing(app, piece)
                 printer.write(piece)
         finally:
             printer.close()
+    chosen = only_stdout or only_stderr or step or since_us is not None or until_us is not None
+    if not (shown or chosen):
+        tell_nothing(app, found, attempt, ranks)
 
 
 @click.command(

@@ -204,17 +204,19 @@ class Client:
 
     def watch(self, name: str) -> Iterator[job_pb2.Job]:
         """Yield a job as it is now, and after each change, until it has ended."""
+        yield from self._watch(name, self._timeout_s)
+
+    def _watch(self, name: str, first_s: float) -> Iterator[job_pb2.Job]:
+        """As `watch`; `first_s`: for so long an absent server is waited for at first."""
         from controlplane.v1 import job_service_pb2
 
         request = job_service_pb2.WatchJobRequest(name=name)
         etag = None
         while True:
             for job in self._connection.stream(
-                self._jobs.WatchJob,
-                lambda: request,
-                first_s=self._timeout_s,
-                patience_s=self._patience_s,
+                self._jobs.WatchJob, lambda: request, first_s=first_s, patience_s=self._patience_s
             ):
+                first_s = self._patience_s
                 # After each reconnection the server tells the present state again.
                 if job.etag != etag or not etag:
                     yield job
@@ -235,39 +237,55 @@ class Client:
         stream: str | None = None,
         follow: bool = False,
         tail_bytes: int = 0,
+        since_us: int | None = None,
+        until_us: int | None = None,
         step: int = 0,
+        on_attempt: Callable[[int], None] = lambda _: None,
     ) -> Iterator[LogPiece]:
         """Yield what a job's workers wrote: each byte once, in order within each stream.
 
-        `attempt`: 0 for the last one and, with `follow`, those after it. `ranks`: empty for all.
-        `stream`: `stdout`, `stderr`, or None for both. `follow`: go on until the job, or the
-        attempt that was asked for, has ended. `tail_bytes`: only so many last bytes of each stream;
-        0 for all. `step`: instead of the workers' output, that of this detached step.
+        `attempt`: 0 for the last one and, with `follow`, those after it; for all of them with
+        `since_us` or `until_us`, which choose what was printed at or after a moment and before
+        another, to a second or so (UTC, microseconds). `ranks`: empty for all. `stream`: `stdout`,
+        `stderr`, or None for both. `follow`: go on until the job, or the attempt that was asked
+        for, has ended. `tail_bytes`: only so many last bytes of each stream; 0 for all. `step`:
+        instead of the workers' output, that of this detached step. `on_attempt` is called with the
+        number of an attempt after the first before its output; of one that begins meanwhile, as
+        soon as it does.
         """
-        from controlplane.client.logs import STREAMS, read_attempt
+        from controlplane.client.logs import STREAMS, read_attempts
         from controlplane.v1 import job_service_pb2
 
-        number = attempt or self._next_attempt(name, 0, wait=follow)
-        while number:
-            request = job_service_pb2.ReadLogsRequest(
-                name=name,
-                attempt=number,
-                ranks=ranks,
-                follow=follow,
-                tail_bytes=tail_bytes,
-                step=step,
-            )
-            if stream:
-                request.stream = STREAMS[stream]
-            yield from read_attempt(
-                request,
-                lambda ask: self._connection.stream(
-                    self._jobs.ReadLogs, ask, first_s=self._timeout_s, patience_s=self._patience_s
-                ),
-            )
-            if attempt or step or not follow:
-                return
-            number = self._next_attempt(name, number, wait=True)
+        request = job_service_pb2.ReadLogsRequest(
+            name=name,
+            attempt=attempt,
+            ranks=ranks,
+            stream=STREAMS[stream] if stream else job_service_pb2.LOG_STREAM_UNSPECIFIED,
+            follow=follow,
+            tail_bytes=tail_bytes,
+            step=step,
+        )
+        if since_us is not None:
+            request.since_time.FromMicroseconds(since_us)
+        if until_us is not None:
+            request.until_time.FromMicroseconds(until_us)
+        first_s = self._timeout_s
+
+        def next_attempt(after: int) -> int:
+            nonlocal first_s
+            number = self._next_attempt(name, after, wait=follow, first_s=first_s)
+            if follow:
+                first_s = self._patience_s  # it was heard: now its absence is borne
+            return number
+
+        yield from read_attempts(
+            request,
+            next_attempt,
+            lambda ask: self._connection.stream(
+                self._jobs.ReadLogs, ask, first_s=first_s, patience_s=self._patience_s
+            ),
+            on_attempt,
+        )
 
     def events(self, resource: str = "", *, after_seq: int = 0) -> Iterator[event_pb2.Event]:
         """Yield what happened to a resource and its parts, oldest first; without one, to all."""
@@ -405,9 +423,9 @@ class Client:
             dry_run=dry_run,
         )
 
-    def _next_attempt(self, name: str, after: int, *, wait: bool) -> int:
+    def _next_attempt(self, name: str, after: int, *, wait: bool, first_s: float) -> int:
         """Number of the attempt to read after another; after none, the last. 0: there is none."""
-        for job in self.watch(name) if wait else [self.get(name)]:
+        for job in self._watch(name, first_s) if wait else [self.get(name)]:
             last = job.attempts[-1].number if job.attempts else 0
             if last > after:
                 return after + 1 if after else last

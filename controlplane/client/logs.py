@@ -6,13 +6,14 @@ next.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from controlplane.v1 import job_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
 STREAMS = {"stdout": pb.LOG_STREAM_STDOUT, "stderr": pb.LOG_STREAM_STDERR}
 """Names of the output streams."""
@@ -34,7 +35,8 @@ class LogPiece:
     data: bytes
     """The bytes."""
     missing_bytes: int = 0
-    """So many bytes before these were dropped by the job's cap on output, and are gone."""
+    """So many bytes before these are gone: all that were before, at the beginning of a stream whose
+    older output is no longer kept; else those that were dropped on their way."""
 
 
 class Positions:
@@ -43,6 +45,9 @@ class Positions:
     def __init__(self, request: pb.ReadLogsRequest) -> None:
         """`request`: what was asked for first, its attempt included."""
         self._request = request
+        self._chosen = bool(
+            request.tail_bytes or request.HasField("since_time") or request.HasField("until_time")
+        )
         self._next: dict[tuple[int, int], int] = {}
 
     def request(self) -> pb.ReadLogsRequest:
@@ -59,8 +64,10 @@ class Positions:
     def accept(self, message: pb.ReadLogsResponse) -> LogPiece | None:
         """Give what is new in a message, or None."""
         key = (message.rank, int(message.stream))
-        # With a tail a stream may begin anywhere; else what lies before its first byte is missing.
-        first = message.offset if self._request.tail_bytes else 0
+        # Chosen by its end or by time a stream may begin anywhere; but what it begins with may be
+        # the first that is kept, and then what was before may have been chosen, too.
+        anywhere = self._chosen and message.offset > message.first_kept
+        first = message.offset if anywhere else 0
         expected = self._next.get(key, first)
         data = message.data[max(0, expected - message.offset) :]
         if not data:
@@ -77,11 +84,48 @@ class Positions:
         return replace(piece, missing_bytes=start - expected) if start > expected else piece
 
 
-def read_attempt(
+Open = Callable[[Callable[[], pb.ReadLogsRequest]], Iterable[pb.ReadLogsResponse]]
+"""Opens a stream, and again when it breaks: it asks for each request anew."""
+
+
+def read_attempts(
     request: pb.ReadLogsRequest,
-    stream: Callable[[Callable[[], pb.ReadLogsRequest]], Iterable[pb.ReadLogsResponse]],
+    next_attempt: Callable[[int], int],
+    stream: Open,
+    on_attempt: Callable[[int], None],
 ) -> Iterator[LogPiece]:
-    """Yield the output of one attempt. `stream` opens a stream, and again when it breaks."""
+    """Yield the output of one attempt after the other, as far as a request asks for them.
+
+    `next_attempt`: the number of the one after another, after 0 of the last; 0 for none.
+    `on_attempt`: hears of those that follow the first, before their output.
+    """
+    timed = request.HasField("since_time") or request.HasField("until_time")
+    one = bool(request.attempt or request.step)
+    number = newest = request.attempt or next_attempt(0)
+    if timed and newest and not one:
+        number = 1
+    first = number
+    while number:
+        asked = pb.ReadLogsRequest()
+        asked.CopyFrom(request)
+        asked.attempt = number
+        told = number == first
+        if number > newest:
+            # It began while the one before was read: this is news, though it may print nothing.
+            on_attempt(number)
+            told = True
+        for piece in read_attempt(asked, stream):
+            if not told:
+                on_attempt(number)
+                told = True
+            yield piece
+        if one or not (request.follow or timed):
+            return
+        number = next_attempt(number)
+
+
+def read_attempt(request: pb.ReadLogsRequest, stream: Open) -> Iterator[LogPiece]:
+    """Yield the output of one attempt."""
     positions = Positions(request)
     for message in stream(positions.request):
         if piece := positions.accept(message):

@@ -32,7 +32,7 @@ from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1.agent_service_pb2_grpc import AgentServiceServicer
 from controlplane.wire.agents import order_message, status_value
-from controlplane.wire.basics import MICRO, duration
+from controlplane.wire.basics import MICRO, duration, from_timestamp
 from controlplane.wire.nodes import facts_value
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ class AgentService(AgentServiceServicer):
         for number, chunk in enumerate(request.chunks):
             _check_chunk(number, chunk)
         places = [await self._place(request.node_uuid, chunk) for chunk in request.chunks]
-        ends = await asyncio.to_thread(self._keep, request, places)
+        now_us = self._house.clock.now_us()
+        ends = await asyncio.to_thread(self._keep, request, places, now_us)
         self._house.hub.tell({("log", place.job_id) for place in places if place is not None})
         return pb.ShipLogsResponse(next_offsets=ends)
 
@@ -236,12 +237,18 @@ class AgentService(AgentServiceServicer):
             authority=issuer.certificate,
         )
 
-    def _keep(self, request: pb.ShipLogsRequest, places: list[StreamId | None]) -> list[int]:
-        logs = self._house.logs
-        return [
-            logs.append(place, chunk.offset, chunk.data) if place is not None else -1
-            for chunk, place in zip(request.chunks, places, strict=True)
-        ]
+    def _keep(
+        self, request: pb.ShipLogsRequest, places: list[StreamId | None], now_us: int
+    ) -> list[int]:
+        ends = []
+        for chunk, place in zip(request.chunks, places, strict=True):
+            if place is None:
+                ends.append(-1)
+                continue
+            read_us = from_timestamp(chunk, "read_time")
+            time_us = now_us if read_us is None else read_us
+            ends.append(self._house.logs.append(place, chunk.offset, chunk.data, time_us))
+        return ends
 
     @answers
     async def ShipProgress(
@@ -320,6 +327,11 @@ def _check_chunk(number: int, chunk: pb.LogChunk) -> None:
     if not 0 <= chunk.offset <= LAST_OFFSET:
         words = f"{chunk.offset}: must be from 0 to {LAST_OFFSET}"
         raise InvalidRequest(FieldFault(field=f"chunks[{number}].offset", description=words))
+    try:
+        from_timestamp(chunk, "read_time")
+    except ValueError as error:
+        fault = FieldFault(field=f"chunks[{number}].read_time", description=str(error))
+        raise InvalidRequest(fault) from None
     if chunk.step < 0:
         words = f"{chunk.step}: steps are numbered from 1"
         raise InvalidRequest(FieldFault(field=f"chunks[{number}].step", description=words))

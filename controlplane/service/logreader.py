@@ -4,20 +4,24 @@ been sent."""
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from controlplane.model.errors import NotFound
+from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
+from controlplane.service import logsegments
 from controlplane.service.hub import wait
 from controlplane.service.logstore import StreamId
 from controlplane.v1 import job_service_pb2 as pb
+from controlplane.wire.basics import from_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from controlplane.model.job import Attempt
     from controlplane.registry.store import JobRecord
     from controlplane.service.context import House
-    from controlplane.service.logstore import LogStore, Stream
+    from controlplane.service.logsegments import Segment, Stream
+    from controlplane.service.logstore import LogStore
 
 PERIOD_S = 1.0
 """Looks again at least so often, for what no wake-up tells of."""
@@ -33,28 +37,65 @@ _STREAMS: dict[int, tuple[Stream, ...]] = {
 _WIRE = {"out": pb.LOG_STREAM_STDOUT, "err": pb.LOG_STREAM_STDERR}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Time:
+    """Which time's output is wanted; None: no bound. UTC in microseconds."""
+
+    since_us: int | None
+    """Printed at or after."""
+    until_us: int | None
+    """Printed before."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether a time is asked for."""
+        return self.since_us is not None or self.until_us is not None
+
+
+def _time(request: pb.ReadLogsRequest) -> _Time:
+    """The time that a request asks for. InvalidRequest when it can be none."""
+    read = {}
+    for field in ("since_time", "until_time"):
+        try:
+            read[field] = from_timestamp(request, field)
+        except ValueError as error:
+            raise InvalidRequest(FieldFault(field=field, description=str(error))) from None
+    time = _Time(since_us=read["since_time"], until_us=read["until_time"])
+    if time.until_us is not None and request.follow:
+        words = "says where to end, and follow goes on until the job ends; leave one of them out"
+        raise InvalidRequest(FieldFault(field="until_time", description=words))
+    if time.since_us is not None and time.until_us is not None and time.since_us >= time.until_us:
+        since, until = request.since_time.ToJsonString(), request.until_time.ToJsonString()
+        words = f"{since} is not before until_time, which is {until}; nothing lies between them"
+        raise InvalidRequest(FieldFault(field="since_time", description=words))
+    return time
+
+
 async def read_logs(
     house: House, job_id: int, request: pb.ReadLogsRequest
 ) -> AsyncIterator[pb.ReadLogsResponse]:
     """The output that a request asks for. NotFound for a job or an attempt that there is not."""
+    time = _time(request)
     given = {
         (p.rank, each): p.offset for p in request.positions for each in _STREAMS.get(p.stream, ())
     }
-    number = request.attempt
+    one = bool(request.attempt or request.step)
+    number = request.attempt or (1 if time.bound and not one else 0)
     with house.hub.listening(("job", job_id), ("log", job_id)) as changed:
         while True:
             record = await asyncio.to_thread(house.registry.job, job_id)
             attempt = _attempt(record, number)
             if attempt is None:
-                if number and not request.follow:
+                waits = request.follow and not record.job.state.final
+                if request.attempt and not waits:
                     raise NotFound(f"jobs/{job_id} has no attempt {number}")
-                if not request.follow or record.job.state.final:
+                if not waits:
                     return
                 await wait(changed, PERIOD_S)
                 continue
-            async for piece in _read_attempt(house, attempt, request, given, changed):
+            async for piece in _read_attempt(house, attempt, request, time, given, changed):
                 yield piece
-            if not request.follow or request.attempt:
+            if one or not (request.follow or time.bound):
                 return
             record = await asyncio.to_thread(house.registry.job, job_id)
             if record.job.state.final and record.tasks[0].attempts == attempt.number:
@@ -72,7 +113,8 @@ async def _read_attempt(
     house: House,
     attempt: Attempt,
     request: pb.ReadLogsRequest,
-    given: dict[tuple[int, Stream], int],
+    time: _Time,
+    given: Mapping[tuple[int, Stream], int],
     changed: asyncio.Event,
 ) -> AsyncIterator[pb.ReadLogsResponse]:
     logs = house.logs
@@ -80,10 +122,18 @@ async def _read_attempt(
     quiet = 0
     while True:
         sent = False
-        for which in list(_wanted(logs, attempt, request)):
-            if which not in at:
-                at[which] = _begin(logs, which, request, given)
-            async for piece in _pieces(logs, which, at):
+        found = await asyncio.to_thread(_wanted, logs, attempt, request)
+        for which, segments in found.items():
+            if at.get(which, -1) >= segments[-1].end:
+                continue
+            end = None
+            if which not in at or time.until_us is not None:
+                bounds = await asyncio.to_thread(_bounds, segments, time, request.tail_bytes)
+                if bounds is None:
+                    continue  # nothing of that time yet
+                begin, end = bounds
+                at.setdefault(which, max(given.get((which.rank, which.stream), 0), begin))
+            async for piece in _pieces(which, segments, at, end):
                 sent = True
                 yield piece
         record = await asyncio.to_thread(house.registry.job, attempt.job_id)
@@ -104,33 +154,41 @@ async def _read_attempt(
             await wait(changed, PERIOD_S)
 
 
-def _wanted(logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest) -> Iterator[StreamId]:
-    for which in logs.streams(
-        attempt.job_id, attempt.task_index, attempt.number, max(request.step, 0)
-    ):
-        if request.ranks and which.rank not in request.ranks:
-            continue
-        if which.stream in _STREAMS.get(request.stream, ()):
-            yield which
+def _wanted(
+    logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest
+) -> dict[StreamId, list[Segment]]:
+    found = logs.streams(attempt.job_id, attempt.task_index, attempt.number, max(request.step, 0))
+    return {
+        which: segments
+        for which, segments in found.items()
+        if (not request.ranks or which.rank in request.ranks)
+        and which.stream in _STREAMS.get(request.stream, ())
+    }
 
 
-def _begin(
-    logs: LogStore,
-    which: StreamId,
-    request: pb.ReadLogsRequest,
-    given: dict[tuple[int, Stream], int],
-) -> int:
-    start = given.get((which.rank, which.stream), 0)
-    if request.tail_bytes > 0:
-        start = max(start, logs.end(which) - request.tail_bytes)
-    return start
+def _bounds(
+    segments: Sequence[Segment], time: _Time, tail_bytes: int
+) -> tuple[int, int | None] | None:
+    """Where to begin in a stream, and where to end if anywhere; None: it holds nothing that is
+    wanted."""
+    begin, end = 0, segments[-1].end
+    if time.bound:
+        window = logsegments.window(segments, time.since_us, time.until_us)
+        if window is None:
+            return None
+        begin, end = window
+    if tail_bytes > 0:
+        begin = max(begin, end - tail_bytes)
+    return begin, end if time.until_us is not None else None
 
 
 async def _pieces(
-    logs: LogStore, which: StreamId, at: dict[StreamId, int]
+    which: StreamId, segments: Sequence[Segment], at: dict[StreamId, int], end: int | None
 ) -> AsyncIterator[pb.ReadLogsResponse]:
     while True:
-        offset, data = await asyncio.to_thread(logs.read, which, at[which])
+        offset, data = await asyncio.to_thread(logsegments.read, segments, at[which])
+        if end is not None:
+            data = data[: max(end - offset, 0)]
         if not data:
             return
         at[which] = offset + len(data)
@@ -140,6 +198,7 @@ async def _pieces(
             stream=_WIRE[which.stream],
             offset=offset,
             data=data,
+            first_kept=segments[0].start,
         )
 
 

@@ -1,24 +1,32 @@
 """The centre's log store: output of workers, under its attempt, in files.
 
 Each stream is a row of segments named by the offset of their first byte; the newest are kept up to
-a cap. Writes carry
-offsets, so that a repeat does nothing, and what a node had to drop shows as a gap between segments.
+a cap. Writes carry offsets, so that a repeat does nothing, and what a node had to drop shows as a
+gap between segments. Beside each segment lie the moments of its bytes, which count under the cap.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from controlplane.service import logtimes
+from controlplane.service.logsegments import (
+    Segment,
+    Stream,
+    list_segments,
+    read,
+    segment_path,
+    times_path,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
+    from pathlib import Path
 
-Stream = Literal["out", "err"]
 SEGMENT_BYTES = 2 << 20
-READ_BYTES = 64 << 10
 REMEMBERED_TAILS = 10_000
 """Of so many streams the newest segment is remembered; others are looked up on the disk again."""
 
@@ -30,6 +38,15 @@ class _Tail(NamedTuple):
     """Offset of its first byte."""
     size: int
     """Bytes in it."""
+    times_size: int = 0
+    """Bytes of its moments."""
+    marked_us: int | None = None
+    """The last moment that was written down; None when nothing is known of it."""
+
+    @property
+    def end(self) -> int:
+        """Offset after its last byte."""
+        return self.start + self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,117 +75,114 @@ class LogStore:
         self._folder = folder
         self._cap = cap_bytes
         self._tails: dict[StreamId, _Tail] = {}
+        self._listed: set[Path] = set()
+        """Folders whose streams are all among the tails: a gang's is not listed for each rank."""
         # A node repeats a call that took too long, while the first may still be writing.
         self._writing = threading.Lock()
 
-    def _attempt_folder(self, job_id: int, task_index: int, attempt: int, step: int = 0) -> Path:
-        job = self._folder / f"{job_id // 1000:06d}" / str(job_id)
-        # Beside the attempt's, so that its own folder holds nothing but streams.
-        return job / (f"{task_index}.{attempt}.{step}" if step else f"{task_index}.{attempt}")
-
     def _folder_of(self, which: StreamId) -> Path:
-        return self._attempt_folder(which.job_id, which.task_index, which.attempt, which.step)
+        job = self._folder / f"{which.job_id // 1000:06d}" / str(which.job_id)
+        # A step's lies beside the attempt's, so that its own folder holds nothing but streams.
+        step = f".{which.step}" if which.step else ""
+        return job / f"{which.task_index}.{which.attempt}{step}"
 
-    def _segments(self, which: StreamId) -> list[tuple[int, Path, int]]:
-        """Start, path and size of each segment, in order."""
-        folder = self._folder_of(which)
-        prefix = f"{which.rank}.{which.stream}."
-        found = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(prefix):
-                        start = int(entry.name[len(prefix) :])
-                        found.append((start, Path(entry.path), entry.stat().st_size))
-        except FileNotFoundError:
-            return []
-        return sorted(found)
-
-    def _tail(self, which: StreamId) -> _Tail | None:
-        """The newest segment; None for a stream without output. Writers remember it."""
-        known = self._tails.get(which)
-        if known is None:
-            segments = self._segments(which)
-            if segments:
-                start, _, size = segments[-1]
-                known = _Tail(start, size)
-        return known
+    def _segments(self, which: StreamId) -> Sequence[Segment]:
+        """The segments of a stream, in order."""
+        found = list_segments(self._folder_of(which), f"{which.rank}.{which.stream}.")
+        return found.get((which.rank, which.stream), ())
 
     def end(self, which: StreamId) -> int:
         """Offset after the last byte that is kept; 0 for a stream without output."""
-        tail = self._tail(which)
-        return tail.start + tail.size if tail is not None else 0
+        if (tail := self._tails.get(which)) is not None:
+            return tail.end
+        segments = self._segments(which)
+        return segments[-1].end if segments else 0
 
-    def append(self, which: StreamId, offset: int, data: bytes) -> int:
+    def _tail(self, which: StreamId) -> _Tail | None:
+        """The newest segment; None for a stream without output."""
+        folder = self._folder_of(which)
+        if which not in self._tails and folder not in self._listed:
+            if len(self._tails) > REMEMBERED_TAILS:
+                self._tails.clear()
+                self._listed.clear()
+            for each, segments in self._streams(folder, which).items():
+                last = segments[-1]
+                self._tails.setdefault(each, _Tail(last.start, last.size, last.times_size))
+            self._listed.add(folder)
+        return self._tails.get(which)
+
+    def append(self, which: StreamId, offset: int, data: bytes, time_us: int) -> int:
         """Keep bytes from an offset on, passing over those that are there; answers the new end.
 
-        OSError when there is no room for them; those that found room are kept.
+        `time_us`: when they were found. OSError when there is no room for them; those that found
+        room are kept.
         """
         with self._writing:
             try:
-                return self._append(which, offset, data)
+                return self._append(which, offset, data, time_us)
             except OSError:
-                self._tails.pop(which, None)  # a part may have been written: the disk tells
+                # A part may have been written: the disk tells.
+                self._tails.pop(which, None)
+                self._listed.discard(self._folder_of(which))
                 raise
 
-    def _append(self, which: StreamId, offset: int, data: bytes) -> int:
+    def _append(self, which: StreamId, offset: int, data: bytes, time_us: int) -> int:
         tail = self._tail(which)
-        end = tail.start + tail.size if tail is not None else 0
+        end = tail.end if tail is not None else 0
         if offset + len(data) <= end:
             return end
         data = data[max(end - offset, 0) :]
         offset = max(offset, end)
-        if tail is None or offset != end or tail.size >= SEGMENT_BYTES:
-            self._make_room(which, len(data))
-            tail = _Tail(offset, 0)
         folder = self._folder_of(which)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / f"{which.rank}.{which.stream}.{tail.start:020d}").open("ab") as file:
+        if tail is None or offset != end or tail.size + tail.times_size >= SEGMENT_BYTES:
+            if tail is not None:
+                self._make_room(which, len(data))
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tail = _Tail(offset, 0)
+        path = segment_path(folder, which.rank, which.stream, tail.start)
+        if logtimes.is_due(time_us, tail.marked_us):
+            tail = self._mark(path, tail, time_us)
+        with path.open("ab") as file:
             file.write(data)
-        if len(self._tails) > REMEMBERED_TAILS:
-            self._tails.clear()
-        self._tails[which] = _Tail(tail.start, tail.size + len(data))
+        self._tails[which] = tail._replace(size=tail.size + len(data))
         return offset + len(data)
+
+    def _mark(self, segment: Path, tail: _Tail, time_us: int) -> _Tail:
+        """Write down that what comes now is of a moment."""
+        # Without room output goes on without: the next bytes try again.
+        with contextlib.suppress(OSError):
+            logtimes.write(times_path(segment), logtimes.Mark(time_us, tail.end))
+            size = tail.times_size + logtimes.RECORD_BYTES
+            return tail._replace(times_size=size, marked_us=time_us)
+        return tail
 
     def _make_room(self, which: StreamId, coming: int) -> None:
         """Drop the oldest segments, so that the cap holds after so many bytes more."""
         segments = self._segments(which)
-        kept = sum(size for _, _, size in segments) + coming
-        for _, path, size in segments:
+        kept = sum(each.size + each.times_size for each in segments) + coming
+        for each in segments:
             if kept <= self._cap:
                 break
-            path.unlink()
-            kept -= size
+            # In this order: moments without their bytes would never be found again.
+            each.times.unlink(missing_ok=True)
+            each.path.unlink()
+            kept -= each.size + each.times_size
 
-    def read(self, which: StreamId, offset: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
+    def read(self, which: StreamId, offset: int) -> tuple[int, bytes]:
         """Bytes from an offset on, or from the first kept one after it, and where they begin."""
-        for start, path, size in self._segments(which):
-            if start + size <= offset:
-                continue
-            begin = max(offset, start)
-            try:
-                with path.open("rb") as file:
-                    file.seek(begin - start)
-                    return begin, file.read(limit)
-            except FileNotFoundError:  # dropped by the cap meanwhile
-                continue
-        return offset, b""
+        return read(self._segments(which), offset)
 
     def streams(
         self, job_id: int, task_index: int, attempt: int, step: int = 0
-    ) -> Iterator[StreamId]:
-        """Streams of an attempt, or of a detached step of it, that have output."""
-        folder = self._attempt_folder(job_id, task_index, attempt, step)
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return
-        for rank, stream in sorted({(int(n.split(".")[0]), n.split(".")[1]) for n in names}):
-            yield StreamId(
-                job_id=job_id,
-                task_index=task_index,
-                attempt=attempt,
-                rank=rank,
-                stream="out" if stream == "out" else "err",
-                step=step,
-            )
+    ) -> dict[StreamId, list[Segment]]:
+        """Segments of each stream of an attempt, or of a detached step of it, that has output."""
+        which = StreamId(
+            job_id=job_id, task_index=task_index, attempt=attempt, rank=0, stream="out", step=step
+        )
+        return self._streams(self._folder_of(which), which)
+
+    def _streams(self, folder: Path, like: StreamId) -> dict[StreamId, list[Segment]]:
+        return {
+            replace(like, rank=rank, stream=stream): segments
+            for (rank, stream), segments in sorted(list_segments(folder).items())
+        }

@@ -986,6 +986,7 @@ class LogChunk(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """The lease that the worker runs under."""
@@ -1001,6 +1002,10 @@ class LogChunk(_message.Message):
     """The bytes."""
     step: _builtins.int
     """Number of the detached step that wrote it; 0 for the worker itself."""
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When the agent found them there, by its node's clock; the output of about a second may share a moment. Unset: when they arrive."""
+
     def __init__(
         self,
         *,
@@ -1010,11 +1015,12 @@ class LogChunk(_message.Message):
         stream: _job_service_pb2.LogStream.ValueType = ...,
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
         step: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "step", b"step", "stream", b"stream", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "read_time", b"read_time", "step", b"step", "stream", b"stream", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

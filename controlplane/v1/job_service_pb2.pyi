@@ -834,11 +834,15 @@ class ReadLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the job, of an array that of a task."""
     attempt: _builtins.int
-    """Attempt number; 0 means the last one, and with `follow` also those that come after it."""
+    """Attempt number. 0 means the last one, and with `follow` also those that come after it; with a moment of `since_time` or
+    `until_time` it means all of them, one after the other, for output of a time may be any attempt's. With `step`, 0 is the last.
+    """
     stream: Global___LogStream.ValueType
     """Only this stream; unspecified means both."""
     follow: _builtins.bool
@@ -853,7 +857,18 @@ class ReadLogsRequest(_message.Message):
 
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPosition]:
-        """Where to begin, for streams that a caller has read a part of; others begin at 0."""
+        """Where to begin, for streams that a caller has read a part of; others begin at 0. Positions belong to the attempt that is read first."""
+
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was printed at or after this moment, by the clock of the worker's node. A moment is kept for about each second of
+        output: up to a second's more may come, and a line that is cut there comes whole, if it is not longer than 64 KiB. Output
+        whose moment is not known comes, too, where it may be meant. A tail is the end of what is chosen so.
+        """
+
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was printed before this moment, as finely. It must be later than `since_time`, and goes with no `follow`."""
 
     def __init__(
         self,
@@ -865,11 +880,13 @@ class ReadLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         positions: _abc.Iterable[Global___LogPosition] | None = ...,
         tail_bytes: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
         step: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "name", b"name", "positions", b"positions", "ranks", b"ranks", "step", b"step", "stream", b"stream", "tail_bytes", b"tail_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "name", b"name", "positions", b"positions", "ranks", b"ranks", "since_time", b"since_time", "step", b"step", "stream", b"stream", "tail_bytes", b"tail_bytes", "until_time", b"until_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -886,6 +903,7 @@ class ReadLogsResponse(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """The attempt's number."""
     rank: _builtins.int
@@ -896,6 +914,10 @@ class ReadLogsResponse(_message.Message):
     """Offset of the first byte of `data` from the stream's start."""
     data: _builtins.bytes
     """At most 64 KiB; not necessarily text, nor whole lines."""
+    first_kept: _builtins.int
+    """Offset of the stream's first byte that is still kept. Where a reading by time or of a tail begins there, and that is not 0,
+    what came before may have been meant, and is gone.
+    """
     def __init__(
         self,
         *,
@@ -904,10 +926,11 @@ class ReadLogsResponse(_message.Message):
         stream: Global___LogStream.ValueType = ...,
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        first_kept: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "offset", b"offset", "rank", b"rank", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "first_kept", b"first_kept", "offset", b"offset", "rank", b"rank", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

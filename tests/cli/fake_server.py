@@ -256,6 +256,7 @@ class FakeServer(
                     stream=job_service_pb2.LogStream.ValueType(stream),
                     offset=offset,
                     data=part,
+                    first_kept=self.world.begins.get((attempt, rank, stream), 0),
                 )
                 offset += len(part)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controlplane.v1 import job_pb2
+from controlplane.v1 import job_pb2, lease_pb2
 from tests.cli.fake_server import FakeServer, World
 from tests.cli.worlds import ago, job
 
@@ -65,7 +65,41 @@ def test_what_the_cap_has_dropped_is_told(ccctl: Ccctl, laid: World) -> None:
     laid.logs, laid.begins = {(1, 0, 1): b"a" * 5000 + b"\nend\n"}, {(1, 0, 1): 5001}
     told = ccctl("logs", "7")
     assert told.out == "end\n"
-    assert told.err == "… 4.9KiB of rank 0's stdout are gone: over the limit on output …\n"
+    words = "… the first 4.9KiB of rank 0's stdout are gone: only the newest output is kept …\n"
+    assert told.err == words
+    assert ccctl("logs", "7", "--since", "1h").err == words
+    assert ccctl("logs", "7", "--tail", "3").err == ""
+
+
+def test_output_of_which_nothing_is_kept_is_told(ccctl: Ccctl, laid: World) -> None:
+    worker = lease_pb2.Worker(rank=0, stdout_bytes=5000)
+    attempts = [job_pb2.Attempt(number=1, workers=[worker]), job_pb2.Attempt(number=2)]
+    laid.jobs["jobs/7"], laid.logs = [job(7, "SUCCEEDED", attempts=attempts)], {}
+    assert ccctl("logs", "7", "--attempt", "1").err == (
+        "… nothing is here of the 4.9KiB that attempt 1 has printed: no longer kept, or not handed"
+        " over by its node …\n"
+    )
+    for words in ((), ("--attempt", "1", "--stderr"), ("--since", "1h"), ("--attempt", "2")):
+        assert ccctl("logs", "7", *words).err == ""
+
+
+def test_output_of_a_time_is_that_of_all_attempts_with_a_line_between_them(
+    ccctl: Ccctl, laid: World
+) -> None:
+    attempts = [job_pb2.Attempt(number=n) for n in (1, 2, 3)]
+    laid.jobs["jobs/7"] = [job(7, "FAILED", attempts=attempts)]
+    laid.jobs["jobs/7"][0].spec.update({"workers": 1})
+    laid.logs = {(1, 0, 1): b"one\n", (3, 0, 1): b"three\n"}
+    told = ccctl("logs", "7", "--since", "2026-03-01", "--until", "2026-03-02")
+    assert (told.out, told.err) == ("one\nthree\n", "… attempt 3 of jobs/7 …\n")
+    asked = [request for request in laid.requests if hasattr(request, "since_time")]
+    assert [request.attempt for request in asked] == [1, 2, 3]
+    times = {r.until_time.ToMicroseconds() - r.since_time.ToMicroseconds() for r in asked}
+    assert times == {86_400_000_000}
+    laid.requests.clear()
+    assert ccctl("logs", "7", "--since", "1h", "--attempt", "3").out == "three\n"
+    assert [request.attempt for request in laid.requests] == [3]
+    assert ccctl("logs", "7").out == "three\n"
 
 
 def test_following_tells_states_on_stderr_and_output_on_stdout(ccctl: Ccctl, laid: World) -> None:
@@ -89,6 +123,21 @@ def test_following_tells_states_on_stderr_and_output_on_stdout(ccctl: Ccctl, lai
         "12:00:00  jobs/4  pending: waits: 1 GPU is needed",
         "12:00:00  jobs/4  running: runs",
         "12:00:00  jobs/4  failed: rank 0 exited with 3",
+    ]
+
+
+def test_states_of_a_later_attempt_tell_its_number(ccctl: Ccctl, laid: World) -> None:
+    attempts = [job_pb2.Attempt(number=n, state=job_pb2.ATTEMPT_STATE_RUNNING) for n in (1, 2)]
+    laid.jobs["jobs/7"] = [
+        one_worker("ACTIVE", reason="runs"),
+        job(7, "ACTIVE", etag="2", attempts=attempts, reason="runs again"),
+        job(7, "SUCCEEDED", etag="3", attempts=attempts, exit_code=0),
+    ]
+    laid.jobs["jobs/7"][0].attempts[0].state = job_pb2.ATTEMPT_STATE_RUNNING
+    assert [line[10:] for line in ccctl("watch", "7").err.splitlines()] == [
+        "jobs/7  running: runs",
+        "jobs/7  running, attempt 2: runs again",
+        "jobs/7  succeeded",
     ]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.client import Client, LogPiece
 from controlplane.client.logs import Positions
+from controlplane.client.transport import Connection
 from controlplane.v1 import job_pb2, job_service_pb2
 from tests.cli.fake_server import FakeServer, World
 
@@ -77,10 +78,12 @@ def test_following_goes_on_to_the_attempts_that_come_after() -> None:
     ]
     laid.logs = {(n, 0, 1): b"output of attempt %d" % n for n in (1, 2, 3)}
     with FakeServer(laid) as server, Client(server.address) as client:
-        followed = joined(list(client.logs("jobs/1", follow=True)))
+        begun: list[int] = []
+        followed = joined(list(client.logs("jobs/1", follow=True, on_attempt=begun.append)))
         last = joined(list(client.logs("jobs/1")))
         first = joined(list(client.logs("jobs/1", attempt=1, follow=True)))
     assert followed == {(n, 0, "stdout"): b"output of attempt %d" % n for n in (1, 2, 3)}
+    assert begun == [2, 3]
     assert last == {(3, 0, "stdout"): b"output of attempt 3"}
     assert first == {(1, 0, "stdout"): b"output of attempt 1"}
 
@@ -98,6 +101,56 @@ def test_bytes_that_the_cap_has_dropped_are_told() -> None:
         pieces = list(client.logs("jobs/1", ranks=[0], stream="stdout"))
     assert [piece.missing_bytes for piece in pieces][:2] == [40, 0]
     assert b"".join(piece.data for piece in pieces) == bytes(range(40, 100))
+
+
+def test_once_the_server_was_heard_its_absence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid = world()
+    laid.jobs["jobs/1"] = [job("ACTIVE", 1, "1"), job("ACTIVE", 2, "2"), job("FAILED", 2, "3")]
+    borne: list[float] = []
+    stream = Connection.stream
+
+    def noted(self: Connection, *arguments: Any, first_s: float, **more: Any) -> Any:
+        borne.append(first_s)
+        return stream(self, *arguments, first_s=first_s, **more)
+
+    monkeypatch.setattr(Connection, "stream", noted)
+    with (
+        FakeServer(laid) as server,
+        Client(server.address, timeout_s=7, patience_s=70) as client,
+    ):
+        list(client.logs("jobs/1", follow=True))
+        # Whether there is a job, which attempt is read, whether there is one after it, and so on.
+        assert borne == [7, 70, 70, 70, 70]
+        borne.clear()
+        list(client.logs("jobs/1", attempt=1, follow=True))
+        assert borne == [7]
+
+
+def test_a_time_asks_for_every_attempt_and_goes_on_with_those_that_come() -> None:
+    laid = world()
+    laid.jobs["jobs/1"] = [job("ACTIVE", 2, "1"), job("ACTIVE", 3, "2"), job("FAILED", 3, "3")]
+    laid.logs = {(n, 0, 1): b"output of attempt %d" % n for n in (1, 2)}
+    begun: list[int] = []
+    with FakeServer(laid) as server, Client(server.address) as client:
+        pieces = client.logs("jobs/1", since_us=1, follow=True, on_attempt=begun.append)
+        assert joined(list(pieces)) == {
+            (n, 0, "stdout"): b"output of attempt %d" % n for n in (1, 2)
+        }
+    assert begun == [2, 3]  # the third began meanwhile, and has printed nothing
+    assert {r.since_time.ToMicroseconds() for r in laid.requests} == {1}
+
+
+@pytest.mark.parametrize(
+    ("how", "missing"),
+    [({"tail_bytes": 50}, 0), ({"tail_bytes": 90}, 40), ({"since_us": 1}, 40)],
+)
+def test_of_a_part_only_what_may_have_been_meant_is_told_as_gone(
+    how: dict[str, Any], missing: int
+) -> None:
+    laid = world(begins={(1, 0, 1): 40})
+    with FakeServer(laid) as server, Client(server.address) as client:
+        pieces = list(client.logs("jobs/1", ranks=[0], stream="stdout", **how))
+    assert [piece.missing_bytes for piece in pieces][:2] == [missing, 0]
 
 
 @settings(max_examples=200, deadline=None)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BOOT, NEXT_BOOT = "the first boot", "the second boot"
 KEY = LeaseKey(7, 9)
+NOW = 1_770_000_000_000_000
 
 
 @pytest.fixture
@@ -158,9 +159,9 @@ def test_output_from_before_a_reboot_is_handed_over_and_then_removed(
         ends = [chunk.offset + len(chunk.data) for chunk in request.chunks]
         return pb.ShipLogsResponse(next_offsets=ends)
 
-    asyncio.run(ship_once(found, "node", ship))
+    asyncio.run(ship_once(found, "node", ship, NOW))
     found.perform(Forget(lease_id=KEY.lease_id))
-    asyncio.run(ship_once(found, "node", ship))
+    asyncio.run(ship_once(found, "node", ship, NOW))
 
     assert [(c.lease_id, c.token, c.data) for c in sent] == [(7, 9, b"the last words")]
     assert found.held == {}

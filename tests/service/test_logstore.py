@@ -17,6 +17,7 @@ from tests.support.disk import room_for
 
 OUT = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="out")
 ERR = StreamId(job_id=1234, task_index=0, attempt=2, rank=7, stream="err")
+NOW = 1_770_000_000_000_000
 TEXT = random.Random(1).randbytes(4000)
 
 
@@ -36,9 +37,9 @@ def everything(store: LogStore, which: StreamId, offset: int = 0) -> bytes:
 def test_streams_are_found_by_attempt_and_know_their_ends(tmp_path: Path) -> None:
     store = LogStore(tmp_path, 1 << 20)
 
-    assert store.append(OUT, 0, b"hello ") == 6
-    assert store.append(OUT, 6, b"world") == 11
-    assert store.append(ERR, 0, b"oh") == 2
+    assert store.append(OUT, 0, b"hello ", NOW) == 6
+    assert store.append(OUT, 6, b"world", NOW) == 11
+    assert store.append(ERR, 0, b"oh", NOW) == 2
 
     assert list(store.streams(1234, 0, 2)) == [ERR, OUT]
     assert list(store.streams(1234, 0, 1)) == []
@@ -48,8 +49,8 @@ def test_streams_are_found_by_attempt_and_know_their_ends(tmp_path: Path) -> Non
 
 def test_a_gap_that_the_node_could_not_keep_is_passed_over(tmp_path: Path) -> None:
     store = LogStore(tmp_path, 1 << 20)
-    store.append(OUT, 0, b"begin")
-    store.append(OUT, 100, b"end")
+    store.append(OUT, 0, b"begin", NOW)
+    store.append(OUT, 100, b"end", NOW)
 
     assert store.read(OUT, 5) == (100, b"end")
     assert store.read(OUT, 103) == (103, b"")
@@ -57,12 +58,12 @@ def test_a_gap_that_the_node_could_not_keep_is_passed_over(tmp_path: Path) -> No
 
 def test_what_a_full_disk_took_a_part_of_is_there_once_after_a_repeat(tmp_path: Path) -> None:
     store = LogStore(tmp_path, 1 << 20)
-    store.append(OUT, 0, TEXT[:1000])
+    store.append(OUT, 0, TEXT[:1000], NOW)
     with room_for(1500), pytest.raises(OSError, match="too large"):
-        store.append(OUT, 1000, TEXT[1000:3000])
+        store.append(OUT, 1000, TEXT[1000:3000], NOW)
 
     assert everything(store, OUT) == TEXT[:1500]
-    assert store.append(OUT, 1000, TEXT[1000:]) == 4000
+    assert store.append(OUT, 1000, TEXT[1000:], NOW) == 4000
     assert everything(store, OUT) == TEXT
 
 
@@ -71,7 +72,7 @@ def test_a_repeat_beside_the_call_that_it_repeats_doubles_nothing(tmp_path: Path
 
     def write(_: int) -> None:
         for offset in range(0, 4000, 50):
-            store.append(OUT, offset, TEXT[offset : offset + 50])
+            store.append(OUT, offset, TEXT[offset : offset + 50], NOW)
             store.end(OUT)
 
     with ThreadPoolExecutor(8) as threads:
@@ -84,7 +85,7 @@ def test_the_oldest_segments_make_room(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(logstore, "SEGMENT_BYTES", 100)
     store = LogStore(tmp_path, 1000)
     for offset in range(0, 4000, 50):
-        store.append(OUT, offset, TEXT[offset : offset + 50])
+        store.append(OUT, offset, TEXT[offset : offset + 50], NOW)
 
     first, _ = store.read(OUT, 0)
     assert 3000 <= first <= 3200
@@ -107,7 +108,7 @@ def test_a_repeat_or_an_overlap_changes_nothing_and_a_restart_loses_nothing(
                 data = TEXT[offset : offset + length]
                 kept |= set(range(max(offset, end), offset + len(data)))
                 end = max(end, offset + len(data))
-                assert store.append(OUT, offset, data) == end
+                assert store.append(OUT, offset, data, NOW) == end
 
             for reader in (store, LogStore(Path(folder), 1 << 20)):
                 assert reader.end(OUT) == end
