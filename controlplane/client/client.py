@@ -111,20 +111,51 @@ class Client:
         base: Path = Path(),
         request_id: str | None = None,
         validate_only: bool = False,
+        hold: bool = False,
     ) -> job_pb2.Job:
         """Submit a decoded job.json, and give its job. Once this returns, the job is kept.
 
         `base`: the folder that `{"ship": "…"}` is relative to. `request_id`: the same one never
         makes a second job; one is chosen when none is given. `validate_only`: only check, ship
-        nothing.
+        nothing. `hold`: accept it held, see `hold_jobs`.
         """
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.SubmitJobRequest(
+            request_id=request_id or uuid.uuid4().hex, validate_only=validate_only, hold=hold
+        )
+        request.spec.update(self._ready(document, base, validate_only))
+        return self._connection.call(self._jobs.SubmitJob, request, self._timeout_s)
+
+    def submit_many(
+        self,
+        documents: Iterable[Mapping[str, object]],
+        *,
+        base: Path = Path(),
+        request_id: str | None = None,
+        hold: bool = False,
+    ) -> Sequence[str]:
+        """Submit jobs together, all of them or none, and give their names in the same order. As
+        `submit` otherwise."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.SubmitJobsRequest(
+            request_id=request_id or uuid.uuid4().hex, hold=hold
+        )
+        for document in documents:
+            request.specs.add().update(self._ready(document, base, False))
+        return self._connection.call(self._jobs.SubmitJobs, request, self._timeout_s).names
+
+    def _ready(
+        self, document: Mapping[str, object], base: Path, validate_only: bool
+    ) -> dict[str, object]:
+        """A document as the server takes it: checked, with its folder shipped."""
         from controlplane.client.shipping import check_document, folder_to_ship, with_passed_env
         from controlplane.model.spec import Ship
-        from controlplane.v1 import job_service_pb2
 
         document = with_passed_env(document, os.environ)
         spec = check_document(document)
-        plain = json.loads(json.dumps(document))
+        plain: dict[str, object] = json.loads(json.dumps(document))
         plain.pop("pass_env", None)
         if isinstance(spec.working_dir, Ship):
             packed = self._ship(
@@ -136,11 +167,70 @@ class Client:
             if validate_only:
                 # The folder was checked here; the server would miss its archive.
                 del plain["working_dir"]
-        request = job_service_pb2.SubmitJobRequest(
-            request_id=request_id or uuid.uuid4().hex, validate_only=validate_only
+        return plain
+
+    def hold_jobs(self, names: Iterable[str], *, request_id: str | None = None) -> Sequence[str]:
+        """Start nothing more of jobs until they are released; their names."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.HoldJobsRequest(
+            names=names, request_id=request_id or uuid.uuid4().hex
         )
-        request.spec.update(plain)
-        return self._connection.call(self._jobs.SubmitJob, request, self._timeout_s)
+        return self._connection.call(self._jobs.HoldJobs, request, self._timeout_s).names
+
+    def release_jobs(self, names: Iterable[str], *, request_id: str | None = None) -> Sequence[str]:
+        """Let jobs that are held go on; their names."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.ReleaseJobsRequest(
+            names=names, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._jobs.ReleaseJobs, request, self._timeout_s).names
+
+    def requeue(self, names: Iterable[str], *, request_id: str | None = None) -> Sequence[str]:
+        """End what runs of jobs or tasks, and have it started again; names of the tasks."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.RequeueJobsRequest(
+            names=names, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._jobs.RequeueJobs, request, self._timeout_s).tasks
+
+    def update(
+        self,
+        name: str,
+        *,
+        time_limit_us: int | None = None,
+        no_time_limit: bool = False,
+        priority_class: str = "",
+        request_id: str | None = None,
+    ) -> job_pb2.Job:
+        """Change a job's time limit or priority class, and give the job as it is then."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.UpdateJobRequest(
+            name=name,
+            no_time_limit=no_time_limit,
+            priority_class=priority_class,
+            request_id=request_id or uuid.uuid4().hex,
+        )
+        if time_limit_us is not None:
+            request.time_limit.FromMicroseconds(time_limit_us)
+        return self._connection.call(self._jobs.UpdateJob, request, self._timeout_s)
+
+    def tasks(
+        self, name: str, *, states: Iterable[job_pb2.JobState] = (), page_size: int = 0
+    ) -> Iterator[job_pb2.Task]:
+        """Yield the tasks of a job that were placed or ended, by index."""
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.ListTasksRequest(name=name, states=states, page_size=page_size)
+        while True:
+            page = self._connection.call(self._jobs.ListTasks, request, self._timeout_s)
+            yield from page.tasks
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def get(self, name: str) -> job_pb2.Job:
         """Give one job with all its attempts. `name`: `jobs/123`."""

@@ -161,7 +161,8 @@ def concerns_scheduler(draft: Draft) -> bool:
     if draft.nodes.changed:
         return True
     if any(
-        job is not None and job.state is JobState.PENDING for job in draft.jobs.changed.values()
+        job is not None and (job.state is JobState.PENDING or job.unmade)
+        for job in draft.jobs.changed.values()
     ):
         return True
     return any(x is not None and x.removed_us is not None for x in draft.leases.changed.values())

@@ -23,6 +23,7 @@ from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
 from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
 from controlplane.registry.usage import Living, living
+from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -341,17 +342,23 @@ class Registry:
         """Whether memory has all that an attempt reported; else the store has it."""
         return key in self._facts.progress or key in self._facts.attempts
 
-    def live_job(self, job_id: int) -> JobRecord | None:
-        """A job that has not ended, from memory; None when it has, or when its past is in the
-        store."""
+    def live_job(self, job_id: int, index: int | None = None) -> JobRecord | None:
+        """A job that has not ended, or one task of it, from memory; None when it has, or when its
+        past is in the store. Of a whole array it tells no task."""
         with self._lock:
             job = self._facts.jobs.get(job_id)
             if job is None:
                 return None
-            task = self._facts.tasks.get((job_id, 0))
-            if task is None:
+            if len(job.tasks) > 1 and index is None:
                 return JobRecord(job=job, tasks=(), attempts=(), leases={})
-            attempt = self._facts.attempts.get((job_id, 0, task.attempts))
+            wanted = job.tasks.at(0) if index is None else index
+            task = self._facts.tasks.get((job_id, wanted))
+            if task is None and (position := job.tasks.position(wanted)) is not None:
+                waits = position >= job.begun and wanted not in job.skipped
+                return JobRecord(job=job, tasks=(), attempts=(), leases={}) if waits else None
+            if task is None:
+                return None
+            attempt = self._facts.attempts.get((job_id, wanted, task.attempts))
             if attempt is None or task.attempts > 1:
                 return None
             leases = {i: self._facts.leases[i] for i in attempt.lease_ids}
@@ -361,12 +368,15 @@ class Registry:
                 job=job, tasks=(task,), attempts=(attempt,), leases=leases, progress=progress
             )
 
-    def job(self, job_id: int) -> JobRecord:
-        """One job with all that became of it, live or ended. NotFound when there is none. May read
-        the store."""
-        record = self.live_job(job_id) or self._store.job(job_id)
+    def job(self, job_id: int, index: int | None = None) -> JobRecord:
+        """One job with all that became of it, live or ended; of an array, one task. NotFound when
+        there is none. May read the store."""
+        record = self.live_job(job_id, index) or self._store.job(job_id, index)
         if record is None:
             raise NotFound(f"jobs/{job_id}: there is no such job")
+        if index is not None and record.job.tasks.position(index) is None:
+            words = f"the job has no such task; its tasks are {record.job.tasks}"
+            raise NotFound(f"{Which(job_id, index)}: {words}")
         return record
 
     def living(self) -> Living:

@@ -92,8 +92,15 @@ class Store(Protocol):
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """Those of these requests that were answered before."""
 
-    def job(self, job_id: int) -> JobRecord | None:
-        """One job, live or ended."""
+    def job(self, job_id: int, index: int | None = None) -> JobRecord | None:
+        """One job, live or ended, with all that became of it; of an array, one task. None when
+        there is no such job."""
+
+    def tasks(
+        self, job_id: int, *, states: Collection[JobState], after: int, limit: int
+    ) -> JobRecord:
+        """A page of a job's tasks that were placed or ended, by index, after that one, each with
+        its last attempt; of these states, or of any where none is named."""
 
     def jobs(
         self, which: JobFilter, *, before: int | None, limit: int, full: bool

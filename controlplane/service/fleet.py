@@ -8,10 +8,10 @@ from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.registry import identity
 from controlplane.registry import nodes as commands
+from controlplane.service.asked import page_size
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
-from controlplane.service.jobs import page_size
 from controlplane.service.permissions import GET_JOB, may
 from controlplane.v1 import fleet_service_pb2 as pb
 from controlplane.v1 import node_pb2

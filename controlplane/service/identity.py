@@ -17,11 +17,11 @@ from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.identity import PEOPLE, SHA256_HEX, USER_NAME, Role
 from controlplane.registry import identity as commands
 from controlplane.registry.nodes import LONGEST_TOLD, find
+from controlplane.service.asked import page_size
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
 from controlplane.service.issuing import fingerprint
-from controlplane.service.jobs import page_size
 from controlplane.service.permissions import RPC, may, refusal
 from controlplane.v1 import identity_service_pb2 as pb
 from controlplane.v1.identity_service_pb2_grpc import IdentityServiceServicer

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
 from controlplane.model.signals import parse_signal
-from controlplane.model.spec import Archive, JobSpec, parse_spec, spec_sha256
+from controlplane.model.spec import parse_spec
 from controlplane.model.specfaults import shown
 from controlplane.registry import jobs as commands
 from controlplane.registry import signals
 from controlplane.registry.store import JobFilter, JobRecord
-from controlplane.service.asked import all_mine, asked, decimal, job_number
+from controlplane.registry.which import Which
+from controlplane.service import jobchanges
+from controlplane.service.asked import (
+    LARGEST_PAGE,
+    all_mine,
+    asked,
+    decimal,
+    page_size,
+    which_of,
+)
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
 from controlplane.service.hub import wait
+from controlplane.service.jobchanges import checked, named
 from controlplane.service.logreader import read_logs
 from controlplane.service.permissions import (
-    GET_BLOB,
     READ_LOGS,
     RPC,
     Reach,
@@ -30,21 +38,26 @@ from controlplane.service.permissions import (
     refusal,
 )
 from controlplane.service.progress import metrics
+from controlplane.service.tasklist import list_tasks
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
 from controlplane.wire.basics import document, from_timestamp
-from controlplane.wire.jobs import JOB_STATES, checked_job, conceal, event_message, job_message
+from controlplane.wire.jobs import (
+    JOB_STATES,
+    checked_job,
+    conceal,
+    event_message,
+    job_message,
+    narrow_to_task,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
 
     from controlplane.registry.draft import Draft
     from controlplane.service.context import House
     from controlplane.v1 import job_pb2
 
-DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
-MOST_NAMES = 10_000
-"""Names of jobs in one call."""
 LONGEST_PATTERN = 200
 """Characters of a pattern; display names are no longer."""
 REASON_PERIOD_S = 1.0
@@ -62,40 +75,56 @@ class JobService(JobServiceServicer):
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> job_pb2.Job:
         """Accept a job."""
         house, caller = self._house, CALLER.get()
-        spec = parse_spec(document(request.spec))
-        priority = self._check(spec)
-        sha256 = spec_sha256(spec)
+        wanted = checked(house, parse_spec(document(request.spec)))
         if request.validate_only:
-            return checked_job(spec, sha256, caller.name)
-        once = once_of(caller.name, request.request_id, sha256)
+            return checked_job(wanted.spec, wanted.spec_sha256, caller.name)
+        content = wanted.spec_sha256 + (" held" if request.hold else "")
+        once = once_of(caller.name, request.request_id, content)
 
         def command(draft: Draft) -> dict[str, object]:
-            return {"job_id": commands.submit(draft, spec, sha256, priority).job_id}
+            (job_id,) = commands.submit(draft, [wanted], hold=request.hold)
+            return {"job_id": job_id}
 
         body = await house.write(command, house.actor(context), once)
-        return await self._message(int(str(body["job_id"])))
+        return await self._message(Which(int(str(body["job_id"]))))
 
-    def _check(self, spec: JobSpec) -> int:
-        """What only this site can know of a spec: its classes, its queues, its blobs. Answers the
-        priority."""
-        rules, faults = self._house.rules, []
-        wanted = spec.priority_class or rules.default_priority_class
-        if wanted not in rules.priority_classes:
-            words = _unknown(wanted, "priority class", rules.priority_classes)
-            faults.append(FieldFault(field="priority_class", description=words))
-        if spec.queue not in rules.queues:
-            words = _unknown(spec.queue, "queue", rules.queues)
-            faults.append(FieldFault(field="queue", description=words))
-        if isinstance(spec.working_dir, Archive):
-            sha256, caller = spec.working_dir.sha256, CALLER.get()
-            blobs = self._house.blobs
-            there = blobs.path(sha256).is_file()
-            if not there or not may(caller, GET_BLOB, blobs.owner(sha256, caller.name)):
-                words = f'"{sha256}": no such blob of yours here; upload it before the submit'
-                faults.append(FieldFault(field="working_dir.sha256", description=words))
-        if faults:
-            raise InvalidRequest(*faults)
-        return rules.priority_classes[wanted]
+    @answers
+    async def SubmitJobs(
+        self, request: pb.SubmitJobsRequest, context: Any
+    ) -> pb.SubmitJobsResponse:
+        """Accept many jobs."""
+        return await jobchanges.submit_jobs(self._house, request, context)
+
+    @answers
+    async def HoldJobs(self, request: pb.HoldJobsRequest, context: Any) -> pb.HoldJobsResponse:
+        """Start nothing more of jobs."""
+        return await jobchanges.hold(self._house, request, context)
+
+    @answers
+    async def ReleaseJobs(
+        self, request: pb.ReleaseJobsRequest, context: Any
+    ) -> pb.ReleaseJobsResponse:
+        """Let held jobs go on."""
+        return await jobchanges.release(self._house, request, context)
+
+    @answers
+    async def RequeueJobs(
+        self, request: pb.RequeueJobsRequest, context: Any
+    ) -> pb.RequeueJobsResponse:
+        """Have what runs started again."""
+        return await jobchanges.requeue(self._house, request, context)
+
+    @answers
+    async def UpdateJob(self, request: pb.UpdateJobRequest, context: Any) -> job_pb2.Job:
+        """Change a job."""
+        number = await jobchanges.update(self._house, request, context)
+        return await self._message(Which(number))
+
+    @answers
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        """List the tasks of a job that were placed."""
+        which = await asked(self._house, request.name)
+        return await list_tasks(self._house, which, request)
 
     @answers
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> job_pb2.Job:
@@ -131,39 +160,35 @@ class JobService(JobServiceServicer):
         if bool(request.names) == request.HasField("filter"):
             words = "name jobs, or give a filter with at least one field set, but not both"
             raise InvalidRequest(FieldFault(field="names", description=words))
-        if len(request.names) > MOST_NAMES:
-            words = f"{len(request.names)} of them; at most {MOST_NAMES} in one call"
-            raise InvalidRequest(FieldFault(field="names", description=words))
-        numbers = [job_number(name, "names") for name in request.names]
-        await all_mine(self._house, numbers)
         if request.HasField("filter"):
-            numbers = await self._matching(request.filter)
+            which = [Which(number) for number in await self._matching(request.filter)]
+        else:
+            which = await named(house, request.names)
         once = once_for(caller.name, request)
 
         def command(draft: Draft) -> dict[str, object]:
-            done = commands.cancel(draft, numbers)
+            done = commands.cancel(draft, which)
             return {"cancelled": list(done.cancelled), "already_ended": list(done.already_ended)}
 
         body: Any = await house.write(command, house.actor(context), once)
         return pb.CancelJobsResponse(
-            cancelled=[f"jobs/{number}" for number in body["cancelled"]],
-            already_ended=[f"jobs/{number}" for number in body["already_ended"]],
+            cancelled=body["cancelled"], already_ended=body["already_ended"]
         )
 
     @answers
     async def SignalJob(self, request: pb.SignalJobRequest, context: Any) -> pb.SignalJobResponse:
         """Send a signal to workers of a running job."""
         house, caller = self._house, CALLER.get()
-        number = job_number(request.name)
+        which = which_of(request.name)
         try:
             name = parse_signal(request.signal)
         except ValueError as error:
             words = f"{shown(request.signal)}: {error}"
             raise InvalidRequest(FieldFault(field="signal", description=words)) from None
-        await all_mine(self._house, [number])
+        await all_mine(self._house, [which.job_id])
 
         def command(draft: Draft) -> dict[str, object]:
-            done = signals.send(draft, number, name, request.ranks)
+            done = signals.send(draft, which, name, request.ranks)
             return {"attempt": done.attempt, "ranks": list(done.ranks)}
 
         once = once_for(caller.name, request)
@@ -198,11 +223,11 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Any
     ) -> AsyncIterator[job_pb2.Job]:
         """Follow one job until it ends."""
-        number = await asked(self._house, request.name)
+        which = await asked(self._house, request.name)
         told: tuple[str, str] | None = None
-        with self._house.hub.listening(("job", number)) as changed:
+        with self._house.hub.listening(("job", which.job_id)) as changed:
             while True:
-                job = await self._message(number)
+                job = await self._message(which)
                 if (job.etag, job.reason) != told:
                     told = (job.etag, job.reason)
                     yield job
@@ -229,8 +254,8 @@ class JobService(JobServiceServicer):
         self, request: pb.ReadLogsRequest, context: Any
     ) -> AsyncIterator[pb.ReadLogsResponse]:
         """Read the output of a job's workers."""
-        number = await asked(self._house, request.name)
-        async for piece in read_logs(self._house, number, request):
+        which = await asked(self._house, request.name)
+        async for piece in read_logs(self._house, which, request):
             yield piece
 
     @answers
@@ -253,12 +278,17 @@ class JobService(JobServiceServicer):
                 " alone; name one of them, or a part of one, as the resource: jobs/123"
             )
 
-    async def _message(self, job_id: int) -> job_pb2.Job:
+    async def _message(self, which: Which) -> job_pb2.Job:
         registry = self._house.registry
-        record = registry.live_job(job_id)
+        record = registry.live_job(which.job_id, which.task)
         if record is None:
-            record = await asyncio.to_thread(registry.job, job_id)
-        return self._encode(record)
+            record = await asyncio.to_thread(registry.job, which.job_id, which.task)
+        message = self._encode(record)
+        if which.task is not None:
+            code = record.attempts[-1].exit_code if record.attempts else None
+            task = record.tasks[0] if record.tasks else None
+            narrow_to_task(message, which.task, task, code)
+        return message
 
     def _encode(self, record: JobRecord) -> job_pb2.Job:
         registry = self._house.registry
@@ -313,18 +343,3 @@ def _moment(message: pb.JobFilter, field: str) -> int | None:
         return from_timestamp(message, field)
     except ValueError as error:
         raise InvalidRequest(FieldFault(field=f"filter.{field}", description=str(error))) from None
-
-
-def page_size(wanted: int) -> int:
-    """How many entries a page holds. InvalidRequest for a negative number."""
-    if wanted < 0:
-        words = f"{wanted}: must not be negative; at most {LARGEST_PAGE}"
-        raise InvalidRequest(FieldFault(field="page_size", description=words))
-    return min(wanted or DEFAULT_PAGE, LARGEST_PAGE)
-
-
-def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
-    there = sorted(known)
-    near = difflib.get_close_matches(name, there, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(there)}"
-    return f'"{name}": there is no such {noun}{hint}'

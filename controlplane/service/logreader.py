@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
 from controlplane.service import logsegments
+from controlplane.service.asked import of_one_task
 from controlplane.service.hub import wait
 from controlplane.service.logstore import StreamId
 from controlplane.v1 import job_service_pb2 as pb
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from controlplane.model.job import Attempt
     from controlplane.registry.store import JobRecord
+    from controlplane.registry.which import Which
     from controlplane.service.context import House
     from controlplane.service.logsegments import Segment, Stream
     from controlplane.service.logstore import LogStore
@@ -72,10 +74,11 @@ def _time(request: pb.ReadLogsRequest) -> _Time:
 
 
 async def read_logs(
-    house: House, job_id: int, request: pb.ReadLogsRequest
+    house: House, which: Which, request: pb.ReadLogsRequest
 ) -> AsyncIterator[pb.ReadLogsResponse]:
     """The output that a request asks for. NotFound for a job or an attempt that there is not."""
     time = _time(request)
+    job_id = which.job_id
     given = {
         (p.rank, each): p.offset for p in request.positions for each in _STREAMS.get(p.stream, ())
     }
@@ -83,12 +86,14 @@ async def read_logs(
     number = request.attempt or (1 if time.bound and not one else 0)
     with house.hub.listening(("job", job_id), ("log", job_id)) as changed:
         while True:
-            record = await asyncio.to_thread(house.registry.job, job_id)
+            record = await asyncio.to_thread(house.registry.job, *which)
+            of_one_task(which, record.job)
             attempt = _attempt(record, number)
             if attempt is None:
-                waits = request.follow and not record.job.state.final
+                over = any(task.state.final for task in record.tasks)
+                waits = request.follow and not (record.job.state.final or over)
                 if request.attempt and not waits:
-                    raise NotFound(f"jobs/{job_id} has no attempt {number}")
+                    raise NotFound(f"{which} has no attempt {number}")
                 if not waits:
                     return
                 await wait(changed, PERIOD_S)
@@ -97,8 +102,9 @@ async def read_logs(
                 yield piece
             if one or not (request.follow or time.bound):
                 return
-            record = await asyncio.to_thread(house.registry.job, job_id)
-            if record.job.state.final and record.tasks[0].attempts == attempt.number:
+            record = await asyncio.to_thread(house.registry.job, *which)
+            (task,) = record.tasks
+            if task.state.final and task.attempts == attempt.number:
                 return
             number, given = attempt.number + 1, {}
 
@@ -136,7 +142,7 @@ async def _read_attempt(
             async for piece in _pieces(which, segments, at, end):
                 sent = True
                 yield piece
-        record = await asyncio.to_thread(house.registry.job, attempt.job_id)
+        record = await asyncio.to_thread(house.registry.job, attempt.job_id, attempt.task_index)
         fresh = _attempt(record, attempt.number)
         if request.step and not house.relays.lives(request.step):
             quiet = 0 if sent else quiet + 1

@@ -41,9 +41,15 @@ _ADMIN_ALONE = _row(NONE, NONE, NONE, ALL, NONE)
 PERMISSIONS: dict[str, dict[Role, Reach]] = {
     # _row(viewer, user, operator, admin, agent), and the joiner where it may
     "/controlplane.v1.JobService/SubmitJob": _row(NONE, OWN, OWN, OWN, NONE),
+    "/controlplane.v1.JobService/SubmitJobs": _row(NONE, OWN, OWN, OWN, NONE),
     "/controlplane.v1.JobService/GetJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListJobs": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/CancelJobs": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/HoldJobs": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/ReleaseJobs": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/RequeueJobs": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/UpdateJob": _row(NONE, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/ListTasks": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/SignalJob": _row(NONE, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/WatchJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListEvents": _row(ALL, OWN, ALL, ALL, NONE),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
 from controlplane.registry import progress as commands
+from controlplane.service.asked import of_one_task
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.wire.progress import lease_progress_value, point_message
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from controlplane.model.event import Actor
     from controlplane.model.lease import Lease
     from controlplane.model.progress import LeaseProgress, Progress
+    from controlplane.registry.which import Which
     from controlplane.service.context import House
 
 MOST_LEASES = 1000
@@ -53,7 +55,7 @@ async def take_in(house: House, actor: Actor, told: Iterable[tuple[Lease, LeaseP
     missing = {key for key, _ in news if not house.registry.knows_progress(key)}
     ended: dict[commands.Key, Progress] = {}
     for key in missing:
-        record = await asyncio.to_thread(house.registry.job, key[0])
+        record = await asyncio.to_thread(house.registry.job, key[0], key[1])
         ended.update(record.progress)
     after = await house.write(lambda draft: commands.take_in(draft, news, ended), actor)
     for key, each in news:
@@ -63,14 +65,15 @@ async def take_in(house: House, actor: Actor, told: Iterable[tuple[Lease, LeaseP
 
 
 async def metrics(
-    house: House, job_id: int, request: jobs_pb.GetMetricsRequest
+    house: House, which: Which, request: jobs_pb.GetMetricsRequest
 ) -> jobs_pb.GetMetricsResponse:
     """The series of an attempt. NotFound when there is no such attempt."""
-    record = await asyncio.to_thread(house.registry.job, job_id)
+    record = await asyncio.to_thread(house.registry.job, *which)
+    of_one_task(which, record.job)
     wanted = [a for a in record.attempts if request.attempt in (0, a.number)]
     if not wanted:
         if request.attempt:
-            raise NotFound(f"jobs/{job_id} has no attempt {request.attempt}")
+            raise NotFound(f"{which} has no attempt {request.attempt}")
         return jobs_pb.GetMetricsResponse()
     attempt = wanted[-1]
     rank, series = await asyncio.to_thread(house.series.read, attempt.key)

@@ -10,7 +10,7 @@ from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.job import AttemptState
 from controlplane.model.specfaults import shown
 from controlplane.registry import steps as commands
-from controlplane.service.asked import asked, job_number
+from controlplane.service.asked import asked, which_of
 from controlplane.service.auth import CALLER
 from controlplane.service.errors import streams
 from controlplane.service.hub import wait
@@ -23,6 +23,7 @@ from controlplane.v1.step_service_pb2_grpc import StepServiceServicer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from controlplane.registry.which import Which
     from controlplane.service.context import House
 
 FIRST_S = 10.0
@@ -54,7 +55,8 @@ class StepService(StepServiceServicer):
         house = self._house
         start = await _first(request)
         check_start(start)
-        number = await asked(house, start.job, "job")
+        which = await asked(house, start.job, "job")
+        number = which.job_id
         script = CALLER.get().job_id
         if script is not None:
             if script != number:
@@ -62,9 +64,9 @@ class StepService(StepServiceServicer):
                     f"jobs/{number}: this is the token of the script of jobs/{script}, which may"
                 )
                 raise NotAllowed(f"{words} start steps in that one alone", f"jobs/{number}")
-            await _begun(house, number)
+            await _begun(house, which)
         wanted = commands.Wanted(
-            job_id=number,
+            job=which,
             rank=start.rank if start.HasField("rank") else None,
             node=start.node.removeprefix("nodes/"),
             program=start.command[0] if start.command else "",
@@ -110,12 +112,12 @@ class StepService(StepServiceServicer):
             ) from None
 
 
-async def _begun(house: House, number: int) -> None:
+async def _begun(house: House, which: Which) -> None:
     """Wait until all parts of a job run: its script may have begun before the others."""
-    with house.hub.listening(("job", number)) as changed:
+    with house.hub.listening(("job", which.job_id)) as changed:
         deadline = asyncio.get_running_loop().time() + BEGUN_S
         while asyncio.get_running_loop().time() < deadline:
-            record = await asyncio.to_thread(house.registry.job, number)
+            record = await asyncio.to_thread(house.registry.job, *which)
             last = record.attempts[-1].state if record.attempts else AttemptState.STAGING
             if last not in (AttemptState.STAGING, AttemptState.STARTING):
                 return
@@ -249,7 +251,7 @@ async def _first(request: AsyncIterator[pb.ExecRequest]) -> step_pb2.StepStart:
 
 def check_start(start: step_pb2.StepStart) -> None:
     """InvalidRequest, with every fault, for what can be started nowhere."""
-    job_number(start.job, "job")
+    which_of(start.job, "job")
     faults = []
     if start.HasField("rank") and start.node:
         faults.append(("node", "name a rank or a node, not both"))

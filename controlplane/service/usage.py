@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.usage import Key, UsageFilter, UsageGroup
 from controlplane.registry.usage import UsagePage, usage_page
-from controlplane.service.asked import job_number
+from controlplane.service.asked import job_number, page_size
 from controlplane.service.auth import CALLER
 from controlplane.service.errors import answers
-from controlplane.service.jobs import page_size
 from controlplane.service.permissions import RPC, Reach, may, reach, refusal
 from controlplane.v1 import usage_service_pb2 as pb
 from controlplane.v1.usage_service_pb2_grpc import UsageServiceServicer

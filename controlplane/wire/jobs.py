@@ -10,7 +10,7 @@ from controlplane.model.lease import WorkerState
 from controlplane.model.outputs import Files
 from controlplane.model.spec import NodePath, canonical
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
-from controlplane.wire.basics import EnumWire, struct, timestamp
+from controlplane.wire.basics import EnumWire, duration, struct, timestamp
 from controlplane.wire.progress import progress_message
 from controlplane.wire.usage import usage_message
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
     from controlplane.model.event import Event
-    from controlplane.model.job import Attempt, Cause, Job, SentSignal
+    from controlplane.model.job import Attempt, Cause, Job, SentSignal, Task
     from controlplane.model.lease import Lease, WorkerStatus
     from controlplane.model.progress import Progress
     from controlplane.model.spec import JobSpec
@@ -63,9 +63,76 @@ def job_message(
             for a in attempts
         ],
         etag=etag,
+        held_by=job.held_by,
+        time_limit=duration(job.time_limit_us) if job.time_limit_us is not None else None,
+        priority=job.priority,
+        tasks=_counts(job) if len(job.tasks) > 1 else None,
     )
     if job.exit_code is not None:
         message.exit_code = job.exit_code
+    return message
+
+
+def narrow_to_task(
+    message: job_pb2.Job, index: int, task: Task | None, exit_code: int | None
+) -> None:
+    """Make of a job, with the attempts of one of its tasks, that task. None: it waits to be placed
+    for the first time, or was cancelled before. `exit_code`: of its last attempt."""
+    message.name += f"/tasks/{index}"
+    message.ClearField("tasks")
+    for field in ("end_time", "exit_code", "start_time"):
+        message.ClearField(field)
+    last = message.attempts[-1] if message.attempts else None
+    if task is None:
+        waits = message.state in (job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_ACTIVE)
+        message.state = job_pb2.JOB_STATE_PENDING if waits else job_pb2.JOB_STATE_CANCELLED
+    else:
+        message.state = JOB_STATES.out(task.state)
+    if last is not None:
+        if message.attempts[0].HasField("start_time"):
+            message.start_time.CopyFrom(message.attempts[0].start_time)
+        if task is not None and task.state is not JobState.PENDING:
+            message.reason = last.cause.message if last.HasField("cause") else ""
+    if message.state not in (job_pb2.JOB_STATE_PENDING, job_pb2.JOB_STATE_ACTIVE):
+        message.exit_code = 130
+        if last is not None and message.state != job_pb2.JOB_STATE_CANCELLED:
+            message.exit_code = 1 if exit_code is None else exit_code
+        if last is not None and last.HasField("end_time"):
+            message.end_time.CopyFrom(last.end_time)
+
+
+def _counts(job: Job) -> job_pb2.TaskCounts:
+    total, ended = len(job.tasks), job.ended
+    return job_pb2.TaskCounts(
+        total=total,
+        pending=total - ended.ended - job.running,
+        active=job.running,
+        succeeded=ended.succeeded,
+        failed=ended.failed,
+        cancelled=ended.cancelled,
+    )
+
+
+def task_message(
+    task: Task,
+    last: Attempt | None,
+    leases: Mapping[int, Lease],
+    node_names: Mapping[str, str],
+) -> job_pb2.Task:
+    """A task with what its last attempt came to."""
+    message = job_pb2.Task(
+        name=f"jobs/{task.job_id}/tasks/{task.index}",
+        index=task.index,
+        state=JOB_STATES.out(task.state),
+        attempts=task.attempts,
+    )
+    if last is not None:
+        if last.cause is not None:
+            message.reason = last.cause.message
+        if last.exit_code is not None:
+            message.exit_code = last.exit_code
+        nodes = (leases[i].node_uuid for i in last.lease_ids if i in leases)
+        message.nodes.extend(dict.fromkeys(node_names.get(uuid, "") for uuid in nodes))
     return message
 
 

@@ -1,0 +1,218 @@
+"""What users have done to jobs: accepted, ended, held, released, started again, changed."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
+from controlplane.model.identity import Role
+from controlplane.model.spec import Archive, InvalidSpec, JobSpec, parse_spec, spec_sha256
+from controlplane.registry import jobs as commands
+from controlplane.registry.jobs import Change, Wanted
+from controlplane.service.asked import all_mine, which_of
+from controlplane.service.auth import CALLER
+from controlplane.service.context import once_for
+from controlplane.service.permissions import GET_BLOB, may
+from controlplane.v1 import job_service_pb2 as pb
+from controlplane.wire.basics import document, from_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from controlplane.registry.draft import Draft
+    from controlplane.registry.which import Which
+    from controlplane.service.context import House
+
+MOST_NAMES = 10_000
+"""Names of jobs, or specs, in one call."""
+LONGEST_LIMIT_US = 366 * 86_400_000_000
+"""As in job.json."""
+_OPERATORS = (Role.OPERATOR, Role.ADMIN)
+
+
+def checked(house: House, spec: JobSpec) -> Wanted:
+    """What only this site can know of a spec: its classes, its queues, its blobs. InvalidRequest
+    with each fault."""
+    rules, faults = house.rules, []
+    wanted = spec.priority_class or rules.default_priority_class
+    priority = rules.priority_classes.get(wanted)
+    if priority is None:
+        words = _unknown(wanted, "priority class", rules.priority_classes)
+        faults.append(FieldFault(field="priority_class", description=words))
+    if spec.queue not in rules.queues:
+        words = _unknown(spec.queue, "queue", rules.queues)
+        faults.append(FieldFault(field="queue", description=words))
+    if isinstance(spec.working_dir, Archive):
+        sha256, caller = spec.working_dir.sha256, CALLER.get()
+        blobs = house.blobs
+        there = blobs.path(sha256).is_file()
+        if not there or not may(caller, GET_BLOB, blobs.owner(sha256, caller.name)):
+            words = f'"{sha256}": no such blob of yours here; upload it before the submit'
+            faults.append(FieldFault(field="working_dir.sha256", description=words))
+    if faults or priority is None:
+        raise InvalidRequest(*faults)
+    return Wanted(spec, spec_sha256(spec), priority)
+
+
+def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
+    there = sorted(known)
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(there)}"
+    return f'"{name}": there is no such {noun}{hint}'
+
+
+async def submit_jobs(
+    house: House, request: pb.SubmitJobsRequest, context: Any
+) -> pb.SubmitJobsResponse:
+    """Accept many jobs."""
+    if not 1 <= len(request.specs) <= MOST_NAMES:
+        words = f"{len(request.specs)} of them; give 1 to {MOST_NAMES} in one call"
+        raise InvalidRequest(FieldFault(field="specs", description=words))
+    wanted = await asyncio.to_thread(_all_checked, house, request)
+
+    def command(draft: Draft) -> dict[str, object]:
+        numbers = commands.submit(draft, wanted, hold=request.hold)
+        return {"first": numbers[0], "jobs": len(numbers)}
+
+    once = once_for(CALLER.get().name, request)
+    body: Any = await house.write(command, house.actor(context), once)
+    first, count = int(body["first"]), int(body["jobs"])
+    return pb.SubmitJobsResponse(names=[f"jobs/{n}" for n in range(first, first + count)])
+
+
+def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
+    """Each spec checked; those that are alike are checked once."""
+    known: dict[bytes, Wanted] = {}
+    wanted, faults = [], []
+    for number, spec in enumerate(request.specs):
+        content = spec.SerializeToString(deterministic=True)
+        found = known.get(content)
+        if found is None:
+            try:
+                found = known[content] = checked(house, parse_spec(document(spec)))
+            except InvalidSpec as error:
+                faults += [
+                    FieldFault(
+                        field=f"specs[{number}]{'.' if each.path else ''}{each.path}",
+                        description=f"{each.value_repr}: {each.message}".removeprefix(": "),
+                    )
+                    for each in error.faults
+                ]
+            except InvalidRequest as error:
+                faults += [
+                    replace(each, field=f"specs[{number}].{each.field}") for each in error.faults
+                ]
+        if len(faults) > 100:
+            break
+        if found is not None:
+            wanted.append(found)
+    if faults:
+        raise InvalidRequest(*faults)
+    return wanted
+
+
+async def named(house: House, names: Sequence[str]) -> list[Which]:
+    """The jobs and tasks that a request names, all of them its caller's to do this to."""
+    if not 1 <= len(names) <= MOST_NAMES:
+        words = f"{len(names)} of them; name 1 to {MOST_NAMES} in one call"
+        raise InvalidRequest(FieldFault(field="names", description=words))
+    which = [which_of(name, "names") for name in names]
+    await all_mine(house, [each.job_id for each in which])
+    return which
+
+
+async def _named_jobs(house: House, names: Sequence[str]) -> list[int]:
+    which = await named(house, names)
+    for each in which:
+        if each.task is not None:
+            words = f"{each} is a task: this is done to a whole job, jobs/{each.job_id}"
+            raise InvalidRequest(FieldFault(field="names", description=words))
+    return [each.job_id for each in which]
+
+
+async def hold(house: House, request: pb.HoldJobsRequest, context: Any) -> pb.HoldJobsResponse:
+    """Start nothing more of jobs."""
+    numbers = await _named_jobs(house, request.names)
+
+    def command(draft: Draft) -> dict[str, object]:
+        commands.hold(draft, numbers)
+        return {}
+
+    once = once_for(CALLER.get().name, request)
+    await house.write(command, house.actor(context), once)
+    return pb.HoldJobsResponse(names=list(dict.fromkeys(request.names)))
+
+
+async def release(
+    house: House, request: pb.ReleaseJobsRequest, context: Any
+) -> pb.ReleaseJobsResponse:
+    """Let jobs go on."""
+    numbers = await _named_jobs(house, request.names)
+    caller = CALLER.get()
+
+    def command(draft: Draft) -> dict[str, object]:
+        for number in numbers:
+            job = draft.jobs.get(number)
+            holder = job.held_by if job is not None else ""
+            if holder not in ("", caller.name) and caller.role not in _OPERATORS:
+                raise NotAllowed(
+                    f"jobs/{number} is held by {holder}; operator and admin may release it",
+                    f"jobs/{number}",
+                )
+        commands.release(draft, numbers)
+        return {}
+
+    await house.write(command, house.actor(context), once_for(caller.name, request))
+    return pb.ReleaseJobsResponse(names=list(dict.fromkeys(request.names)))
+
+
+async def requeue(
+    house: House, request: pb.RequeueJobsRequest, context: Any
+) -> pb.RequeueJobsResponse:
+    """Have what runs started again."""
+    which = await named(house, request.names)
+
+    def command(draft: Draft) -> dict[str, object]:
+        return {"tasks": commands.requeue(draft, which)}
+
+    once = once_for(CALLER.get().name, request)
+    body: Any = await house.write(command, house.actor(context), once)
+    return pb.RequeueJobsResponse(tasks=body["tasks"])
+
+
+async def update(house: House, request: pb.UpdateJobRequest, context: Any) -> int:
+    """Change a job; its number."""
+    caller = CALLER.get()
+    (number,) = await _named_jobs(house, [request.name])
+    limited = request.HasField("time_limit")
+    if limited and request.no_time_limit:
+        words = "is set, and no_time_limit takes it away; give one of them"
+        raise InvalidRequest(FieldFault(field="time_limit", description=words))
+    if not (limited or request.no_time_limit or request.priority_class):
+        words = "nothing to change; set time_limit, no_time_limit or priority_class"
+        raise InvalidRequest(FieldFault(field="time_limit", description=words))
+    limit_us = from_duration(request.time_limit) if limited else None
+    if limit_us is not None and not 1_000_000 <= limit_us <= LONGEST_LIMIT_US:
+        words = "must be from 1 s to 366 days"
+        raise InvalidRequest(FieldFault(field="time_limit", description=words))
+    classes = house.rules.priority_classes
+    if request.priority_class and request.priority_class not in classes:
+        words = _unknown(request.priority_class, "priority class", classes)
+        raise InvalidRequest(FieldFault(field="priority_class", description=words))
+    change = Change(
+        time_limit_us=limit_us,
+        no_time_limit=request.no_time_limit,
+        priority_class=request.priority_class,
+        priority=classes.get(request.priority_class, 0),
+        by_operator=caller.role in _OPERATORS,
+    )
+
+    def command(draft: Draft) -> dict[str, object]:
+        commands.update(draft, number, change)
+        return {}
+
+    await house.write(command, house.actor(context), once_for(caller.name, request))
+    return number
