@@ -93,6 +93,7 @@ async def read_logs(
                     return
                 await wait(changed, PERIOD_S)
                 continue
+            _check_kept(house, record)
             async for piece in _read_attempt(house, attempt, request, time, given, changed):
                 yield piece
             if one or not (request.follow or time.bound):
@@ -101,6 +102,13 @@ async def read_logs(
             if record.job.state.final and record.tasks[0].attempts == attempt.number:
                 return
             number, given = attempt.number + 1, {}
+
+
+def _check_kept(house: House, record: JobRecord) -> None:
+    """NotFound when a job's output is kept no longer: it must not look like one that wrote none."""
+    gone = house.registry.output_gone(record.job)
+    if gone is not None:
+        raise gone
 
 
 def _attempt(record: JobRecord, number: int) -> Attempt | None:
@@ -137,6 +145,7 @@ async def _read_attempt(
                 sent = True
                 yield piece
         record = await asyncio.to_thread(house.registry.job, attempt.job_id)
+        _check_kept(house, record)
         fresh = _attempt(record, attempt.number)
         if request.step and not house.relays.lives(request.step):
             quiet = 0 if sent else quiet + 1
