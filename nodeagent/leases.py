@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
     from nodeagent.found import Found
+    from nodeagent.looking import Looks
     from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
@@ -74,12 +75,14 @@ class Leases:
         stage: Stage,
         spawner: Spawner,
         preflight: Preflight,
+        looks: Looks,
         changed: Callable[[], None],
     ) -> None:
         """`changed`: called when something is to be reported."""
         self._folders = folders
         self._stage, self._spawner, self._changed = stage, spawner, changed
         self._preflight = preflight
+        self._looks = looks
         self.trouble = ""
         """Why this node should get no more leases, in words; empty: it may."""
         self._stopping: dict[int, int] = {}
@@ -216,26 +219,24 @@ class Leases:
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
             self._folders.make_control(key)
-            self._preflight.check_room()
-            account = self._stage.known_account()
-            slow = action.launch.working_dir_sha256 or self._preflight.takes_time(
-                action.launch.device_ids
-            )
-            if account is None or slow:
-                held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
-                self._changed()
-            else:
-                self._spawn(held, action.launch, account)
-        except (OSError, LaunchError) as error:
+        except OSError as error:
             self._failed(held, error)
+            return
+        held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
 
     async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
+        account = self._stage.known_account()
+        slow = bool(launch.working_dir_sha256) or self._preflight.takes_time(launch.device_ids)
+        if account is None or slow:
+            self._changed()
         try:
-            account = await self._stage.account(launch.owner)
+            if account is None:
+                account = await self._stage.account(launch.owner)
             if launch.working_dir_sha256:
+                await self._looks.within(launch.owner, self._stage.check_room)
                 await self._stage.fetch(launch.working_dir_sha256, held.key, account)
+            plan = await self._planned(held, launch, account)
             await self._preflight.check_devices(launch.device_ids)
-            plan = self._planned(held, launch, account)
             try:
                 await self._preflight.run_prolog(plan)
                 self._hand_over(held, plan)
@@ -253,14 +254,15 @@ class Leases:
             self._failed(held, LaunchError(words))
         finally:
             held.staging = None
-            self._changed()
+            if slow or held.status.phase is LeasePhase.ENDED:
+                self._changed()
 
-    def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
-        self._hand_over(held, self._planned(held, launch, account))
-
-    def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
-        context = self._stage.context(launch, held.key, account)
-        return self._stage.finish(plan_step(launch, context), launch, held.key, account)
+    async def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
+        stage, key = self._stage, held.key
+        context = await self._looks.within(
+            launch.owner, lambda place: stage.prepare(launch, key, account, place)
+        )
+        return stage.finish(plan_step(launch, context), launch, key, account)
 
     def _hand_over(self, held: Held, plan: StepPlan) -> None:
         """Have a supervisor started."""

@@ -19,6 +19,7 @@ from nodeagent import status as agent_status
 from nodeagent import streams
 from nodeagent.folders import Folders, LeaseKey, leases_in
 from nodeagent.leases import Held, Leases
+from nodeagent.looking import Looks
 from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.reconcile import Forget, Signal
 from nodeagent.shipping import ship_once
@@ -47,6 +48,7 @@ def leases(folders: Folders) -> Leases:
         cast("Any", None),
         cast("Any", None),
         cast("Any", SimpleNamespace(epilog=None)),
+        Looks(),
         lambda: None,
     )
 
