@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import ROOT, Cluster, alive, cluster, until
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {"workers": 2, "workers_per_node": 1}
@@ -115,42 +111,6 @@ def test_what_nobody_reads_waits_on_its_node(two: Cluster, pair: str) -> None:
         assert now - was < 48 << 20
         reader.kill()
     until(lambda: not alive(pid), "the step to be hung up on")
-
-
-class Terminal:
-    """ccctl on a terminal of the test's own."""
-
-    def __init__(self, words: list[str | Path], rows: int = 24, columns: int = 80) -> None:
-        self.seen = b""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            size = struct.pack("HHHH", rows, columns, 0, 0)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, size)
-            os.environ["TERM"] = "xterm"
-            os.execv(words[0], [str(word) for word in words])
-
-    def type(self, text: bytes) -> None:
-        os.write(self.fd, text)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def sees(self, pattern: bytes, within_s: float = 20) -> re.Match[bytes]:
-        deadline = time.monotonic() + within_s
-        while not (found := re.search(pattern, self.seen)):
-            left = deadline - time.monotonic()
-            assert left > 0, (pattern, self.seen)
-            if select.select([self.fd], [], [], left)[0]:
-                self.seen += os.read(self.fd, 65536)
-        self.seen = self.seen[found.end() :]
-        return found
-
-    def raw(self) -> bool:
-        return not termios.tcgetattr(self.fd)[3] & termios.ICANON
-
-    def end(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
 
 
 def test_a_shell_has_a_terminal_of_the_right_size_that_hears_ctrl_c(
@@ -321,7 +281,7 @@ def test_run_submits_follows_and_gives_the_jobs_exit_code(two: Cluster) -> None:
 
 def test_ctrl_c_twice_cancels_what_run_has_submitted(two: Cluster) -> None:
     with subprocess.Popen(
-        command(two, "run", "--", "sh", "-c", "echo ready; exec sleep 600"),
+        command(two, "run", "--no-stdin", "--", "sh", "-c", "echo ready; exec sleep 600"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
