@@ -23,7 +23,7 @@ from nodeagent.status import StatusReader
 from nodeagent.supervision import record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from controlplane.model.launch import Launch, LeaseSignal
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
+    from nodeagent.status import StepEnd
     from nodeagent.streams import Stream
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,15 @@ class Held:
     """Runs the site's epilog, after which its end is reported."""
     reports: LeaseReports | None = None
     """What its workers report of their progress, once there may be any."""
+    heard_steps: set[int] = field(default_factory=set)
+    """Detached steps whose end the control plane has written down."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
+
+    def ended_steps(self) -> dict[int, StepEnd]:
+        """Ends of detached steps that are to be told."""
+        steps = self.reader.steps.items() if self.reader is not None else ()
+        return {n: end for n, end in steps if end is not None and n not in self.heard_steps}
 
 
 class Leases:
@@ -133,6 +141,17 @@ class Leases:
         """What is to be reported."""
         return [held.status for held in self.held.values() if not held.forgotten]
 
+    def steps_ended(self) -> Iterator[tuple[LeaseKey, int, StepEnd]]:
+        """Ends of detached steps that the control plane has not heard of: lease, number, end."""
+        for held in self.held.values():
+            for number, end in held.ended_steps().items():
+                yield held.key, number, end
+
+    def steps_heard(self, numbers: Collection[int]) -> None:
+        """The control plane has written these down: they are told no more."""
+        for held in self.held.values():
+            held.heard_steps.update(held.ended_steps().keys() & set(numbers))
+
     def refresh(self, lease_id: int, *, look: bool = False) -> None:
         """Read a supervisor's word anew; with `look`, see also whether it is still there."""
         held = self.held.get(lease_id)
@@ -140,7 +159,10 @@ class Leases:
             return
         if held.closing is not None:
             return
+        ended = len(held.ended_steps())
         fresh = held.reader.look() if look else held.reader.read()
+        if len(held.ended_steps()) != ended:
+            self._changed()
         if fresh != held.status:
             held.status = fresh
             if fresh.phase is LeasePhase.ENDED:

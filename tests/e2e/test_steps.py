@@ -249,6 +249,86 @@ def test_the_death_of_the_agent_hangs_up_on_its_steps_alone(two: Cluster) -> Non
     two.client.cancel([name])
 
 
+WAITS = "while ! [ -e $CC_JOB_DIR/go ]; do sleep 0.05; done; exit 3"
+
+
+def detached(two: Cluster, name: str, script: str) -> int:
+    """The number of a step that goes on alone."""
+    done = two.ccctl("exec", name, "--detach", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[2])
+
+
+def let_go(two: Cluster, name: str) -> None:
+    for folder in two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}"):
+        (folder / "go").touch()
+
+
+@pytest.mark.parametrize("who", ["agent", "control plane"])
+def test_the_end_of_a_detached_step_is_told_though_it_came_while_others_were_down(
+    two: Cluster, who: str
+) -> None:
+    name = two.submit(FOREVER)
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, f"echo $$ > $CC_JOB_DIR/pid; {WAITS}")
+    (pid_file,) = until(
+        lambda: list(two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}/pid")), "it to begin"
+    )
+    pid = int(until(pid_file.read_text, "its pid"))
+    agent = two.agents[worker.node_display_name]
+    down = agent if who == "agent" else two.control
+    down.kill()
+    let_go(two, name)
+    until(lambda: not alive(pid), "the step to end")
+    down.start()
+    expected = [{"step": number, "exit_code": 3}]
+    until(lambda: events(two, name, "step.ended") == expected, "its end to be told")
+    # An agent that is started anew reads it again.
+    agent.kill()
+    agent.start()
+    until(lambda: two.ccctl("exec", name, "--", "true").returncode == 0, "the agent to serve again")
+    ended = [event for event in events(two, name, "step.ended") if event["step"] == number]
+    assert ended == expected
+    two.client.cancel([name])
+
+
+def test_a_detached_step_that_ends_with_its_job_while_the_agent_is_down_is_told(
+    two: Cluster,
+) -> None:
+    name = two.submit({**FOREVER, "command": ["sh", "-c", WAITS.replace("exit 3", "exit 0")]})
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, "sleep 600")
+    agent = two.agents[worker.node_display_name]
+    agent.kill()
+    let_go(two, name)
+    until(lambda: not alive(worker.pid), "the worker to end")
+    agent.start()
+    assert two.ended(name).exit_code == 0
+    (end,) = until(lambda: events(two, name, "step.ended"), "its end to be told")
+    words = "the job ends on this node, and its steps with it: its workers have ended"
+    assert end == {"step": number, "signal": 15, "message": words}
+
+
+def test_the_output_of_a_detached_step_is_followed_while_its_agent_is_started_anew(
+    two: Cluster,
+) -> None:
+    name = two.submit(FOREVER)
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, f"echo begun; {WAITS.replace('exit 3', 'echo done')}")
+    follow = command(two, "logs", name, "--step", str(number), "-f")
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "begun\n"
+        agent = two.agents[worker.node_display_name]
+        agent.kill()
+        agent.start()
+        until(lambda: two.ccctl("exec", name, "--", "true").returncode == 0, "it to serve again")
+        let_go(two, name)
+        assert reader.stdout.readline() == "done\n"
+        assert reader.wait(20) == 0
+    two.client.cancel([name])
+
+
 def test_no_step_where_none_can_be(two: Cluster, pair: str) -> None:
     done = two.submit({**FOREVER, "command": ["true"]})
     two.ended(done)
