@@ -30,6 +30,11 @@ def state(made: Cluster, name: str) -> tuple[int, str]:
     return found.state, found.reason
 
 
+def causes(made: Cluster, name: str) -> str:
+    """Why the job's attempts have ended so far."""
+    return "; ".join(attempt.cause.message for attempt in made.client.get(name).attempts)
+
+
 def test_a_node_whose_prolog_fails_is_drained_and_its_jobs_run_elsewhere(tmp_path: Path) -> None:
     with cluster(tmp_path) as made:
         broken = program(tmp_path, "prolog", "echo the GPUs have fallen off the bus; exit 1")
@@ -128,7 +133,7 @@ def test_a_jobs_folder_that_is_read_only_is_the_nodes_fault_and_no_jobs(tmp_path
         with read_only(folder):
             go.touch()
             words = f"{folder}: {pwd.getpwuid(0).pw_name} can make no file there: Read-only file"
-            until(lambda: words in made.client.get(name).reason, "it to be told")
+            until(lambda: words in causes(made, name), "it to be told")
         job = made.ended(name)
         assert job.exit_code == 0, job.reason
         kinds = [attempt.cause.kind for attempt in job.attempts]
@@ -149,7 +154,6 @@ def read_only(folder: Path) -> Iterator[None]:
 def test_a_working_directory_that_is_not_there_is_told_as_the_jobs(tmp_path: Path) -> None:
     with cluster(tmp_path, "a") as made:
         name = made.submit({"command": ["true"], "working_dir": str(tmp_path / "gone")})
-        until(lambda: made.client.get(name).attempts, "an attempt")
         words = f"working_dir: {tmp_path / 'gone'} is no folder on a"
-        until(lambda: words in made.client.get(name).reason, "it to be told")
+        until(lambda: words in causes(made, name), "it to be told")
         made.client.cancel([name])
