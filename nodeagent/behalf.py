@@ -3,6 +3,7 @@
 Linux keeps for each thread as whom it uses files: user, group and groups, by which permission bits,
 quotas and the servers of network file systems judge (setfsuid(2), credentials(7)). Unlike a change
 of the effective user, this lets nobody send us signals. The thread cannot go back, and should end.
+As any change of user it forbids core dumps of the process (PR_SET_DUMPABLE in prctl(2)).
 """
 
 from __future__ import annotations
