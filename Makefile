@@ -84,6 +84,8 @@ bench: setup ## measure throughput and latency, and print the table
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.logs
+	$(BIN)/python -m benchmarks.preflight
+	$(BIN)/python -m benchmarks.reports
 
 .PHONY: clean
 clean: ## remove what was made here; kept wheels of Horovod stay in the user's cache

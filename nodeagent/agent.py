@@ -34,8 +34,10 @@ from nodeagent.identity import Identity
 from nodeagent.launchers import NodeContext
 from nodeagent.leases import Leases
 from nodeagent.limits import parse_limits
+from nodeagent.looking import Looks
 from nodeagent.preflight import Preflight
 from nodeagent.progress import report_once
+from nodeagent.room import Room
 from nodeagent.session import Line, Session
 from nodeagent.shipping import ship_once
 from nodeagent.spawning import Spawner
@@ -59,6 +61,8 @@ SHIP_S = 0.25
 REPORT_S = 0.5
 """Reports of progress are looked at so often."""
 DISCOVER_DEADLINE_S = 30.0
+ROOM_S = 5.0
+"""Whether there is room for leases is looked at so often."""
 TIDY_S = 3600.0
 """What may be removed is looked for so often."""
 RENEW_LOOK_S = 600.0
@@ -128,9 +132,15 @@ async def _run(settings: Settings, folders: Folders) -> None:
     steps: Steps | None = None
     try:
         session: Session
+        room = Room(
+            folders=(folders.data, folders.tmp, folders.jobs),
+            free_bytes=settings.min_free_mib << 20,
+            free_inodes=settings.min_free_inodes,
+        )
         stage = Stage(
             base=_context(settings, folders, own, facts_of_host, facts, credential),
             folders=folders,
+            room=room,
             log_cap_bytes=settings.log_cap_mib << 20,
             download=lambda sha256: session.download(sha256),
             limits=parse_limits(settings.limits),
@@ -141,19 +151,18 @@ async def _run(settings: Settings, folders: Folders) -> None:
         )
         preflight = Preflight(
             users=devices.users,
-            folders=(settings.state_dir,),
-            free_bytes=settings.min_free_mib << 20,
             prolog=settings.prolog,
             epilog=settings.epilog,
             deadline_s=settings.prolog_deadline_s,
         )
-        leases = Leases(folders, stage, spawner, preflight, lambda: session.changed.set())
+        looks = Looks()
+        leases = Leases(folders, stage, spawner, preflight, looks, lambda: session.changed.set())
         session = Session(
             line=line,
             identity=identity,
             agent_id=str(uuid.uuid4()),
             boot_id=facts_of_host.boot_id,
-            facts=lambda: replace(box[0], trouble=leases.trouble) if leases.trouble else box[0],
+            facts=lambda: _troubled(box[0], leases.trouble, room.trouble),
             leases=leases,
             clock=SystemClock(),
             deadline_file=folders.deadline,
@@ -162,6 +171,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
         )
         steps = session.steps = Steps(leases, session.serve_step, identity.uuid)
         adopted = leases.adopt()
+        await room.look_within(looks)
         if cages is not None:
             cages.clean({str(held.key) for held in leases.held.values()})
         loop.add_reader(nudges, _on_nudges, nudges, leases)
@@ -177,6 +187,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             asyncio.create_task(_ship(leases, session, identity.uuid, shipping), name="ship"),
             asyncio.create_task(_report(leases, session, identity.uuid), name="report"),
             asyncio.create_task(_rediscover(settings, devices, box, session), name="discover"),
+            asyncio.create_task(_watch(room, looks, session), name="watch"),
             asyncio.create_task(_watchdog(), name="watchdog"),
             asyncio.create_task(_tidy(settings, folders, leases), name="tidy"),
         ]
@@ -263,6 +274,11 @@ def _facts(
         cages=f"v{cages.version}" if cages is not None else "",
         only_owner=only_owner(settings.run_as),  # type: ignore[arg-type]  # as above
     )
+
+
+def _troubled(facts: NodeFacts, *troubles: str) -> NodeFacts:
+    """The facts with all that keeps leases from the node."""
+    return replace(facts, trouble="; ".join(filter(None, troubles)))
 
 
 def _context(
@@ -367,6 +383,15 @@ async def _rediscover(
         if found != box[0].devices:
             log.warning("devices have changed", extra={"devices": len(found)})
             box[0] = replace(box[0], devices=found)
+            session.changed.set()
+
+
+async def _watch(room: Room, looks: Looks, session: Session) -> None:
+    """Tell the control plane when leases cannot begin here any more, and when they can again."""
+    while True:
+        await asyncio.sleep(ROOM_S)
+        if await room.look_within(looks):
+            log.warning("%s", room.trouble or "there is room for leases again")
             session.changed.set()
 
 

@@ -23,16 +23,18 @@ from nodeagent.status import StatusReader
 from nodeagent.supervision import record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from controlplane.model.launch import Launch, LeaseSignal
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
     from nodeagent.found import Found
+    from nodeagent.looking import Looks
     from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
+    from nodeagent.status import StepEnd
     from nodeagent.streams import Stream
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,15 @@ class Held:
     """Runs the site's epilog, after which its end is reported."""
     reports: LeaseReports | None = None
     """What its workers report of their progress, once there may be any."""
+    heard_steps: set[int] = field(default_factory=set)
+    """Detached steps whose end the control plane has written down."""
     forgotten: bool = False
     """The control plane knows all about it; only output may still have to be handed over."""
+
+    def ended_steps(self) -> dict[int, StepEnd]:
+        """Ends of detached steps that are to be told."""
+        steps = self.reader.steps.items() if self.reader is not None else ()
+        return {n: end for n, end in steps if end is not None and n not in self.heard_steps}
 
 
 class Leases:
@@ -74,12 +83,14 @@ class Leases:
         stage: Stage,
         spawner: Spawner,
         preflight: Preflight,
+        looks: Looks,
         changed: Callable[[], None],
     ) -> None:
         """`changed`: called when something is to be reported."""
         self._folders = folders
         self._stage, self._spawner, self._changed = stage, spawner, changed
         self._preflight = preflight
+        self._looks = looks
         self.trouble = ""
         """Why this node should get no more leases, in words; empty: it may."""
         self._stopping: dict[int, int] = {}
@@ -130,6 +141,17 @@ class Leases:
         """What is to be reported."""
         return [held.status for held in self.held.values() if not held.forgotten]
 
+    def steps_ended(self) -> Iterator[tuple[LeaseKey, int, StepEnd]]:
+        """Ends of detached steps that the control plane has not heard of: lease, number, end."""
+        for held in self.held.values():
+            for number, end in held.ended_steps().items():
+                yield held.key, number, end
+
+    def steps_heard(self, numbers: Collection[int]) -> None:
+        """The control plane has written these down: they are told no more."""
+        for held in self.held.values():
+            held.heard_steps.update(held.ended_steps().keys() & set(numbers))
+
     def refresh(self, lease_id: int, *, look: bool = False) -> None:
         """Read a supervisor's word anew; with `look`, see also whether it is still there."""
         held = self.held.get(lease_id)
@@ -137,7 +159,10 @@ class Leases:
             return
         if held.closing is not None:
             return
+        ended = len(held.ended_steps())
         fresh = held.reader.look() if look else held.reader.read()
+        if len(held.ended_steps()) != ended:
+            self._changed()
         if fresh != held.status:
             held.status = fresh
             if fresh.phase is LeasePhase.ENDED:
@@ -220,26 +245,24 @@ class Leases:
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
             self._folders.make_control(key)
-            self._preflight.check_room()
-            account = self._stage.known_account()
-            slow = action.launch.working_dir_sha256 or self._preflight.takes_time(
-                action.launch.device_ids
-            )
-            if account is None or slow:
-                held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
-                self._changed()
-            else:
-                self._spawn(held, action.launch, account)
-        except (OSError, LaunchError) as error:
+        except OSError as error:
             self._failed(held, error)
+            return
+        held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
 
     async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
+        account = self._stage.known_account()
+        slow = bool(launch.working_dir_sha256) or self._preflight.takes_time(launch.device_ids)
+        if account is None or slow:
+            self._changed()
         try:
-            account = await self._stage.account(launch.owner)
+            if account is None:
+                account = await self._stage.account(launch.owner)
             if launch.working_dir_sha256:
+                await self._looks.within(launch.owner, self._stage.check_room)
                 await self._stage.fetch(launch.working_dir_sha256, held.key, account)
+            plan = await self._planned(held, launch, account)
             await self._preflight.check_devices(launch.device_ids)
-            plan = self._planned(held, launch, account)
             try:
                 await self._preflight.run_prolog(plan)
                 self._hand_over(held, plan)
@@ -257,14 +280,15 @@ class Leases:
             self._failed(held, LaunchError(words))
         finally:
             held.staging = None
-            self._changed()
+            if slow or held.status.phase is LeasePhase.ENDED:
+                self._changed()
 
-    def _spawn(self, held: Held, launch: Launch, account: Account) -> None:
-        self._hand_over(held, self._planned(held, launch, account))
-
-    def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
-        context = self._stage.context(launch, held.key, account)
-        return self._stage.finish(plan_step(launch, context), launch, held.key, account)
+    async def _planned(self, held: Held, launch: Launch, account: Account) -> StepPlan:
+        stage, key = self._stage, held.key
+        context = await self._looks.within(
+            launch.owner, lambda place: stage.prepare(launch, key, account, place)
+        )
+        return stage.finish(plan_step(launch, context), launch, key, account)
 
     def _hand_over(self, held: Held, plan: StepPlan) -> None:
         """Have a supervisor started."""

@@ -36,10 +36,6 @@ class Preflight:
 
     users: Callable[[Sequence[str]], Mapping[str, str]]
     """Which of these devices cannot be used now, each with why; it may block."""
-    folders: tuple[Path, ...]
-    """Where leases need room."""
-    free_bytes: int
-    """So much must be free in each."""
     prolog: Path | None
     """The site's program to run before the workers start."""
     epilog: Path | None
@@ -50,17 +46,6 @@ class Preflight:
     def takes_time(self, device_ids: Sequence[str]) -> bool:
         """Whether `ready` must be awaited, or there is nothing to wait for."""
         return bool(device_ids) or self.prolog is not None
-
-    def check_room(self) -> None:
-        """LaunchError when a disk is too full for a lease."""
-        for folder in self.folders:
-            found = os.statvfs(folder)
-            free = found.f_bavail * found.f_frsize
-            if free < self.free_bytes:
-                raise LaunchError(
-                    f"{folder} has {free >> 20} MiB free, and {self.free_bytes >> 20} are needed;"
-                    " make room there, or lower min_free_mib"
-                )
 
     async def check_devices(self, device_ids: Sequence[str]) -> None:
         """LaunchError when a device is broken, or somebody else uses it."""

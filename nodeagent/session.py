@@ -16,6 +16,7 @@ from controlplane.wire.agents import order_value, status_message
 from controlplane.wire.basics import from_duration
 from controlplane.wire.nodes import facts_message
 from nodeagent.reconcile import reconcile
+from nodeagent.steps import step_end_message
 
 if TYPE_CHECKING:
     import hashlib
@@ -168,6 +169,7 @@ class Session:
             facts=facts if digest != self._known_digest else None,
             facts_digest=digest,
             leases=[status_message(status) for status in self._leases.statuses()],
+            steps_ended=[step_end_message(*each) for each in self._leases.steps_ended()],
             steps_known=self.steps.known() if self.steps is not None else (),
         )
         answer: pb.SynchronizeResponse = await self._line.agents.Synchronize(
@@ -198,6 +200,8 @@ class Session:
         known, stopping = self._leases.known(), self._leases.stopping()
         for action in reconcile(orders, known, stopping):
             self._leases.perform(action)
+        if answer.steps_heard:
+            self._leases.steps_heard(answer.steps_heard)
         if self.steps is not None:
             self.steps.call(answer.steps)
 

@@ -102,6 +102,12 @@ class Settings:
     min_free_mib: int = setting(
         256, unit="MiB", minimum=0, help="room in state_dir without which no lease is started"
     )
+    min_free_inodes: int = setting(
+        10_000,
+        unit="files",
+        minimum=0,
+        help="files more that state_dir must have room for, or no lease is started",
+    )
     limits: dict[str, str] = setting(
         {},
         help='limits of workers, as ulimit knows them: memlock = "unlimited", nofile = "1048576";'

@@ -16,15 +16,19 @@ from controlplane.kit.archive import unpack
 from controlplane.model import outputs
 from nodeagent import host
 from nodeagent.accounts import account_for
+from nodeagent.behalf import act_for
 from nodeagent.launchers import LaunchError, LaunchRefused, NodeContext
 from nodeagent.plan import Identity
+from nodeagent.room import enter, left, make_a_file
 
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
     from nodeagent.accounts import Account, RunAs
     from nodeagent.cages import Cages
     from nodeagent.folders import Folders, LeaseKey
+    from nodeagent.looking import Place
     from nodeagent.plan import StepPlan, WorkerPlan
+    from nodeagent.room import Room
 
 Download = Callable[[str], AsyncIterator[bytes]]
 """Yields a blob's parts, by its SHA-256."""
@@ -44,6 +48,8 @@ class Stage:
     """What a launcher may know of this node; the lease's own fields are filled in for each."""
     folders: Folders
     """Where it keeps things."""
+    room: Room
+    """What must be free there."""
     log_cap_bytes: int
     """Kept on the node of each output stream."""
     download: Download
@@ -100,33 +106,47 @@ class Stage:
     def _is_other(self, account: Account) -> bool:
         return account.uid != self.own.uid
 
-    def context(self, launch: Launch, key: LeaseKey, account: Account) -> NodeContext:
-        """What a launcher may know. LaunchError when a folder is missing or a port is taken."""
+    def check_room(self, place: Place) -> None:
+        """LaunchError when this node's folders have none for another lease. As `prepare`."""
+        place.folder = self.folders.state
+        if fault := self.room.look():
+            raise LaunchError(fault)
+
+    def prepare(self, launch: Launch, key: LeaseKey, account: Account, place: Place) -> NodeContext:
+        """Make a lease's folders, and see that its workers can use them. What a launcher may know.
+
+        LaunchError when a folder or a port cannot be had. It may hang, with `place` telling where,
+        and leaves its thread as the account: it is meant for `Looks`.
+        """
         here = launch.here
         for port in here.ports:
             if launch.member_index == 0 and not host.free_port(self.base.address, port):
                 raise LaunchError(
                     f"port {port} of {here.node_display_name} is in use by a process outside"
                 )
+        self.check_room(place)
         job_dir = self.folders.jobs / str(launch.job_id)
-        if launch.working_dir_path:
-            work = Path(launch.working_dir_path)
-            if not work.is_dir():
-                raise LaunchRefused(f"working_dir: {work} is no folder on {here.node_display_name}")
-        elif launch.working_dir_sha256:
-            work = self.folders.data / str(key) / WORK
-        else:
-            work = job_dir
-        if not job_dir.exists():
-            self._make(job_dir, account)
-        elif job_dir.stat().st_uid != account.uid:
-            raise LaunchError(f"{job_dir} is not {account.name}'s: remove it, or give it to them")
         tmp = self.folders.tmp / str(key)
-        self._make(tmp, account)
+        doubtful = self._make(job_dir, account, its_own=True) + self._make(tmp, account)
         token_file = ""
         if launch.step_token:
             token_file = str(tmp / STEP_TOKEN)
             self._keep(tmp / STEP_TOKEN, launch.step_token, account)
+        if launch.working_dir_path:
+            work = Path(launch.working_dir_path)
+        elif launch.working_dir_sha256:
+            work = self.folders.data / str(key) / WORK
+        else:
+            work = job_dir
+        if self._is_other(account):
+            _act_for(account)
+        for folder in doubtful:
+            place.folder = folder
+            _check_files(folder, key, account)
+        place.folder = work
+        if launch.working_dir_path:
+            place.fault = LaunchRefused
+        _check_way(work, place.fault, account, here.node_display_name)
         return replace(
             self.base,
             lease_id=key.lease_id,
@@ -150,10 +170,25 @@ class Stage:
             if self._is_other(account):
                 os.fchown(fd, account.uid, account.gid)
 
-    def _make(self, folder: Path, account: Account) -> None:
-        folder.mkdir(mode=0o700)
-        if self._is_other(account):
+    def _make(self, folder: Path, account: Account, *, its_own: bool = False) -> list[Path]:
+        """Make a folder for an account, which may be there if it is `its_own`; the folder if that
+        does not prove yet that the account can make files there."""
+        try:
+            folder.mkdir(mode=0o700)
+            if not self._is_other(account):
+                return []  # Who makes a folder gets an inode and a block as for any file.
             os.chown(folder, account.uid, account.gid)
+        except FileExistsError:
+            if not its_own or not folder.is_dir():
+                raise LaunchError(f"{folder} is there already; remove it") from None
+            if folder.stat().st_uid != account.uid:
+                words = f"{folder} is not {account.name}'s: remove it, or give it to them"
+                raise LaunchError(words) from None
+        except OSError as error:
+            raise LaunchError(
+                f"{folder} cannot be made: {error.strerror} ({left(folder.parent)})"
+            ) from None
+        return [folder]
 
     def finish(self, plan: StepPlan, launch: Launch, key: LeaseKey, account: Account) -> StepPlan:
         """A launcher's plan with whom it runs as, this node's limits, its cage, and its output's
@@ -187,6 +222,40 @@ def _with_files(worker: WorkerPlan, launch: Launch) -> WorkerPlan:
     base = launch.working_dir_path or worker.env["CC_JOB_DIR"]
     output, error = outputs.files(launch.output, launch.error, base, named)
     return replace(worker, output=output, error=error)
+
+
+def _act_for(account: Account) -> None:
+    try:
+        act_for(account.uid, account.gid, account.groups)
+    except OSError as error:
+        words = f"its folders cannot be looked at as {account.name}: {error.strerror}"
+        raise LaunchError(words) from None
+
+
+def _check_files(folder: Path, key: LeaseKey, account: Account) -> None:
+    """LaunchError when this thread can make no file in one of our folders."""
+    try:
+        make_a_file(folder, f".cc-look.{key}")
+    except OSError as error:
+        raise LaunchError(
+            f"{folder}: {account.name} can make no file there: {error.strerror} ({left(folder)});"
+            " look at the rights of the folders above it, at quotas, and for room"
+        ) from None
+
+
+def _check_way(
+    work: Path, fault: type[LaunchError], account: Account, node_display_name: str
+) -> None:
+    """`fault` when this thread cannot be in a working directory."""
+    try:
+        enter(work)
+    except (FileNotFoundError, NotADirectoryError):
+        raise fault(f"working_dir: {work} is no folder on {node_display_name}") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise fault(
+            f"working_dir: {account.name} cannot enter {work} on {node_display_name}: {why}"
+        ) from None
 
 
 def _give_all(folder: Path, account: Account) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from controlplane.model.lease import (
     LeaseEnd,
@@ -109,6 +109,17 @@ def expanded(status: LeaseStatus, ranks_per_worker: int) -> LeaseStatus:
     return replace(status, workers=tuple(workers))
 
 
+class StepEnd(NamedTuple):
+    """How a detached step ended."""
+
+    exit_code: int | None
+    """Exit code, if it exited."""
+    signal: int | None
+    """Number of the signal that ended it, if one did."""
+    message: str
+    """Why it was ended, in words; empty when it ended by itself."""
+
+
 class StatusReader:
     """Reads one lease's facts, each once."""
 
@@ -128,6 +139,8 @@ class StatusReader:
         self._offset = 0
         self._ticks: dict[int, int] = {}
         self._supervised = False
+        self.steps: dict[int, StepEnd | None] = {}
+        """Detached steps by number; their end, once they have ended."""
         self._since = time.monotonic()
         self._cage = Cage(plan.cage) if plan.cage is not None else None
         self._marks = {f"{name}={env[name]}".encode() for name in MARKS if name in env}
@@ -159,8 +172,22 @@ class StatusReader:
             if fact["fact"] in ("started", "step_started"):
                 self._ticks[fact["pid"]] = fact["ticks"]
             self._status = fold(self._status, fact)
+            self._take_step(fact)
         except (ValueError, KeyError, TypeError):
             return  # torn by a full disk: its writer writes it again
+
+    def _take_step(self, fact: dict[str, Any]) -> None:
+        match fact["fact"]:
+            case "step_started" if fact["detached"]:
+                self.steps[fact["step"]] = None
+            case "step_exited" if fact["step"] in self.steps:
+                self.steps[fact["step"]] = StepEnd(
+                    fact.get("exit_code"), fact.get("signal"), fact["message"]
+                )
+            case "ended":
+                words = fact["message"] or "its job has ended, and how it ended is not known"
+                for step, end in self.steps.items():
+                    self.steps[step] = end or StepEnd(None, None, words)
 
     def look(self) -> LeaseStatus:
         """As `read`; and when the supervisor is gone without a last word, end what it started.

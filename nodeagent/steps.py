@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from nodeagent.folders import LeaseKey
     from nodeagent.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -287,6 +288,12 @@ class _Served:
         await self._tell(ended=step_pb2.StepEnded(message=words))
         await self._stream.done_writing()
         await asyncio.wait_for(self._stream.read(), LEAVE_S)
+
+
+def step_end_message(key: LeaseKey, number: int, end: status.StepEnd) -> pb.StepEnd:
+    """The end of a detached step, as it is told."""
+    ended = step_pb2.StepEnded(exit_code=end.exit_code, signal=end.signal, message=end.message)
+    return pb.StepEnd(step=number, lease_id=key.lease_id, token=key.token, ended=ended)
 
 
 def _plain(order: pb.StepOrder) -> dict[str, object]:

@@ -58,8 +58,21 @@ def check_size(text: str) -> tuple[int, int]:
     )
 
 
-def attach(app: App, step: Step, *, terminal: bool, stdin: bool, follow_size: bool) -> int:
-    """Hand on what goes and comes until the step ends; its exit code."""
+def attach(
+    app: App,
+    step: Step,
+    *,
+    terminal: bool,
+    stdin: bool,
+    follow_size: bool,
+    own_ctrl_c: bool = True,
+    hung_up: str = "Hung up: the step gets SIGHUP; its job goes on.",
+) -> int:
+    """Hand on what goes and comes until the step ends; its exit code.
+
+    `own_ctrl_c`: Ctrl-C is the step's; else who called has its own ways with it. `hung_up`: what is
+    told when the connection is given up.
+    """
     from controlplane.client.steps import exit_code
 
     wake, woken = os.pipe()
@@ -82,7 +95,8 @@ def attach(app: App, step: Step, *, terminal: bool, stdin: bool, follow_size: bo
     previous: dict[int, Any] = {}
     try:
         with _raw(terminal and stdin):
-            previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupted)
+            if own_ctrl_c:
+                previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupted)
             if terminal and follow_size:
                 previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resized)
             feeder.start()
@@ -97,7 +111,7 @@ def attach(app: App, step: Step, *, terminal: bool, stdin: bool, follow_size: bo
             else:
                 return 1
     except KeyboardInterrupt:
-        app.note("\nHung up: the step gets SIGHUP; its job goes on.")
+        app.note(f"\n{hung_up}")
         return INTERRUPTED
     finally:
         for number, handler in previous.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -95,6 +96,41 @@ def follow(app: App, client: Client, job: Job, *, apart: bool = False) -> int:
         if errors is not printer:
             errors.close()
     return exit_code(last)
+
+
+class Interrupts:
+    """Counts Ctrl-C: warns, cancels, then interrupts as ever."""
+
+    def __init__(self, app: App, client: Client, name: str) -> None:
+        """`name`: the job that goes on."""
+        self._app, self._client, self._name = app, client, name
+        self._count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._app.note(f"\n{self._name} goes on. Ctrl-C once more cancels it.")
+        elif self._count == 2:
+            self._app.note(f"\nCancelling {self._name}. Ctrl-C once more leaves it to its end.")
+            # Not here: a signal's handler must not wait for the server.
+            threading.Thread(target=self._cancel, daemon=True).start()
+        else:
+            raise KeyboardInterrupt
+
+    def _cancel(self) -> None:
+        from controlplane.client import ClientError
+
+        try:
+            self._client.cancel([self._name])
+        except ClientError as error:
+            self._app.note(f"{self._name} could not be cancelled: {error}")
 
 
 def exit_code(job: Job) -> int:

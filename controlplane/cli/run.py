@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from controlplane.cli.app import App, ProgramCommand, pass_app
 from controlplane.cli.arguments import variable
 from controlplane.cli.failures import Failure, fault_list
-
-if TYPE_CHECKING:
-    from controlplane.client import Client
 
 
 @click.command(
@@ -25,6 +19,8 @@ if TYPE_CHECKING:
     ccctl run -- hostname                       as soon as there is room for it
     ccctl run --gpus 1 --cpus 8 --memory 64GiB --time-limit 2h -- python train.py
     ccctl run --ship . -- make test             in a copy of this folder
+    ccctl run --gpus 1 --pty -- bash            a shell with a terminal, in a job of its own
+    ccctl run -- gzip <data >data.gz            standard input goes along
     ccctl run --set queue=short --set max_attempts=3 -- ./flaky
     """,
 )
@@ -43,6 +39,8 @@ if TYPE_CHECKING:
     "--set", "overrides", multiple=True, metavar="FIELD=VALUE",
     help="Any other field of job.json; may be given several times.",
 )  # fmt: skip
+@click.option("--pty", "-t", is_flag=True, help="Give it a terminal; the job ends with it.")
+@click.option("--no-stdin", "-n", is_flag=True, help="Give it no standard input.")
 @click.argument("command", nargs=-1, required=True)
 @pass_app
 def run_(
@@ -57,20 +55,28 @@ def run_(
     working_dir: str | None,
     ship: str | None,
     overrides: tuple[str, ...],
+    pty: bool,
+    no_stdin: bool,
 ) -> None:
     """Submit COMMAND as a job, follow it to its end, and exit with its exit code.
 
     Its states are told on stderr, and its output comes as it is written. Ctrl-C asks what is meant:
     a second one cancels the job, a third leaves it to its end. To work inside it meanwhile, see
     `ccctl exec` and `ccctl shell`.
+
+    With --pty, or with a pipe or a file on standard input, COMMAND is connected with you: then its
+    output is yours alone and not kept, and the job is over when you are gone.
     """
-    from controlplane.cli.follow import follow
+    from controlplane.cli import attended
+    from controlplane.cli.follow import Interrupts, follow
     from controlplane.client import InvalidInput
     from controlplane.client.shipping import check_document
     from controlplane.model.spec import InvalidSpec, apply_overrides
 
     if working_dir is not None and ship is not None:
         raise click.UsageError("Give --working-dir or --ship, not both.")
+    if pty and no_stdin:
+        raise click.UsageError("Give --pty or --no-stdin, not both: a terminal is typed into.")
     document: dict[str, object] = {"launcher": "command", "command": list(command)}
     if name is not None:
         document["name"] = name
@@ -90,11 +96,17 @@ def run_(
     try:
         document = apply_overrides(document, [*given, *overrides])
         check_document(document)
+        if pty and (why := attended.unfit(document)):
+            raise click.UsageError(f"--pty: nobody can be at this job: {why}.")
+        at_it = pty or (not no_stdin and attended.wants_input() and not attended.unfit(document))
         with app.client() as client:
-            job = client.submit(document, base=Path())
-            app.note(f"Submitted {job.name}.")
-            with _Interrupts(app, client, job.name):
-                code = follow(app, client, job, apart=True)
+            if at_it:
+                code = attended.attend(app, client, document, tty=pty)
+            else:
+                job = client.submit(document, base=Path())
+                app.note(f"Submitted {job.name}.")
+                with Interrupts(app, client, job.name):
+                    code = follow(app, client, job, apart=True)
     except InvalidSpec as error:
         lines = "\n".join(f"  {fault}" for fault in error.faults)
         raise Failure(f"--set can't be applied:\n{lines}") from None
@@ -103,37 +115,3 @@ def run_(
             raise
         raise Failure(fault_list("The job", error.faults)) from None
     sys.exit(code)
-
-
-class _Interrupts:
-    """Counts Ctrl-C: warns, cancels, then interrupts as ever."""
-
-    def __init__(self, app: App, client: Client, name: str) -> None:
-        self._app, self._client, self._name = app, client, name
-        self._count = 0
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _on_signal(self, *_: object) -> None:
-        self._count += 1
-        if self._count == 1:
-            self._app.note(f"\n{self._name} goes on. Ctrl-C once more cancels it.")
-        elif self._count == 2:
-            self._app.note(f"\nCancelling {self._name}. Ctrl-C once more leaves it to its end.")
-            # Not here: a signal's handler must not wait for the server.
-            threading.Thread(target=self._cancel, daemon=True).start()
-        else:
-            raise KeyboardInterrupt
-
-    def _cancel(self) -> None:
-        from controlplane.client import ClientError
-
-        try:
-            self._client.cancel([self._name])
-        except ClientError as error:
-            self._app.note(f"{self._name} could not be cancelled: {error}")

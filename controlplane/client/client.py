@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from controlplane.client.retry import FIRST_WAIT_S, RetryNotice, Timing
 
@@ -148,14 +148,14 @@ class Client:
 
     def _ready(
         self, document: Mapping[str, object], base: Path, validate_only: bool
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """A document as the server takes it: checked, with its folder shipped."""
         from controlplane.client.shipping import check_document, folder_to_ship, with_passed_env
         from controlplane.model.spec import Ship
 
         document = with_passed_env(document, os.environ)
         spec = check_document(document)
-        plain: dict[str, object] = json.loads(json.dumps(document))
+        plain: dict[str, Any] = json.loads(json.dumps(document))
         plain.pop("pass_env", None)
         if isinstance(spec.working_dir, Ship):
             packed = self._ship(
@@ -219,7 +219,7 @@ class Client:
         return self._connection.call(self._jobs.UpdateJob, request, self._timeout_s)
 
     def tasks(
-        self, name: str, *, states: Iterable[job_pb2.JobState] = (), page_size: int = 0
+        self, name: str, *, states: Iterable[job_pb2.JobState.ValueType] = (), page_size: int = 0
     ) -> Iterator[job_pb2.Task]:
         """Yield the tasks of a job that were placed or ended, by index."""
         from controlplane.v1 import job_service_pb2

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
-from controlplane.daemon import starting
+from controlplane.daemon import retiring, starting
 from controlplane.daemon.doors import Doors
 from controlplane.engine import schedule, upkeep
 from controlplane.kit.alone import alone
@@ -60,7 +60,7 @@ async def serve(settings: Settings) -> None:
         doors = Doors(settings, clock)
         with starting.told_of_database(settings):
             revision = upgrade(settings.database)
-            registry = Registry(SqlStore(settings.database), clock.now_us)
+            registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)
             registry.start()
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first one")
@@ -110,6 +110,7 @@ async def _serve(
         Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
+        *retiring.duties(registry, house, clock),
     )
     registry.listen(hub.committed)
     registry.listen(lambda draft: tick.wake() if concerns_scheduler(draft) else None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.kit.config import setting
+from controlplane.model.keep import DAY_US, Keep
 
 ENV_PREFIX = "CONTROLPLANE_"
 
@@ -94,6 +95,40 @@ class Settings:
     blob_limit_mib: int = setting(
         1024, unit="MiB", minimum=1, help="largest working directory that may travel with a job"
     )
+    keep_jobs_days: float = setting(
+        0.0,
+        unit="days",
+        minimum=0,
+        help="jobs that ended so long ago are removed, with their events, output and progress;"
+        " 0: never",
+    )
+    keep_logs_days: float = setting(
+        0.0,
+        unit="days",
+        minimum=0,
+        help="output of jobs that ended so long ago is removed; 0: with its job",
+    )
+    keep_usage_days: float = setting(
+        0.0,
+        unit="days",
+        minimum=0,
+        help="what attempts used that ended so long ago counts no longer in sums; at least"
+        " keep_jobs_days; 0: counts for ever",
+    )
+    keep_events_days: float = setting(
+        0.0,
+        unit="days",
+        minimum=0,
+        help="events so old that belong to no kept job (nodes, users, denials) are removed;"
+        " 0: never",
+    )
+    keep_blobs_days: float = setting(
+        30.0,
+        unit="days",
+        minimum=0,
+        help="working directories that travelled, that no kept job refers to, and that nobody"
+        " uploaded or used for so long, are removed; 0: never",
+    )
     priority_classes: dict[str, int] = setting(
         {"low": 100, "normal": 1000, "high": 10000}, help="priority classes: name and value"
     )
@@ -125,8 +160,30 @@ class Settings:
             faults.append("plaintext: true: contradicts tls_certificate; unset one of the two")
         if not self.queues:
             faults.append("queues: []: must name at least one queue")
+        if self.keep_jobs_days and self.keep_logs_days > self.keep_jobs_days:
+            faults.append(
+                f"keep_logs_days: {self.keep_logs_days:g}: output goes with its job at the latest:"
+                f" at most keep_jobs_days ({self.keep_jobs_days:g}), or 0"
+            )
+        if self.keep_usage_days and not 0 < self.keep_jobs_days <= self.keep_usage_days:
+            jobs = f"{self.keep_jobs_days:g}" if self.keep_jobs_days else "0: for ever"
+            faults.append(
+                f"keep_usage_days: {self.keep_usage_days:g}: usage is kept for no shorter than its"
+                f" job: at least keep_jobs_days ({jobs}), or 0 for ever"
+            )
         if faults:
             raise ValueError("\n".join(faults))
+
+    @property
+    def keep(self) -> Keep:
+        """For how long what is over is kept."""
+        return Keep(
+            jobs_us=round(self.keep_jobs_days * DAY_US),
+            logs_us=round(self.keep_logs_days * DAY_US),
+            usage_us=round(self.keep_usage_days * DAY_US),
+            events_us=round(self.keep_events_days * DAY_US),
+            blobs_us=round(self.keep_blobs_days * DAY_US),
+        )
 
     @property
     def database(self) -> str:

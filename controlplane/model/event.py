@@ -41,3 +41,10 @@ class Event:
     """Resource name of what changed."""
     changed: Mapping[str, object] = field(default_factory=dict)
     """The fields that changed, with their new values; never a whole spec."""
+
+    @property
+    def job_id(self) -> int | None:
+        """Number of the job that it belongs to; None for one that belongs to none."""
+        noun, _, rest = self.resource.partition("/")
+        number = rest.partition("/")[0]
+        return int(number) if noun == "jobs" and number.isascii() and number.isdigit() else None

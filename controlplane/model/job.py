@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.errors import InvalidTransition
 from controlplane.model.lease import WorkerState, WorkerStatus
+from controlplane.model.specvalues import Archive
 from controlplane.model.tasks import ONE, TaskCounts
 
 if TYPE_CHECKING:
@@ -334,6 +335,12 @@ class Job:
     def name(self) -> str:
         """Resource name."""
         return f"jobs/{self.job_id}"
+
+    @property
+    def blob_sha256(self) -> str | None:
+        """The blob that is its working directory; None when that does not travel."""
+        where = self.spec.working_dir
+        return where.sha256 if isinstance(where, Archive) else None
 
     @property
     def tasks(self) -> TaskSet:

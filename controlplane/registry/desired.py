@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState, CauseKind
 from controlplane.model.launch import GangMember, Launch, LeaseOrder, Limit
-from controlplane.model.spec import Archive, DeviceVisibility, Launcher, NodePath
+from controlplane.model.spec import DeviceVisibility, Launcher, NodePath
 from controlplane.registry import signals, steptoken
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         setup=spec.setup,
         own_devices_only=spec.device_visibility is DeviceVisibility.RANK,
         working_dir_path=where.path if isinstance(where, NodePath) else "",
-        working_dir_sha256=where.sha256 if isinstance(where, Archive) else "",
+        working_dir_sha256=job.blob_sha256 or "",
         output=spec.output,
         error=spec.error,
         members=tuple(_member(facts, each) for each in leases),

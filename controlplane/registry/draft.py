@@ -4,7 +4,7 @@ change on top."""
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from controlplane.model.event import Actor, Event
@@ -60,6 +60,28 @@ class Overlay(Generic[K, V]):
         self.changed[key] = value
 
 
+@dataclass(slots=True)
+class Removed:
+    """What is over and is not kept any longer. None of it is in the facts."""
+
+    jobs: list[int] = field(default_factory=list)
+    """Numbers of ended jobs, removed with all their rows and events, but not what they used."""
+    usages: list[tuple[int, int, int]] = field(default_factory=list)
+    """What attempts of removed jobs used, by key of the attempt."""
+    events: list[int] = field(default_factory=list)
+    """Numbers of events that belong to no kept job."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is removed."""
+        return bool(self.jobs or self.usages or self.events)
+
+    def absorb(self, other: Removed) -> None:
+        """Take over what another one removes."""
+        self.jobs += other.jobs
+        self.usages += other.usages
+        self.events += other.events
+
+
 class Draft:
     """What a command reads and changes. It becomes true as a whole, or not at all."""
 
@@ -83,6 +105,7 @@ class Draft:
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
+        self.removed = Removed()
 
     def live_tasks(self, job_id: int) -> set[int]:
         """Indexes of a job's tasks that were placed and have not ended."""
@@ -109,13 +132,14 @@ class Draft:
         self.progress.changed.update(inner.progress.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
+        self.removed.absorb(inner.removed)
 
     @property
     def dirty(self) -> bool:
         """Whether anything that is kept has changed."""
         nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
         people = (self.users, self.tokens, self.join_tokens, self.admissions)
-        return any(table.changed for table in (*nouns, *people))
+        return bool(self.removed) or any(table.changed for table in (*nouns, *people))
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Gives its number."""

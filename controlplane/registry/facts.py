@@ -62,6 +62,12 @@ class Cluster:
     """Number of the last job."""
     last_lease_id: int = 0
     """Number of the last lease; also its token."""
+    jobs_removed_us: int = 0
+    """Jobs that ended before this may have been removed; later ones were not."""
+    logs_removed_us: int = 0
+    """Output of jobs that ended before this may have been removed."""
+    usage_removed_us: int = 0
+    """What attempts used that ended before this may have been removed."""
 
 
 @dataclass(slots=True)
@@ -115,6 +121,9 @@ class Facts:
             self.index_task(task)
         for job_id in draft.jobs.changed:
             self.index(job_id)
+        if draft.removed.jobs:
+            gone = set(draft.removed.jobs)
+            self.progress = {k: p for k, p in self.progress.items() if k[0] not in gone}
         self._forget_progress(draft)
 
     def _forget_progress(self, draft: Draft) -> None:

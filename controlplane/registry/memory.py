@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.errors import StaleControlPlane
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
-    from controlplane.registry.draft import Draft
+    from controlplane.registry.draft import Draft, Removed
 
 
 class MemoryStore:
@@ -97,7 +97,21 @@ class MemoryStore:
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         self._usages.update((usage.key, usage) for usage in draft.usages)
         self._events.extend(draft.events)
+        self._remove(draft.removed)
         self._answers.update(answers)
+
+    def _remove(self, removed: Removed) -> None:
+        jobs, events = set(removed.jobs), set(removed.events)
+        for keyed in (self._tasks, self._attempts, self._progress):
+            for key in [key for key in keyed if key[0] in jobs]:
+                del keyed[key]  # type: ignore[arg-type]  # each has keys of its own
+        self._leases = {i: x for i, x in self._leases.items() if x.job_id not in jobs}
+        for number in jobs:
+            self._jobs.pop(number, None)
+        for key in removed.usages:
+            self._usages.pop(key, None)
+        if jobs or events:
+            self._events = [e for e in self._events if e.seq not in events and e.job_id not in jobs]
 
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """Those that were answered."""
@@ -165,6 +179,40 @@ class MemoryStore:
         """Keys that these jobs count under."""
         mine = (u for u in self._usages.values() if u.seq <= seq and u.job_id in job_ids)
         return summed(mine, which, by)[1]
+
+    def ended(self, before_us: int, *, limit: int) -> Sequence[Ended]:
+        """Jobs that ended before this."""
+        over = sorted(
+            (job.ended_us, job.job_id)
+            for job in self._jobs.values()
+            if job.state.final and job.ended_us is not None and job.ended_us < before_us
+        )
+        return [
+            Ended(
+                job_id=number,
+                rows=sum(event.job_id == number for event in self._events)
+                + sum(len(a.workers) for a in self._attempts.values() if a.job_id == number),
+            )
+            for _, number in over[:limit]
+        ]
+
+    def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
+        """When jobs ended."""
+        return {number: self._jobs[number].ended_us for number in job_ids if number in self._jobs}
+
+    def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
+        """Usages of removed jobs."""
+        over = sorted(
+            (usage.until_us, key)
+            for key, usage in self._usages.items()
+            if usage.until_us < before_us and usage.job_id not in self._jobs
+        )
+        return [key for _, key in over[:limit]]
+
+    def blobs_used(self, hashes: Sequence[str]) -> frozenset[str]:
+        """Blobs that jobs refer to."""
+        used = {job.blob_sha256 for job in self._jobs.values()}
+        return frozenset(sha256 for sha256 in hashes if sha256 in used)
 
     def forget_answers(self, before_us: int) -> int:
         """Drop old answers."""

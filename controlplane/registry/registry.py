@@ -17,7 +17,7 @@ from controlplane.model.errors import (
     StaleControlPlane,
     StoreUnavailable,
 )
-from controlplane.model.spec import Archive
+from controlplane.model.keep import Keep, days, moment
 from controlplane.registry import steptoken
 from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
@@ -81,8 +81,10 @@ class Registry:
     committed.
     """
 
-    def __init__(self, store: Store, now_us: Callable[[], int]) -> None:
-        """`now_us`: the present, UTC in microseconds."""
+    def __init__(self, store: Store, now_us: Callable[[], int], keep: Keep | None = None) -> None:
+        """`now_us`: the present, UTC in microseconds. `keep`: for how long what is over is kept;
+        by default for ever."""
+        self.keep = keep or Keep()
         self._store = store
         self._now_us = now_us
         self._lock = threading.Lock()
@@ -373,11 +375,43 @@ class Registry:
         there is none. May read the store."""
         record = self.live_job(job_id, index) or self._store.job(job_id, index)
         if record is None:
-            raise NotFound(f"jobs/{job_id}: there is no such job")
+            raise self.missing(job_id)
         if index is not None and record.job.tasks.position(index) is None:
             words = f"the job has no such task; its tasks are {record.job.tasks}"
             raise NotFound(f"{Which(job_id, index)}: {words}")
         return record
+
+    def missing(self, job_id: int) -> NotFound:
+        """The error for a job that the store does not have: it was removed, or never was."""
+        cluster = self._facts.cluster
+        if not (1 <= job_id <= cluster.last_job_id and cluster.jobs_removed_us):
+            return NotFound(f"jobs/{job_id}: there is no such job")
+        if self.keep.jobs_us:
+            words = f"ended jobs are kept for {days(self.keep.jobs_us)}"
+        else:
+            words = f"not all that ended before {moment(cluster.jobs_removed_us)} was kept"
+        return NotFound(f"jobs/{job_id} was removed: {words} (keep_jobs_days of the control plane)")
+
+    def output_gone(self, job: Job) -> NotFound | None:
+        """The error for a job whose output was removed before itself; None for one that has its
+        output."""
+        if job.ended_us is None or job.ended_us >= self._facts.cluster.logs_removed_us:
+            return None
+        kept = f" {days(self.keep.logs_us)}" if self.keep.logs_us else " some time"
+        return NotFound(
+            f"the output of {job.name} was removed: it is kept for{kept} after a job's end"
+            " (keep_logs_days of the control plane)"
+        )
+
+    @property
+    def usage_removed_us(self) -> int:
+        """What attempts used that ended before this may have been removed; 0: none was."""
+        return self._facts.cluster.usage_removed_us
+
+    @property
+    def last_job_id(self) -> int:
+        """Number of the last job."""
+        return self._facts.cluster.last_job_id
 
     def living(self) -> Living:
         """The attempts that live, as of the last commit."""
@@ -403,10 +437,7 @@ class Registry:
         with self._lock:
             facts = self._facts
             return any(
-                isinstance(
-                    work := facts.jobs[facts.leases[lease_id].job_id].spec.working_dir, Archive
-                )
-                and work.sha256 == sha256
+                facts.jobs[facts.leases[lease_id].job_id].blob_sha256 == sha256
                 for node in facts.nodes.values()
                 if node.enrolled_by == principal
                 for lease_id in facts.node_leases.get(node.uuid, ())

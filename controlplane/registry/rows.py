@@ -51,12 +51,21 @@ def cluster_row(cluster: Cluster) -> Row:
         "seq": cluster.seq,
         "last_job_id": cluster.last_job_id,
         "last_lease_id": cluster.last_lease_id,
+        "jobs_removed_us": cluster.jobs_removed_us,
+        "logs_removed_us": cluster.logs_removed_us,
+        "usage_removed_us": cluster.usage_removed_us,
     }
 
 
 def cluster_value(row: Readable) -> Cluster:
     """The cluster of its row."""
     return Cluster(**{name: row[name] for name in cluster_row(_NO_CLUSTER) if name != "id"})
+
+
+def cluster_changes(cluster: Cluster) -> Row:
+    """What a commit may change of the cluster's row."""
+    fixed = ("id", "uuid", "secret", "epoch")
+    return {name: value for name, value in cluster_row(cluster).items() if name not in fixed}
 
 
 _NO_CLUSTER = Cluster(uuid="", secret="", epoch=0)
@@ -80,6 +89,7 @@ def job_row(job: Job) -> Row:
         "started_us": job.started_us,
         "ended_us": job.ended_us,
         "revision": job.revision,
+        "blob_sha256": job.blob_sha256,
     }
 
 

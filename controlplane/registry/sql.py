@@ -19,9 +19,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from controlplane.model.errors import Overloaded, StaleControlPlane, StoreUnavailable
 from controlplane.model.job import FINAL_JOB_STATES, Job
-from controlplane.registry import rows, sqlprogress, sqlusage, tables
+from controlplane.registry import rows, sqlprogress, sqlremoval, sqlusage, tables
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -124,11 +124,10 @@ class SqlStore:
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
         """One transaction for the whole draft."""
         with self._transaction() as connection:
-            c = draft.cluster
             guard = connection.execute(
                 tables.cluster.update()
                 .where(tables.cluster.c.id == 1, tables.cluster.c.epoch == self._epoch)
-                .values(seq=c.seq, last_job_id=c.last_job_id, last_lease_id=c.last_lease_id)
+                .values(rows.cluster_changes(draft.cluster))
             )
             if guard.rowcount != 1:
                 raise _stale(self._epoch)
@@ -165,6 +164,8 @@ class SqlStore:
             if draft.events:
                 events = [rows.event_row(e) for e in draft.events]
                 connection.execute(tables.event.insert(), events)
+            # Last of all: late words on a job that is removed go with it.
+            sqlremoval.remove(connection, draft.removed)
             if answers:
                 connection.execute(
                     tables.request.insert(), [_answer_row(k, a) for k, a in answers.items()]
@@ -179,6 +180,28 @@ class SqlStore:
         with self._transaction() as connection:
             c = tables.request.c.created_us
             return connection.execute(tables.request.delete().where(c < before_us)).rowcount
+
+    # --- what is over ---------------------------------------------------------------------------
+
+    def ended(self, before_us: int, *, limit: int) -> Sequence[Ended]:
+        """Jobs that ended before this."""
+        with self._transaction() as connection:
+            return sqlremoval.ended(connection, before_us, limit)
+
+    def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
+        """When jobs ended."""
+        with self._transaction() as connection:
+            return sqlremoval.ends(connection, job_ids)
+
+    def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
+        """Usages of removed jobs."""
+        with self._transaction() as connection:
+            return sqlremoval.unowned_usages(connection, before_us, limit)
+
+    def blobs_used(self, hashes: Sequence[str]) -> frozenset[str]:
+        """Blobs that jobs refer to."""
+        with self._transaction() as connection:
+            return sqlremoval.blobs_used(connection, hashes)
 
     # --- reading -------------------------------------------------------------------------------
 

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from controlplane.model.lease import Lease
     from controlplane.registry.draft import Draft
+    from controlplane.registry.store import Store
     from controlplane.registry.which import Which
 
+EVENTS = 1000
+"""So many are read at once."""
 LONGEST_PROGRAM = 200
 """Characters of a program's name in an event."""
 
@@ -100,6 +103,19 @@ def end(
     if words:
         told["message"] = words[:1000]
     draft.emit("step.ended", f"jobs/{job_id}", told)
+
+
+def is_over(store: Store, job_id: int, number: int) -> bool:
+    """Whether the end of a step is written down, or there was no such step of the job. It reads the
+    job's events from the step's first one on."""
+    name, after = f"jobs/{job_id}", number - 1
+    while events := store.events(name, after=after, limit=EVENTS):
+        if after < number and (events[0].seq, events[0].kind) != (number, "step.started"):
+            return True
+        if any(e.kind == "step.ended" and e.changed.get("step") == number for e in events):
+            return True
+        after = events[-1].seq
+    return after < number
 
 
 def _running(draft: Draft, which: Which) -> tuple[Job, Attempt]:

@@ -75,6 +75,16 @@ class JobRecord:
     """How far those of its attempts are that reported it, by key of the attempt."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A job that has ended, as its removal needs it."""
+
+    job_id: int
+    """Its number."""
+    rows: int
+    """How many workers and events of it are on record: what its removal costs."""
+
+
 class Store(Protocol):
     """Where the truth lies. One process writes; reads may come from any thread."""
 
@@ -137,6 +147,19 @@ class Store(Protocol):
         job_ids: Collection[int],
     ) -> frozenset[tuple[Key, int]]:
         """(key, job) of each of these jobs that counts in a sum of `usage_sums`."""
+
+    def ended(self, before_us: int, *, limit: int) -> Sequence[Ended]:
+        """Jobs that ended before this, those first that ended first."""
+
+    def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
+        """When those of these jobs ended that there are, by number; None for one that lives."""
+
+    def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
+        """Keys of attempts that gave their leases back before this, whose usage is kept and whose
+        job is not."""
+
+    def blobs_used(self, hashes: Sequence[str]) -> frozenset[str]:
+        """Those of these blobs that are the working directory of a job, live or ended."""
 
     def forget_answers(self, before_us: int) -> int:
         """Drop answers given before this; how many there were."""

@@ -36,6 +36,15 @@ cluster = Table(
     Column("seq", BigInteger, nullable=False, comment="number of the last event"),
     Column("last_job_id", BigInteger, nullable=False),
     Column("last_lease_id", BigInteger, nullable=False),
+    Column(
+        "jobs_removed_us",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="jobs that ended before may have been removed",
+    ),
+    Column("logs_removed_us", BigInteger, nullable=False, server_default="0"),
+    Column("usage_removed_us", BigInteger, nullable=False, server_default="0"),
 )
 
 job = Table(
@@ -56,9 +65,12 @@ job = Table(
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger),
     Column("revision", BigInteger, nullable=False, comment="event that changed it last"),
+    Column("blob_sha256", String(64), comment="its working directory, if that travels; as in spec"),
     Index("ix_job_state_job_id", "state", "job_id"),
     Index("ix_job_owner_job_id", "owner", "job_id"),
     Index("ix_job_created_us", "created_us"),
+    Index("ix_job_ended_us_job_id", "ended_us", "job_id"),
+    Index("ix_job_blob_sha256", "blob_sha256"),
 )
 
 task = Table(
@@ -156,7 +168,8 @@ worker = Table(
 
 # What ended attempts used: amounts that were leased from one moment until another. Products with
 # time are left to the reader, who cuts the time at a window; owner and account are the job's, so
-# that sums over a window need no other table but `usage_device`.
+# that sums over a window need no other table but `usage_device`. Rows may outlive their job, so no
+# foreign key leads there.
 usage = Table(
     "usage",
     metadata,
@@ -179,10 +192,6 @@ usage = Table(
     Column("starting_us", BigInteger, nullable=False),
     Column("running_us", BigInteger, nullable=False),
     Column("stopping_us", BigInteger, nullable=False),
-    ForeignKeyConstraint(
-        ["job_id", "task_index", "attempt"],
-        ["attempt.job_id", "attempt.task_index", "attempt.number"],
-    ),
     Index("ix_usage_until_us", "until_us"),
 )
 

@@ -27,7 +27,7 @@ from controlplane.service.identity import check_uuid
 from controlplane.service.logstore import StreamId
 from controlplane.service.permissions import RPC, may
 from controlplane.service.progress import is_of, lease_progress, take_in
-from controlplane.service.steps import CLAIM_S, serve
+from controlplane.service.steps import CLAIM_S, serve, take_in_end
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1.agent_service_pb2_grpc import AgentServiceServicer
@@ -47,6 +47,8 @@ REMEMBERED_AGENTS = 16
 """Of a node: those that another one has replaced; such a one must not speak again."""
 MOST_FAULTS = 20
 """Faults of a report that are told at once."""
+MOST_ENDS = 100
+"""Ends of steps that are taken in with one call; the agent tells the rest again."""
 LAST_OFFSET = 1 << 62
 """No stream of output is so long."""
 REMEMBERED_LEASES = 20_000
@@ -99,15 +101,21 @@ class AgentService(AgentServiceServicer):
         if not request.HasField("facts") and session.facts_digest != request.facts_digest:
             return pb.SynchronizeResponse(epoch=registry.epoch, resend_facts=True)
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
+        heard: list[int] = []
         try:
             await self._take_in(session, request, context)
+            for told in request.steps_ended[:MOST_ENDS]:
+                lease = await self._lease(request.node_uuid, told.lease_id, told.token)
+                if lease is not None:
+                    await take_in_end(house, lease.job_id, told)
+                heard.append(told.step)
         except (Overloaded, StoreUnavailable) as error:
             if registry.node(request.node_uuid) is None:
                 raise
             # It is told again with the next call. Were this one refused, the node's lease would run
             # out, and healthy jobs be ended because our disk is full.
             log.warning("a report waits: %s", error)
-        return await self._answer(session, request)
+        return await self._answer(session, request, heard)
 
     def _refuse_a_twin(self, session: _Session, request: pb.SynchronizeRequest) -> None:
         """WrongState when two agents speak for one node: both would run all that is placed there.
@@ -159,7 +167,7 @@ class AgentService(AgentServiceServicer):
         session.facts_digest = request.facts_digest
 
     async def _answer(
-        self, session: _Session, request: pb.SynchronizeRequest
+        self, session: _Session, request: pb.SynchronizeRequest, heard: list[int]
     ) -> pb.SynchronizeResponse:
         house, registry = self._house, self._house.registry
         loop = asyncio.get_running_loop()
@@ -172,7 +180,7 @@ class AgentService(AgentServiceServicer):
                 request.node_uuid, known
             ):
                 left = until - loop.time()
-                if left <= 0 or not await wait(changed, left):
+                if heard or left <= 0 or not await wait(changed, left):
                     break
                 if session.parked is not changed:
                     break
@@ -192,6 +200,7 @@ class AgentService(AgentServiceServicer):
             lease_duration=duration(house.rules.lease_us),
             hold=duration(house.rules.hold_us),
             steps=house.relays.calls(request.node_uuid, known),
+            steps_heard=heard,
         )
 
     @streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
+from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.tasks import LAST_INDEX
 from controlplane.registry.which import Which
 from controlplane.service.auth import CALLER
@@ -41,7 +41,7 @@ async def all_mine(house: House, numbers: Iterable[int]) -> None:
         owners |= await asyncio.to_thread(house.registry.store.owners, ended)
     for number in wanted:
         if number not in owners:
-            raise NotFound(f"jobs/{number}: there is no such job")
+            raise house.registry.missing(number)
     caller, rpc = CALLER.get(), RPC.get()
     foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
     if foreign:

@@ -75,5 +75,6 @@ class BlobService(BlobServiceServicer):
             owner = caller.name if house.registry.leases_blob(caller.name, sha256) else None
         else:
             owner = house.blobs.owner(sha256, caller.name)
-        if not may(caller, RPC.get(), owner):
+        # Who is told that it is there will not upload it: it must stay for the submit that follows.
+        if not may(caller, RPC.get(), owner) or not house.blobs.use(sha256):
             raise absent(sha256)

@@ -1,7 +1,8 @@
 """Blobs in files under the SHA-256 of their content.
 
 Beside a blob lies an empty file for each principal who has uploaded it, `<sha256>.<principal>`: the
-same content may have several owners, and none learns of the others.
+same content may have several owners, and none learns of the others. When a blob was used last is
+its file's time of modification.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PART_BYTES = 256 << 10
+PART_PREFIX = ".part-"
+"""Of the name of a blob that is on its way in."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,6 +34,8 @@ class BlobStore:
         """`limit_bytes`: no blob is larger."""
         self._folder = folder
         self._limit = limit_bytes
+        # What was found in use is not removed a moment later, and what is new is not taken for old.
+        self._lock = threading.Lock()
 
     def path(self, sha256: str) -> Path:
         """Where a blob lies, if it is there. InvalidRequest for what is no SHA-256."""
@@ -43,6 +50,39 @@ class BlobStore:
             return self.path(sha256).stat().st_size
         except FileNotFoundError:
             raise absent(sha256) from None
+
+    def use(self, sha256: str) -> bool:
+        """Mark a blob as used by now, so that nobody takes it for an old one; False when it is not
+        there."""
+        with self._lock:
+            try:
+                os.utime(self.path(sha256))
+            except FileNotFoundError:
+                return False
+            return True
+
+    def unused(self, before_us: int) -> list[str]:
+        """Blobs that nobody has uploaded or used since. Parts that an upload left behind as long
+        ago are removed in passing."""
+        found = []
+        for path in sorted(self._folder.glob("[0-9a-f][0-9a-f]/*")):
+            if path.name.startswith(PART_PREFIX):
+                with self._lock:
+                    _remove_unused(path, before_us)
+            elif _HEX.fullmatch(path.name) and _used_us(path) < before_us:
+                found.append(path.name)
+        return found
+
+    def remove(self, sha256: str, before_us: int) -> bool:
+        """Remove a blob, unless somebody has used it since after all; whether it went."""
+        path = self.path(sha256)
+        with self._lock:
+            if _used_us(path) >= before_us:
+                return False
+            # First: a blob that is nobody's is found again, a mark without its blob would not be.
+            for owned in path.parent.glob(f"{sha256}.*"):
+                owned.unlink(missing_ok=True)
+            return _remove_unused(path, before_us)
 
     def owner(self, sha256: str, principal: str) -> str | None:
         """The principal, if they have uploaded a blob; None else."""
@@ -59,7 +99,21 @@ class BlobStore:
 
     def receive(self, sha256: str) -> Receiving:
         """Begin to take a blob in."""
-        return Receiving(self.path(sha256), sha256, self._limit)
+        return Receiving(self.path(sha256), sha256, self._limit, self._lock)
+
+
+def _used_us(path: Path) -> int:
+    """When a file was written or used last, UTC in microseconds; 0 when it is not there."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns // 1000
+    return 0
+
+
+def _remove_unused(path: Path, before_us: int) -> bool:
+    there = 0 < _used_us(path) < before_us
+    if there:
+        path.unlink()
+    return there
 
 
 def mark(path: Path, principal: str) -> Path:
@@ -75,11 +129,12 @@ def absent(sha256: str) -> NotFound:
 class Receiving:
     """A blob on its way in: seen by nobody until it is whole."""
 
-    def __init__(self, path: Path, sha256: str, limit_bytes: int) -> None:
-        """`path`: where it will lie."""
+    def __init__(self, path: Path, sha256: str, limit_bytes: int, lock: threading.Lock) -> None:
+        """`path`: where it will lie. `lock`: held while it is put there."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path, self._sha256, self._limit = path, sha256, limit_bytes
-        self._fd, self._name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        self._lock = lock
+        self._fd, self._name = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX)
         self._digest, self.size = hashlib.sha256(), 0
 
     def write(self, data: bytes) -> None:
@@ -101,8 +156,10 @@ class Receiving:
             words = f"announced as {self._sha256}, but the content's is {self._digest.hexdigest()}"
             raise InvalidRequest(FieldFault(field="sha256", description=words))
         os.fsync(self._fd)
-        os.replace(self._name, self._path)
-        mark(self._path, principal).touch(mode=0o600)
+        with self._lock:
+            os.utime(self._fd)
+            os.replace(self._name, self._path)
+            mark(self._path, principal).touch(mode=0o600)
 
     def close(self) -> None:
         """Give back what it holds; what was not finished is gone."""

@@ -27,6 +27,7 @@ class Hub:
         topics: list[Hashable] = [("node", uuid) for uuid in draft.generations.changed]
         topics += [("job", job_id) for job_id in draft.jobs.changed]
         topics += [("job", job_id) for job_id, _, _ in draft.progress.changed]
+        topics += [("job", job_id) for job_id in draft.removed.jobs]
         if topics:
             self._loop.call_soon_threadsafe(self.tell, topics)
 

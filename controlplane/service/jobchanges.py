@@ -48,8 +48,8 @@ def checked(house: House, spec: JobSpec) -> Wanted:
     if isinstance(spec.working_dir, Archive):
         sha256, caller = spec.working_dir.sha256, CALLER.get()
         blobs = house.blobs
-        there = blobs.path(sha256).is_file()
-        if not there or not may(caller, GET_BLOB, blobs.owner(sha256, caller.name)):
+        allowed = may(caller, GET_BLOB, blobs.owner(sha256, caller.name))
+        if not allowed or not blobs.use(sha256):
             words = f'"{sha256}": no such blob of yours here; upload it before the submit'
             faults.append(FieldFault(field="working_dir.sha256", description=words))
     if faults or priority is None:

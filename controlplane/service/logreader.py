@@ -98,6 +98,7 @@ async def read_logs(
                     return
                 await wait(changed, PERIOD_S)
                 continue
+            _check_kept(house, record)
             async for piece in _read_attempt(house, attempt, request, time, given, changed):
                 yield piece
             if one or not (request.follow or time.bound):
@@ -107,6 +108,13 @@ async def read_logs(
             if task.state.final and task.attempts == attempt.number:
                 return
             number, given = attempt.number + 1, {}
+
+
+def _check_kept(house: House, record: JobRecord) -> None:
+    """NotFound when a job's output is kept no longer: it must not look like one that wrote none."""
+    gone = house.registry.output_gone(record.job)
+    if gone is not None:
+        raise gone
 
 
 def _attempt(record: JobRecord, number: int) -> Attempt | None:
@@ -143,6 +151,7 @@ async def _read_attempt(
                 sent = True
                 yield piece
         record = await asyncio.to_thread(house.registry.job, attempt.job_id, attempt.task_index)
+        _check_kept(house, record)
         fresh = _attempt(record, attempt.number)
         if request.step and not house.relays.lives(request.step):
             quiet = 0 if sent else quiet + 1

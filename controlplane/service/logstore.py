@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.service import logtimes
+from controlplane.service.jobfolders import JobFolders, discard
 from controlplane.service.logsegments import (
     Segment,
     Stream,
@@ -23,7 +24,7 @@ from controlplane.service.logsegments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SEGMENT_BYTES = 2 << 20
@@ -72,7 +73,7 @@ class LogStore:
 
     def __init__(self, folder: Path, cap_bytes: int) -> None:
         """`cap_bytes`: so much of each stream is kept, the newest."""
-        self._folder = folder
+        self._folders = JobFolders(folder)
         self._cap = cap_bytes
         self._tails: dict[StreamId, _Tail] = {}
         self._listed: set[Path] = set()
@@ -81,7 +82,7 @@ class LogStore:
         self._writing = threading.Lock()
 
     def _folder_of(self, which: StreamId) -> Path:
-        job = self._folder / f"{which.job_id // 1000:06d}" / str(which.job_id)
+        job = self._folders.of(which.job_id)
         # A step's lies beside the attempt's, so that its own folder holds nothing but streams.
         step = f".{which.step}" if which.step else ""
         return job / f"{which.task_index}.{which.attempt}{step}"
@@ -186,3 +187,21 @@ class LogStore:
             replace(like, rank=rank, stream=stream): segments
             for (rank, stream), segments in sorted(list_segments(folder).items())
         }
+
+    def numbers(self) -> Iterator[list[int]]:
+        """Numbers of jobs that have output, some at a time."""
+        return self._folders.numbers()
+
+    def newest_us(self, job_id: int) -> int:
+        """When a job's output changed last, UTC in microseconds; 0 when there is none."""
+        return self._folders.newest_us(job_id)
+
+    def remove(self, job_id: int) -> None:
+        """Remove a job's output. What is written later begins at its own offset."""
+        folder = self._folders.of(job_id)
+        with self._writing:
+            for which in [which for which in self._tails if which.job_id == job_id]:
+                del self._tails[which]
+            self._listed = {each for each in self._listed if each.parent != folder}
+            gone = self._folders.take(job_id)
+        discard(gone)

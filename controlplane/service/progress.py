@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotFound
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from controlplane.model.event import Actor
     from controlplane.model.lease import Lease
-    from controlplane.model.progress import LeaseProgress, Progress
+    from controlplane.model.progress import LeaseProgress
     from controlplane.registry.which import Which
     from controlplane.service.context import House
 
@@ -53,14 +54,17 @@ async def take_in(house: House, actor: Actor, told: Iterable[tuple[Lease, LeaseP
     if not news:
         return
     missing = {key for key, _ in news if not house.registry.knows_progress(key)}
-    ended: dict[commands.Key, Progress] = {}
+    past: dict[commands.Key, commands.Past] = {}
     for key in missing:
-        record = await asyncio.to_thread(house.registry.job, key[0], key[1])
-        ended.update(record.progress)
-    after = await house.write(lambda draft: commands.take_in(draft, news, ended), actor)
+        with suppress(NotFound):  # of a job that has been removed nothing more is kept
+            record = await asyncio.to_thread(house.registry.job, key[0], key[1])
+            past[key] = commands.Past(
+                progress=record.progress.get(key), ended_us=record.job.ended_us
+            )
+    after = await house.write(lambda draft: commands.take_in(draft, news, past), actor)
     for key, each in news:
         # A higher rank than counts is none of the series'; the store knows no better.
-        if each.rank is not None and each.rank == after[key].rank:
+        if each.rank is not None and key in after and each.rank == after[key].rank:
             await asyncio.to_thread(house.series.append, key, each.rank, each.points)
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controlplane.model.progress import SERIES_LIMIT, Point, Series, halved, merged
+from controlplane.service.jobfolders import JobFolders, discard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 Key = tuple[int, int, int]
@@ -46,7 +47,7 @@ class SeriesStore:
 
     def __init__(self, folder: Path) -> None:
         """`folder`: made with the first point."""
-        self._folder = folder
+        self._folders = JobFolders(folder)
         self._ends: OrderedDict[Key, _End] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -149,8 +150,23 @@ class SeriesStore:
 
     def _path(self, key: Key) -> Path:
         job_id, task_index, attempt = key
-        folder = self._folder / f"{job_id // 1000:06d}" / str(job_id)
-        return folder / f"{task_index}.{attempt}.jsonl"
+        return self._folders.of(job_id) / f"{task_index}.{attempt}.jsonl"
+
+    def numbers(self) -> Iterator[list[int]]:
+        """Numbers of jobs that have a series, some at a time."""
+        return self._folders.numbers()
+
+    def newest_us(self, job_id: int) -> int:
+        """When a job's series changed last, UTC in microseconds; 0 when there is none."""
+        return self._folders.newest_us(job_id)
+
+    def remove(self, job_id: int) -> None:
+        """Remove a job's series."""
+        with self._lock:
+            for key in [key for key in self._ends if key[0] == job_id]:
+                del self._ends[key]
+            gone = self._folders.take(job_id)
+        discard(gone)
 
 
 def _line(point: Point) -> str:

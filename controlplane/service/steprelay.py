@@ -24,6 +24,8 @@ MOST_OF_JOB = 32
 """So many steps of a job may live at once."""
 MOST_OF_NODE = 128
 """So many of all jobs on a node."""
+REMEMBERED = 10_000
+"""Detached steps that run, as far as is known. Of older ones the events tell."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class Relay:
     """Set once its user has gone."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its agent has gone."""
+    started: bool = False
+    """Whether its agent has told its start."""
     ended: step_pb2.StepEnded | None = None
     """How it ended, once its agent has told."""
 
@@ -60,6 +64,10 @@ class Relays:
         """Begin with none."""
         self._wanted: dict[str, dict[int, Relay]] = {}
         self._living: dict[int, Relay] = {}
+        self.detached: dict[int, None] = {}
+        """Detached steps that were started from here and whose end is not written down."""
+        self.ending = asyncio.Lock()
+        """One end of a detached step is written down at a time, so that none is twice."""
 
     def check_room(self, lease: Lease, node: str) -> None:
         """Overloaded when a job or a node has as many steps as it may have: each takes descriptors
@@ -109,6 +117,12 @@ class Relays:
         self.withdraw(relay)
         self._living.pop(relay.placed.number, None)
 
+    def goes_on(self, number: int) -> None:
+        """A detached step was started: it runs until its node tells its end."""
+        self.detached[number] = None
+        if len(self.detached) > REMEMBERED:
+            del self.detached[next(iter(self.detached))]
+
     def lives(self, number: int) -> bool:
-        """Whether a step is wanted or served."""
-        return number in self._living
+        """Whether a step is wanted or served, or goes on alone."""
+        return number in self._living or number in self.detached

@@ -21,8 +21,9 @@ from controlplane.v1 import step_service_pb2 as pb
 from controlplane.v1.step_service_pb2_grpc import StepServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from controlplane.registry.draft import Draft
     from controlplane.registry.which import Which
     from controlplane.service.context import House
 
@@ -151,7 +152,8 @@ async def serve(
         words = "" if relay.ended is not None else "the connection was lost"
         if relay.hung_up.is_set() and relay.ended is None:
             words = "its user hung up"
-        _tell_end(house, relay, words)
+        if not (relay.order.detach and relay.started):  # such a one goes on: see `take_in_end`
+            _tell_end(house, relay, words)
         house.hub.tell([("log", relay.placed.lease.job_id)])
 
 
@@ -162,6 +164,9 @@ async def _take(
     async for message in request:
         output = message.output
         if output.HasField("started"):
+            relay.started = True
+            if relay.order.detach:
+                house.relays.goes_on(relay.placed.number)
             output.started.attempt = relay.placed.attempt
             output.started.rank = relay.placed.rank
             output.started.node_display_name = relay.placed.node_display_name
@@ -177,14 +182,27 @@ async def _take(
 
 def _tell_end(house: House, relay: Relay, words: str) -> None:
     """Have the end of a step written down. Nobody waits for the commit."""
-    over, number = relay.ended, relay.placed.number
-    job_id = relay.placed.lease.job_id
-    code = over.exit_code if over is not None and over.HasField("exit_code") else None
-    signal = over.signal if over is not None and over.HasField("signal") else None
-    told = words or (over.message if over is not None else "")
-    house.registry.submit(
-        lambda draft: commands.end(draft, job_id, number, code, signal, told), CONTROL_PLANE
-    )
+    over = relay.ended or step_pb2.StepEnded()
+    job_id, number = relay.placed.lease.job_id, relay.placed.number
+    house.registry.submit(_end(job_id, number, over, words or over.message), CONTROL_PLANE)
+
+
+async def take_in_end(house: House, job_id: int, told: agents_pb.StepEnd) -> None:
+    """Have the end of a detached step written down that its node tells, unless it was."""
+    async with house.relays.ending:
+        if told.step not in house.relays.detached and await asyncio.to_thread(
+            commands.is_over, house.registry.store, job_id, told.step
+        ):
+            return
+        await house.write(_end(job_id, told.step, told.ended, told.ended.message), CONTROL_PLANE)
+        house.relays.detached.pop(told.step, None)
+    house.hub.tell([("log", job_id)])
+
+
+def _end(job_id: int, number: int, over: step_pb2.StepEnded, words: str) -> Callable[[Draft], None]:
+    code = over.exit_code if over.HasField("exit_code") else None
+    signal = over.signal if over.HasField("signal") else None
+    return lambda draft: commands.end(draft, job_id, number, code, signal, words)
 
 
 async def _outputs(relay: Relay) -> AsyncIterator[step_pb2.StepOutput]:

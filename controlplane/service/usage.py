@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.keep import moment
 from controlplane.model.usage import Key, UsageFilter, UsageGroup
 from controlplane.registry.usage import UsagePage, usage_page
 from controlplane.service.asked import job_number, page_size
@@ -19,6 +20,8 @@ from controlplane.wire.basics import from_timestamp, timestamp
 from controlplane.wire.usage import USAGE_GROUPS, row_message
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from controlplane.service.context import House
 
 
@@ -33,7 +36,8 @@ class UsageService(UsageServiceServicer):
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
         """Sum usage within a window."""
         registry, now_us = self._house.registry, self._house.clock.now_us()
-        by, which = usage_group(request.group_by), _narrowed(usage_filter(request, now_us))
+        kept_us = registry.usage_removed_us
+        by, which = usage_group(request.group_by), _narrowed(usage_filter(request, now_us, kept_us))
         after, limit = _after(request.page_token, by), page_size(request.page_size)
 
         def read() -> UsagePage:
@@ -47,7 +51,7 @@ class UsageService(UsageServiceServicer):
         return pb.GetUsageResponse(
             rows=rows,
             total=row_message("", page.total),
-            from_time=request.from_time if request.HasField("from_time") else None,
+            from_time=request.from_time if request.HasField("from_time") else _begin(which),
             to_time=timestamp(which.to_us),
             # Told apart from no token also where the key is the empty name.
             next_page_token=f"{by}:{rows[-1].key}" if page.more else "",
@@ -63,11 +67,21 @@ def usage_group(number: int) -> UsageGroup:
     return group
 
 
-def usage_filter(request: pb.GetUsageRequest, now_us: int) -> UsageFilter:
-    """Which usage counts. InvalidRequest for a window that holds no time."""
+def usage_filter(request: pb.GetUsageRequest, now_us: int, kept_us: int = 0) -> UsageFilter:
+    """Which usage counts. InvalidRequest for a window that holds no time, or that reaches behind
+    the moment from which on all usage is kept: its sums would be too small."""
     from_us, to_us = _moment(request, "from_time"), _moment(request, "to_time")
     end_us = now_us if to_us is None else min(to_us, now_us)
-    begin_us = max(from_us or 0, 0)
+    if kept_us and from_us is not None and from_us < kept_us:
+        words = (
+            f"{moment(max(from_us, 0))}: usage is kept from {moment(kept_us)} on (keep_usage_days"
+            " of the control plane); let the window begin there or later, or name no beginning"
+        )
+        raise InvalidRequest(FieldFault(field="from_time", description=words))
+    if kept_us and end_us <= kept_us:
+        words = f"{moment(max(end_us, 0))}: usage is kept from {moment(kept_us)} on"
+        raise InvalidRequest(FieldFault(field="to_time", description=f"{words} (keep_usage_days)"))
+    begin_us = max(from_us or 0, kept_us)
     if begin_us >= end_us:
         if to_us is not None and to_us <= now_us:
             words = "the window holds no time: from_time must lie before to_time"
@@ -75,6 +89,11 @@ def usage_filter(request: pb.GetUsageRequest, now_us: int) -> UsageFilter:
             words = "the window holds no time: it begins in the future"
         raise InvalidRequest(FieldFault(field="from_time", description=words))
     return UsageFilter(from_us=begin_us, to_us=end_us, owner=request.owner, account=request.account)
+
+
+def _begin(which: UsageFilter) -> Timestamp | None:
+    """Where a window without a beginning of its own begins; None for all that ever was."""
+    return timestamp(which.from_us) if which.from_us else None
 
 
 def _moment(request: pb.GetUsageRequest, field: str) -> int | None:

@@ -190,6 +190,7 @@ class SynchronizeRequest(_message.Message):
     FACTS_DIGEST_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     STEPS_KNOWN_FIELD_NUMBER: _builtins.int
+    STEPS_ENDED_FIELD_NUMBER: _builtins.int
     node_uuid: _builtins.str
     """The node's identity, a UUID."""
     boot_id: _builtins.str
@@ -216,6 +217,12 @@ class SynchronizeRequest(_message.Message):
     def steps_known(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Numbers of the steps that the agent has been called for lately: it need not be called again."""
 
+    @_builtins.property
+    def steps_ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepEnd]:
+        """Ends of detached steps, each until an answer names it in `steps_heard`. They are told here, and not in the call that
+        served the step, for they go on without it.
+        """
+
     def __init__(
         self,
         *,
@@ -229,14 +236,51 @@ class SynchronizeRequest(_message.Message):
         facts_digest: _builtins.str = ...,
         leases: _abc.Iterable[Global___LeaseStatus] | None = ...,
         steps_known: _abc.Iterable[_builtins.int] | None = ...,
+        steps_ended: _abc.Iterable[Global___StepEnd] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "call_number", b"call_number", "epoch_seen", b"epoch_seen", "facts", b"facts", "facts_digest", b"facts_digest", "generation_seen", b"generation_seen", "leases", b"leases", "node_uuid", b"node_uuid", "steps_known", b"steps_known"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "call_number", b"call_number", "epoch_seen", b"epoch_seen", "facts", b"facts", "facts_digest", b"facts_digest", "generation_seen", b"generation_seen", "leases", b"leases", "node_uuid", b"node_uuid", "steps_ended", b"steps_ended", "steps_known", b"steps_known"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SynchronizeRequest: _TypeAlias = SynchronizeRequest  # noqa: Y015
+
+@_typing.final
+class StepEnd(_message.Message):
+    """The end of a detached step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step's number."""
+    lease_id: _builtins.int
+    """The lease that it ran under."""
+    token: _builtins.int
+    """The lease's fencing token."""
+    @_builtins.property
+    def ended(self) -> _step_pb2.StepEnded:
+        """How it ended."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        lease_id: _builtins.int = ...,
+        token: _builtins.int = ...,
+        ended: _step_pb2.StepEnded | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "lease_id", b"lease_id", "step", b"step", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepEnd: _TypeAlias = StepEnd  # noqa: Y015
 
 @_typing.final
 class LeaseStatus(_message.Message):
@@ -418,6 +462,7 @@ class SynchronizeResponse(_message.Message):
     RESEND_FACTS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    STEPS_HEARD_FIELD_NUMBER: _builtins.int
     cluster_uuid: _builtins.str
     """Identity of the cluster."""
     epoch: _builtins.int
@@ -444,6 +489,10 @@ class SynchronizeResponse(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepCall]:
         """Steps that the agent should serve, each by a call of ServeStep; until they are in `steps_known`."""
 
+    @_builtins.property
+    def steps_heard(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of `steps_ended` that are written down, or are none of the node's: they need not be told again."""
+
     def __init__(
         self,
         *,
@@ -456,10 +505,11 @@ class SynchronizeResponse(_message.Message):
         resend_facts: _builtins.bool = ...,
         superseded: _builtins.bool = ...,
         steps: _abc.Iterable[Global___StepCall] | None = ...,
+        steps_heard: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_uuid", b"cluster_uuid", "epoch", b"epoch", "generation", b"generation", "hold", b"hold", "lease_duration", b"lease_duration", "leases", b"leases", "resend_facts", b"resend_facts", "steps", b"steps", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_uuid", b"cluster_uuid", "epoch", b"epoch", "generation", b"generation", "hold", b"hold", "lease_duration", b"lease_duration", "leases", b"leases", "resend_facts", b"resend_facts", "steps", b"steps", "steps_heard", b"steps_heard", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

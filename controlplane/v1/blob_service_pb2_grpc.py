@@ -61,7 +61,8 @@ class BlobServiceServicer:
     """
 
     def GetBlob(self, request, context):
-        """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not.
+        """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not. A blob that it told of stays
+        for at least an hour, also if no job refers to it, so that a submit finds it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

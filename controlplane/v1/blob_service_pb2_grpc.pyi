@@ -37,7 +37,9 @@ class BlobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlobServiceAsyncStub: ...
     GetBlob: _grpc.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.Blob]
-    """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not."""
+    """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not. A blob that it told of stays
+    for at least an hour, also if no job refers to it, so that a submit finds it.
+    """
     UploadBlob: _grpc.StreamUnaryMultiCallable[_blob_service_pb2.UploadBlobRequest, _blob_service_pb2.Blob]
     """Uploads a blob. The first message names it, all messages carry parts of it, in order. Kept only
     when its content has the hash that was said (else INVALID_ARGUMENT); a repeat is harmless.
@@ -54,7 +56,9 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBlob: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.Blob]  # type: ignore[assignment]
-    """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not."""
+    """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not. A blob that it told of stays
+    for at least an hour, also if no job refers to it, so that a submit finds it.
+    """
     UploadBlob: _aio.StreamUnaryMultiCallable[_blob_service_pb2.UploadBlobRequest, _blob_service_pb2.Blob]  # type: ignore[assignment]
     """Uploads a blob. The first message names it, all messages carry parts of it, in order. Kept only
     when its content has the hash that was said (else INVALID_ARGUMENT); a repeat is harmless.
@@ -74,7 +78,9 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_service_pb2.GetBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blob_service_pb2.Blob, _abc.Awaitable[_blob_service_pb2.Blob]]:
-        """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not."""
+        """Tells whether a blob is there, so that nobody uploads it twice. NOT_FOUND when it is not. A blob that it told of stays
+        for at least an hour, also if no job refers to it, so that a submit finds it.
+        """
 
     @_abc_1.abstractmethod
     def UploadBlob(

@@ -42,7 +42,9 @@ class Event(_message.Message):
     peer: _builtins.str
     """From which address it was asked; empty for the control plane's own doing."""
     resource: _builtins.str
-    """Resource name of what changed; with `access.denied` that of the caller, `principals/<name>`."""
+    """Resource name of what changed; with `access.denied` that of the caller, `principals/<name>`; with `records.removed`, which
+    tells how much was removed because it is not kept for longer, `records`.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""

@@ -28,7 +28,8 @@ if _version_not_supported:
 
 class JobServiceStub:
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     def __init__(self, channel):
@@ -116,7 +117,8 @@ class JobServiceStub:
 
 class JobServiceServicer:
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     def SubmitJob(self, request, context):
@@ -221,7 +223,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+        """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
+        others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
         them as the resource, or a part of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -231,7 +234,8 @@ class JobServiceServicer:
     def ReadLogs(self, request, context):
         """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
         expected) the bytes between were dropped by the cap, and are gone. After a broken connection
-        a client asks again from the offsets that it has, so that nothing is lost or doubled.
+        a client asks again from the offsets that it has, so that nothing is lost or doubled. NOT_FOUND, also amid the
+        stream, once the output of an ended job has been removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -333,7 +337,8 @@ def add_JobServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class JobService:
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     @staticmethod

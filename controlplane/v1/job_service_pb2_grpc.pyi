@@ -29,7 +29,8 @@ GRPC_VERSION: str
 
 class JobServiceStub:
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     @_typing.overload
@@ -88,13 +89,15 @@ class JobServiceStub:
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]
-    """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+    """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
+    others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
     them as the resource, or a part of one.
     """
     ReadLogs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
-    a client asks again from the offsets that it has, so that nothing is lost or doubled.
+    a client asks again from the offsets that it has, so that nothing is lost or doubled. NOT_FOUND, also amid the
+    stream, once the output of an ended job has been removed.
     """
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetMetricsRequest, _job_service_pb2.GetMetricsResponse]
     """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
@@ -104,7 +107,8 @@ class JobServiceStub:
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -160,13 +164,15 @@ class JobServiceAsyncStub(JobServiceStub):
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+    """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
+    others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
     them as the resource, or a part of one.
     """
     ReadLogs: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
     expected) the bytes between were dropped by the cap, and are gone. After a broken connection
-    a client asks again from the offsets that it has, so that nothing is lost or doubled.
+    a client asks again from the offsets that it has, so that nothing is lost or doubled. NOT_FOUND, also amid the
+    stream, once the output of an ended job has been removed.
     """
     GetMetrics: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetMetricsRequest, _job_service_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """Shows what an attempt reported of its progress, thinned over its whole time. Caller: whoever may see the job. Asked again it
@@ -175,7 +181,8 @@ class JobServiceAsyncStub(JobServiceStub):
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submits, shows and ends jobs. Callers: people. Who may call what, on whose jobs: docs/security.md. What a caller may
-    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND.
+    not do is PERMISSION_DENIED, with who may; a job that there is not is NOT_FOUND, and so is one that has been removed
+    because ended jobs are not kept for ever: the message tells which of the two.
     """
 
     @_abc_1.abstractmethod
@@ -307,7 +314,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListEventsResponse, _abc.Awaitable[_job_service_pb2.ListEventsResponse]]:
-        """Lists events in the order of commits, oldest first, a page at a time. Who sees only their own jobs must name one of
+        """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
+        others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
         them as the resource, or a part of one.
         """
 
@@ -319,7 +327,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.ReadLogsResponse], _abc.AsyncIterator[_job_service_pb2.ReadLogsResponse]]:
         """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
         expected) the bytes between were dropped by the cap, and are gone. After a broken connection
-        a client asks again from the offsets that it has, so that nothing is lost or doubled.
+        a client asks again from the offsets that it has, so that nothing is lost or doubled. NOT_FOUND, also amid the
+        stream, once the output of an ended job has been removed.
         """
 
     @_abc_1.abstractmethod

@@ -85,7 +85,9 @@ class GetUsageRequest(_message.Message):
     """
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """Time before this does not count; absent for all that is on record."""
+        """Time before this does not count; absent for all that is on record. INVALID_ARGUMENT when it lies before the moment
+        from which on all usage is kept: the sums would be too small.
+        """
 
     @_builtins.property
     def to_time(self) -> _timestamp_pb2.Timestamp:
@@ -193,7 +195,9 @@ class GetUsageResponse(_message.Message):
 
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """Where the window begins; absent for all that is on record."""
+        """Where the window begins: what was asked for, or the moment from which on all usage is kept; absent for all that ever
+        was.
+        """
 
     @_builtins.property
     def to_time(self) -> _timestamp_pb2.Timestamp:

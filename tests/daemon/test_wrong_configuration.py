@@ -101,6 +101,8 @@ def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
         serve("--hold-s", "20"),
         serve("--hold-s", "31", "--node-lease-s", "60"),
         serve("--default-priority-class", "urgent", "--tls-key", "key.pem"),
+        serve("--keep-jobs-days", "30", "--keep-logs-days", "60", "--keep-usage-days", "7"),
+        serve("--keep-usage-days", "365"),
         serve("--listen", "0.0.0.0:7600", state="a"),
         serve("--listen", "nonsense", state="b"),
         serve("--listen", "127.0.0.1", state="c"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import pytest
 
 from controlplane.client.errors import ClientError
 from tests.support.cluster import Cluster, alive, cluster, until
+from tests.support.disk import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,16 +30,11 @@ SHORT = {"node-lease-s": str(LEASE_S), "node-lease-margin-s": "1", "hold-s": "0.
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Cluster]:
     """A centre whose control plane has a disk of 24 MiB."""
-    disk = tmp_path / "controlplane"
-    disk.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "small", disk], check=True, timeout=10
-    )
-    try:
-        with cluster(tmp_path, "a", serve=SHORT) as made:
-            yield made
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True, timeout=10)
+    with (
+        small_disk(tmp_path / "controlplane", "size=24m"),
+        cluster(tmp_path, "a", serve=SHORT) as made,
+    ):
+        yield made
 
 
 def fill(disk: Path) -> Path:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import ROOT, Cluster, alive, cluster, until
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {"workers": 2, "workers_per_node": 1}
@@ -115,42 +111,6 @@ def test_what_nobody_reads_waits_on_its_node(two: Cluster, pair: str) -> None:
         assert now - was < 48 << 20
         reader.kill()
     until(lambda: not alive(pid), "the step to be hung up on")
-
-
-class Terminal:
-    """ccctl on a terminal of the test's own."""
-
-    def __init__(self, words: list[str | Path], rows: int = 24, columns: int = 80) -> None:
-        self.seen = b""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            size = struct.pack("HHHH", rows, columns, 0, 0)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, size)
-            os.environ["TERM"] = "xterm"
-            os.execv(words[0], [str(word) for word in words])
-
-    def type(self, text: bytes) -> None:
-        os.write(self.fd, text)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def sees(self, pattern: bytes, within_s: float = 20) -> re.Match[bytes]:
-        deadline = time.monotonic() + within_s
-        while not (found := re.search(pattern, self.seen)):
-            left = deadline - time.monotonic()
-            assert left > 0, (pattern, self.seen)
-            if select.select([self.fd], [], [], left)[0]:
-                self.seen += os.read(self.fd, 65536)
-        self.seen = self.seen[found.end() :]
-        return found
-
-    def raw(self) -> bool:
-        return not termios.tcgetattr(self.fd)[3] & termios.ICANON
-
-    def end(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
 
 
 def test_a_shell_has_a_terminal_of_the_right_size_that_hears_ctrl_c(
@@ -289,6 +249,86 @@ def test_the_death_of_the_agent_hangs_up_on_its_steps_alone(two: Cluster) -> Non
     two.client.cancel([name])
 
 
+WAITS = "while ! [ -e $CC_JOB_DIR/go ]; do sleep 0.05; done; exit 3"
+
+
+def detached(two: Cluster, name: str, script: str) -> int:
+    """The number of a step that goes on alone."""
+    done = two.ccctl("exec", name, "--detach", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[2])
+
+
+def let_go(two: Cluster, name: str) -> None:
+    for folder in two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}"):
+        (folder / "go").touch()
+
+
+@pytest.mark.parametrize("who", ["agent", "control plane"])
+def test_the_end_of_a_detached_step_is_told_though_it_came_while_others_were_down(
+    two: Cluster, who: str
+) -> None:
+    name = two.submit(FOREVER)
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, f"echo $$ > $CC_JOB_DIR/pid; {WAITS}")
+    (pid_file,) = until(
+        lambda: list(two.folder.glob(f"*/jobs/{name.removeprefix('jobs/')}/pid")), "it to begin"
+    )
+    pid = int(until(pid_file.read_text, "its pid"))
+    agent = two.agents[worker.node_display_name]
+    down = agent if who == "agent" else two.control
+    down.kill()
+    let_go(two, name)
+    until(lambda: not alive(pid), "the step to end")
+    down.start()
+    expected = [{"step": number, "exit_code": 3}]
+    until(lambda: events(two, name, "step.ended") == expected, "its end to be told")
+    # An agent that is started anew reads it again.
+    agent.kill()
+    agent.start()
+    until(lambda: two.ccctl("exec", name, "--", "true").returncode == 0, "the agent to serve again")
+    ended = [event for event in events(two, name, "step.ended") if event["step"] == number]
+    assert ended == expected
+    two.client.cancel([name])
+
+
+def test_a_detached_step_that_ends_with_its_job_while_the_agent_is_down_is_told(
+    two: Cluster,
+) -> None:
+    name = two.submit({**FOREVER, "command": ["sh", "-c", WAITS.replace("exit 3", "exit 0")]})
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, "sleep 600")
+    agent = two.agents[worker.node_display_name]
+    agent.kill()
+    let_go(two, name)
+    until(lambda: not alive(worker.pid), "the worker to end")
+    agent.start()
+    assert two.ended(name).exit_code == 0
+    (end,) = until(lambda: events(two, name, "step.ended"), "its end to be told")
+    words = "the job ends on this node, and its steps with it: its workers have ended"
+    assert end == {"step": number, "signal": 15, "message": words}
+
+
+def test_the_output_of_a_detached_step_is_followed_while_its_agent_is_started_anew(
+    two: Cluster,
+) -> None:
+    name = two.submit(FOREVER)
+    (worker,) = two.running(name).attempts[0].workers
+    number = detached(two, name, f"echo begun; {WAITS.replace('exit 3', 'echo done')}")
+    follow = command(two, "logs", name, "--step", str(number), "-f")
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "begun\n"
+        agent = two.agents[worker.node_display_name]
+        agent.kill()
+        agent.start()
+        until(lambda: two.ccctl("exec", name, "--", "true").returncode == 0, "it to serve again")
+        let_go(two, name)
+        assert reader.stdout.readline() == "done\n"
+        assert reader.wait(20) == 0
+    two.client.cancel([name])
+
+
 def test_no_step_where_none_can_be(two: Cluster, pair: str) -> None:
     done = two.submit({**FOREVER, "command": ["true"]})
     two.ended(done)
@@ -321,7 +361,7 @@ def test_run_submits_follows_and_gives_the_jobs_exit_code(two: Cluster) -> None:
 
 def test_ctrl_c_twice_cancels_what_run_has_submitted(two: Cluster) -> None:
     with subprocess.Popen(
-        command(two, "run", "--", "sh", "-c", "echo ready; exec sleep 600"),
+        command(two, "run", "--no-stdin", "--", "sh", "-c", "echo ready; exec sleep 600"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

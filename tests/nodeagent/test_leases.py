@@ -19,6 +19,7 @@ from nodeagent import status as agent_status
 from nodeagent import streams
 from nodeagent.folders import Folders, LeaseKey, leases_in
 from nodeagent.leases import Held, Leases
+from nodeagent.looking import Looks
 from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.reconcile import Forget, Signal
 from nodeagent.shipping import ship_once
@@ -47,6 +48,7 @@ def leases(folders: Folders) -> Leases:
         cast("Any", None),
         cast("Any", None),
         cast("Any", SimpleNamespace(epilog=None)),
+        Looks(),
         lambda: None,
     )
 
@@ -235,3 +237,30 @@ def test_a_signal_that_is_not_heard_holds_up_those_behind_it(
     found.perform(Signal(lease_id=KEY.lease_id, signals=ordered))
 
     assert tried == [3]
+
+
+def test_ends_of_detached_steps_are_told_until_they_are_heard(folders: Folders) -> None:
+    leave(folders, plan=a_plan())
+    told = folders.control / str(KEY) / record.STATUS
+    facts: list[dict[str, Any]] = [
+        {"fact": "started", "time": 5, "rank": 0, "pid": 4_000_000, "ticks": 1},
+        *(
+            {"fact": "step_started", "step": n, "rank": 0, "pid": n, "ticks": 1, "detached": n != 3}
+            for n in (1, 2, 3)
+        ),
+        {"fact": "step_exited", "step": 2, "exit_code": 7, "message": ""},
+        {"fact": "step_exited", "step": 3, "exit_code": 0, "message": ""},
+    ]
+    told.write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    found = leases(folders)
+    found.adopt()
+
+    assert list(found.steps_ended()) == [(KEY, 2, (7, None, ""))]
+    found.steps_heard([2])
+    assert list(found.steps_ended()) == []
+
+    with told.open("a") as file:
+        last = {"fact": "ended", "time": 9, "end": "supervisor_lost", "message": "it was lost"}
+        file.write(json.dumps(last) + "\n")
+    found.refresh(KEY.lease_id)
+    assert list(found.steps_ended()) == [(KEY, 1, (None, None, "it was lost"))]

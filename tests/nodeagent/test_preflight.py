@@ -24,8 +24,6 @@ PLAN = step(worker("true", env={"CC_JOB_ID": "12", "CC_OWNER": "ada", "KEY": "s3
 def preflight(folder: Path, **fields: Any) -> Preflight:
     values: dict[str, Any] = {
         "users": lambda ids: {},
-        "folders": (folder,),
-        "free_bytes": 0,
         "prolog": None,
         "epilog": None,
         "deadline_s": 5.0,
@@ -39,12 +37,6 @@ def program(folder: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
-
-
-def test_a_disk_without_room_is_told_with_how_much_is_needed(tmp_path: Path) -> None:
-    preflight(tmp_path, free_bytes=1).check_room()
-    with pytest.raises(LaunchError, match=r"MiB free, and 1073741824 are needed; make room"):
-        preflight(tmp_path, free_bytes=1 << 50).check_room()
 
 
 def test_a_device_that_is_let_go_in_time_is_waited_for(tmp_path: Path) -> None:

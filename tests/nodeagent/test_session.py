@@ -46,6 +46,9 @@ class Leases:
     def statuses(self) -> list[Any]:
         return []
 
+    def steps_ended(self) -> list[Any]:
+        return []
+
     def known(self) -> dict[int, Any]:
         return {}
 

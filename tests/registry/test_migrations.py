@@ -74,6 +74,30 @@ def test_what_an_earlier_release_wrote_is_kept_with_no_signals(tmp_path: Path) -
     engine.dispose()
 
 
+def test_usage_and_jobs_of_an_earlier_release_are_ready_for_retention(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    shipped = '{"working_dir":{"sha256":"%s","size":5}}' % ("ab" * 32)
+    specs = [shipped, '{"working_dir":null,"comment":"\\"sha256\\""}', "{}"]
+    engine = connect(url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0008")
+        for table in ("job", "usage"):
+            columns = sa.inspect(connection).get_columns(table)
+            for number, spec in enumerate(specs, 1):
+                row: dict[str, object] = {column["name"]: 0 for column in columns}
+                row |= {"job_id": number, **({"spec": spec} if table == "job" else {})}
+                names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+                connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
+    upgrade(url)
+    with engine.connect() as connection:
+        c = tables.job.c
+        kept = connection.execute(sa.select(c.blob_sha256).order_by(c.job_id)).scalars().all()
+        assert kept == ["ab" * 32, None, None]
+        used = connection.execute(sa.select(tables.usage.c.job_id)).scalars().all()
+        assert used == [1, 2, 3]
+    engine.dispose()
+
+
 def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/registry.db"
     upgrade(url)

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,12 +17,14 @@ from controlplane.model.errors import Overloaded
 from controlplane.model.identity import Role
 from controlplane.model.job import AttemptState
 from controlplane.registry import jobs, steptoken
+from controlplane.registry import steps as commands
 from controlplane.registry.steps import Placed
 from controlplane.service import steps
 from controlplane.service.steprelay import MOST_OF_JOB, Relay, Relays
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import step_pb2
 from controlplane.v1 import step_service_pb2 as pb
+from controlplane.wire.nodes import facts_message
 from tests.cli.golden import check
 from tests.support.centre import METHODS, Centre, centre
 from tests.support.supervised import until
@@ -234,3 +237,75 @@ def test_a_scripts_token_starts_steps_in_its_own_job_and_nothing_else(
 
     made.do(end, "test")
     assert asked(number, token) is grpc.StatusCode.UNAUTHENTICATED
+
+
+SYNCHRONIZE = "/controlplane.v1.AgentService/Synchronize"
+
+
+def test_the_end_of_a_detached_step_is_written_down_once_however_often_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a node whose steps this process has not started, as after its own restart."""
+    monkeypatch.setattr(commands, "EVENTS", 2)
+    with centre(tmp_path) as made:
+        number = running(made)
+        lease = next(iter(made.registry.job(number).leases.values()))
+        agent = made.registry.node(lease.node_uuid)
+        assert agent is not None
+        wanted = commands.Wanted(
+            job_id=number, rank=None, node="", program="a", terminal=False, detach=True
+        )
+        first, second = (
+            made.do(lambda draft: commands.place(draft, wanted, lambda *_: None), "ada").number
+            for _ in range(2)
+        )
+        calls = 0
+
+        def tell(*ends: agents_pb.StepEnd) -> list[int]:
+            nonlocal calls
+            calls += 1
+            request = agents_pb.SynchronizeRequest(
+                node_uuid=lease.node_uuid,
+                boot_id="boot",
+                agent_id="it",
+                call_number=calls,
+                facts=facts_message(agent.facts),
+                steps_ended=ends,
+                leases=[
+                    agents_pb.LeaseStatus(
+                        lease_id=lease.lease_id,
+                        token=lease.token,
+                        phase=agents_pb.LEASE_PHASE_RUNNING,
+                    )
+                ],
+            )
+            (answer,) = made.call(
+                SYNCHRONIZE, request.SerializeToString(), made.token("agent", Role.AGENT)
+            )
+            return list(agents_pb.SynchronizeResponse.FromString(answer).steps_heard)
+
+        def end(step: int, token: int = lease.token, **how: Any) -> agents_pb.StepEnd:
+            ended = step_pb2.StepEnded(**how)
+            return agents_pb.StepEnd(step=step, lease_id=lease.lease_id, token=token, ended=ended)
+
+        def told() -> list[dict[str, object]]:
+            events = made.events(f"jobs/{number}")
+            return [dict(e.changed) for e in events if e.kind == "step.ended"]
+
+        assert tell(end(second, exit_code=3)) == [second]
+        assert tell(end(second, exit_code=3), end(first, signal=9, message="killed")) == [
+            second,
+            first,
+        ]
+        assert tell(end(first, signal=9)) == [first]
+        expected = [
+            {"step": second, "exit_code": 3},
+            {"step": first, "signal": 9, "message": "killed"},
+        ]
+        assert told() == expected
+        # Neither a step that never was nor one under another token is written down or told again.
+        never = [first - 1, first + 10_000]
+        assert tell(*(end(step, exit_code=0) for step in never)) == never
+        assert tell(end(second, token=lease.token + 1, exit_code=0)) == [second]
+        assert told() == expected
+        assert tell() == []

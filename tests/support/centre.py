@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from controlplane.model.event import Event
+    from controlplane.model.keep import Keep
+    from controlplane.model.lease import LeaseStatus
 
 SERVICES = (
     agent_service_pb2,
@@ -70,11 +72,13 @@ AUTHORITY = Authority(make_authority("a test", SystemClock().now_us()))
 class Centre:
     """A server and what is behind it."""
 
-    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, folder: Path, loop: asyncio.AbstractEventLoop, keep: Keep | None = None
+    ) -> None:
         url = f"sqlite:///{folder}/registry.db"
         upgrade(url)
         clock = SystemClock()
-        self.registry = Registry(SqlStore(url), clock.now_us)
+        self.registry = Registry(SqlStore(url), clock.now_us, keep)
         self.tokens = TokenFile(folder / "tokens.json")
         self.blobs = BlobStore(folder / "blobs", 1 << 20)
         self.house = House(
@@ -161,6 +165,11 @@ class Centre:
         self.do(lambda draft: nodes.observe(draft, report), principal)
         return uuid
 
+    def report(self, uuid: str, principal: str, *leases: LeaseStatus) -> None:
+        """What an agent of this principal tells of a node's leases."""
+        report = nodes.NodeReport(node_uuid=uuid, boot_id="boot", facts=None, leases=leases)
+        self.do(lambda draft: nodes.observe(draft, report), principal)
+
     def place(self) -> None:
         """Place what waits, as the scheduler would."""
         cycle(self.registry, self.house.clock.now_us())
@@ -182,10 +191,10 @@ class Centre:
 
 
 @contextlib.contextmanager
-def centre(folder: Path) -> Iterator[Centre]:
-    """A centre that serves until the end of the block."""
+def centre(folder: Path, keep: Keep | None = None) -> Iterator[Centre]:
+    """A centre that serves until the end of the block. `keep`: of what is over; by default all."""
     loop = asyncio.new_event_loop()
-    made = Centre(folder, loop)
+    made = Centre(folder, loop, keep)
     made.registry.start()
     stop = asyncio.Event()
     ready = threading.Event()

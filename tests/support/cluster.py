@@ -199,7 +199,14 @@ class Cluster:
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ccctl as its user would."""
         command = [*self.as_admin, *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     @property
     def as_admin(self) -> list[str | Path]:

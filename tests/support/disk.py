@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -19,3 +21,15 @@ def room_for(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A tmpfs at `folder`, with options of mount(8): `size=24m`. It takes root."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"{options},mode=0700", "small", str(folder)]
+    subprocess.run(command, check=True, timeout=10)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=10)

@@ -164,5 +164,21 @@ def test_a_folder_that_the_owner_may_not_enter_is_the_jobs_fault(host: Host) -> 
 
     number = submit(host, "bob", {"command": ["pwd"], "working_dir": "/srv/alices"})
 
-    assert ended(host, number)["exit_code"] == 126
+    done = ended(host, number)
+    words = "working_dir: bob cannot enter /srv/alices on "
+    assert all(words in attempt["cause"]["message"] for attempt in done["attempts"])
+    assert all(attempt["running_time"] is None for attempt in done["attempts"])
     assert run(host, "alice", "pwd", working_dir="/srv/alices") == ["/srv/alices"]
+
+
+def test_folders_that_the_owner_cannot_get_to_are_the_nodes_fault(host: Host) -> None:
+    host.run("chmod", "0700", f"{STATE}/jobs")
+    try:
+        number = submit(host, "alice", {"command": ["pwd"], "max_attempts": 1})
+        words = f"{STATE}/jobs/{number}: alice can make no file there: Permission denied ("
+        done = ended(host, number)
+        assert all(words in attempt["cause"]["message"] for attempt in done["attempts"])
+        assert len(done["attempts"]) > 1, "it does not count against max_attempts"
+    finally:
+        host.run("chmod", "0711", f"{STATE}/jobs")
+    assert run(host, "alice", "echo fine") == ["fine"]
