@@ -133,9 +133,8 @@ class Leases:
         )
 
     def jobs(self) -> set[str]:
-        """Numbers of jobs that have a lease here, as their folders are named."""
-        plans = (held.plan for held in self.held.values())
-        return {str(plan.job.get("job_id")) for plan in plans if plan is not None}
+        """Names of the folders of jobs that have a lease here."""
+        return {os.path.basename(held.status.job_dir) for held in self.held.values()}
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""

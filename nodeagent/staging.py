@@ -125,7 +125,7 @@ class Stage:
                     f"port {port} of {here.node_display_name} is in use by a process outside"
                 )
         self.check_room(place)
-        job_dir = self.folders.jobs / str(launch.job_id)
+        job_dir = self.folders.jobs / launch.task
         tmp = self.folders.tmp / str(key)
         doubtful = self._make(job_dir, account, its_own=True) + self._make(tmp, account)
         token_file = ""
@@ -218,6 +218,7 @@ def _with_files(worker: WorkerPlan, launch: Launch) -> WorkerPlan:
         node=launch.here.node_display_name,
         name=launch.job_display_name,
         owner=launch.owner,
+        array=launch.task_count > 1,
     )
     base = launch.working_dir_path or worker.env["CC_JOB_DIR"]
     output, error = outputs.files(launch.output, launch.error, base, named)

@@ -21,11 +21,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def job_name(value: str) -> str:
-    """Read a job's number or name, and give `jobs/123`."""
-    number = value.removeprefix("jobs/")
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
-        raise click.BadParameter(f"{value!r} is no job; write its number, such as 123 or jobs/123.")
-    return f"jobs/{int(number)}"
+    """Read a job's number or name, and give `jobs/123`; of a task `jobs/123/tasks/4`."""
+    number, mark, task = value.removeprefix("jobs/").replace("/tasks/", "_").partition("_")
+    if not _number(number) or (mark and not _number(task)):
+        raise click.BadParameter(
+            f"{value!r} is no job; write its number, such as 123 or jobs/123, or 123_4 for a task."
+        )
+    return f"jobs/{int(number)}" + (f"/tasks/{int(task)}" if mark else "")
+
+
+def _number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def time_limit(value: str) -> int:
+    """Read a time limit, and give it in microseconds; 0 for `none`."""
+    from controlplane.model.quantity import parse_duration
+
+    if value == "none":
+        return 0
+    try:
+        return parse_duration(f"{value}s" if value.isdecimal() else value)
+    except ValueError as problem:
+        raise click.BadParameter(f"{value!r} {problem}; or none.") from None
 
 
 def signal_name(value: str) -> str:

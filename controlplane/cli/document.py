@@ -17,8 +17,9 @@ SIZE_LIMIT_BYTES: Final = 4 * 2**20
 """A job.json may have so many bytes."""
 
 
-def read_document(file: str, overrides: Iterable[str]) -> dict[str, object]:
-    """Read a file, or stdin for `-`, and set what `FIELD=VALUE` overrides; raise `Failure`."""
+def read_documents(file: str, overrides: Iterable[str]) -> list[dict[str, object]]:
+    """Read a file, or stdin for `-`, that holds a job or a list of them, and set in each what
+    `FIELD=VALUE` overrides; raise `Failure`."""
     try:
         with open(file, "rb") if file != "-" else sys.stdin.buffer as opened:
             content = opened.read(SIZE_LIMIT_BYTES + 1)
@@ -26,11 +27,18 @@ def read_document(file: str, overrides: Iterable[str]) -> dict[str, object]:
         raise Failure(f"{file} can't be read: {error.strerror}.") from None
     if len(content) > SIZE_LIMIT_BYTES:
         raise Failure(f"{file} is no job.json: it has more than {SIZE_LIMIT_BYTES // 2**20} MiB.")
-    document = _decode(shown_name(file), content)
-    if not isinstance(document, dict):
-        raise Failure(f'{shown_name(file)} must hold an object: {{"command": ["hostname"], …}}.')
+    found = _decode(shown_name(file), content)
+    documents: list[dict[str, object]] = []
+    for document in found if isinstance(found, list) else [found]:
+        if not isinstance(document, dict):
+            words = '{"command": ["hostname"], …}, or a list of such'
+            raise Failure(f"{shown_name(file)} must hold an object: {words}.")
+        documents.append(document)
+    if not documents:
+        raise Failure(f"{shown_name(file)} is an empty list of jobs.")
+    overrides = list(overrides)
     try:
-        return apply_overrides(document, overrides)
+        return [apply_overrides(document, overrides) for document in documents]
     except InvalidSpec as error:
         lines = "\n".join(f"  {fault}" for fault in error.faults)
         raise Failure(f"--set can't be applied:\n{lines}") from None

@@ -13,6 +13,7 @@ from controlplane.cli import text
 from controlplane.cli.outputwords import output_lines
 from controlplane.cli.render import enum_word, struct
 from controlplane.cli.usagewords import usage_words
+from controlplane.model.quantity import format_duration
 from controlplane.model.words import signal_name
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 
@@ -82,9 +83,11 @@ def running_time(job: job_pb2.Job, now_us: int) -> str:
 
 def draw_jobs(console: Console, jobs: Iterable[job_pb2.Job], now_us: int) -> None:
     """One line for each job."""
-    made = table(
-        "JOB", "NAME", "STATE", "OWNER", "WORKERS", "GPUS", "AGE", "RAN", "REASON", wide="REASON"
-    )
+    jobs = list(jobs)
+    arrays = any(job.HasField("tasks") for job in jobs)
+    tasks = ["TASKS"] if arrays else []
+    columns = ["JOB", "NAME", "STATE", *tasks, "OWNER", "WORKERS", "GPUS", "AGE", "RAN", "REASON"]
+    made = table(*columns, wide="REASON")
     for job in jobs:
         spec = struct(job.spec)
         workers = spec.get("workers", 1)
@@ -92,12 +95,34 @@ def draw_jobs(console: Console, jobs: Iterable[job_pb2.Job], now_us: int) -> Non
             cell(job.job_id),
             cell(job.display_name),
             state(job_state(job)),
+            *([cell(_ended_of(job))] if arrays else []),
             cell(job.owner),
             cell(workers),
             cell(workers * spec.get("resources", {}).get("gpus", 0)),
             cell(text.duration(now_us - text.micros(job.create_time))),
             cell(running_time(job, now_us)),
             cell(job.reason),
+        )
+    console.print(made)
+
+
+def _ended_of(job: job_pb2.Job) -> str:
+    """How many of an array's tasks have ended: `3/100`."""
+    of = job.tasks
+    return f"{of.succeeded + of.failed + of.cancelled}/{of.total}" if job.HasField("tasks") else ""
+
+
+def draw_tasks(console: Console, tasks: Iterable[job_pb2.Task]) -> None:
+    """One line for each task."""
+    made = table("TASK", "STATE", "ATTEMPTS", "EXIT", "NODES", "REASON", wide="REASON")
+    for task in tasks:
+        made.add_row(
+            cell(task.index),
+            state(enum_word(job_pb2.JobState.DESCRIPTOR, task.state)),
+            cell(task.attempts or ""),
+            cell(task.exit_code if task.HasField("exit_code") else ""),
+            cell(", ".join(task.nodes)),
+            cell(task.reason),
         )
     console.print(made)
 
@@ -120,9 +145,19 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
     fact("Launcher", spec.get("launcher", ""))
     fact("Command", text.visible_line(text.shell_words(spec.get("command"))))
     fact("Asks for", text.request_words(spec))
+    if spec.get("tasks"):
+        fact("Tasks", spec["tasks"])
+    if job.HasField("tasks"):
+        words = ("pending", "active", "succeeded", "failed", "cancelled")
+        told = ((getattr(job.tasks, word), word) for word in words)
+        fact("", ", ".join(f"{n} {word}" for n, word in told if n))
+    if job.held_by:
+        fact("Held by", job.held_by)
     if spec.get("working_dir"):
         fact("Working dir", _working_dir(spec["working_dir"]))
-    for name in ("queue", "priority_class", "account", "time_limit", "signal", "comment"):
+    if job.HasField("time_limit"):
+        fact("Time limit", format_duration(job.time_limit.ToMicroseconds()))
+    for name in ("queue", "priority_class", "account", "signal", "comment"):
         if spec.get(name):
             fact(name.replace("_", " ").capitalize(), spec[name])
     if spec.get("requeue_exit_codes"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from controlplane.cli import (
+    changes,
     denials,
     identity,
     jobs,
@@ -68,6 +69,11 @@ for command in (
     jobs.watch,
     jobs.cancel,
     jobs.signal,
+    changes.hold,
+    changes.release,
+    changes.requeue,
+    changes.update,
+    changes.tasks,
     jobs.history,
     steps.exec_,
     steps.shell,

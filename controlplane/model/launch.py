@@ -31,6 +31,8 @@ class Launch:
     """The job's number."""
     task_index: int = 0
     """Index of the task in its array; 0 for a plain job."""
+    task_count: int = 1
+    """Number of tasks of the array; 1 for a plain job."""
     attempt: int
     """The attempt's number, from 1."""
     job_display_name: str
@@ -81,6 +83,11 @@ class Launch:
     """How long before the time limit it is sent, in microseconds."""
     requeue_exit_codes: tuple[int, ...] = ()
     """Exit codes by which a worker asks for another attempt."""
+
+    @property
+    def task(self) -> str:
+        """The job's number, and of an array the task's index: `123`, `123_4`."""
+        return f"{self.job_id}_{self.task_index}" if self.task_count > 1 else str(self.job_id)
 
     @property
     def here(self) -> GangMember:

@@ -15,6 +15,8 @@ NONE: Final = "none"
 """As a pattern: no file, as for srun(1)."""
 DEFAULT: Final = "job-%j-%t.out"
 """Where `output` goes that names no file."""
+DEFAULT_OF_ARRAY: Final = "job-%j_%a-%t.out"
+"""The same in an array."""
 LONGEST: Final = 1024
 """Most characters of a pattern."""
 
@@ -54,6 +56,8 @@ class Named:
     """Display name of the job."""
     owner: str
     """The job's owner."""
+    array: bool = False
+    """Whether the task is one of several."""
 
 
 class Files(NamedTuple):
@@ -87,9 +91,9 @@ def complaint(pattern: str) -> str | None:
     return None
 
 
-def tells_ranks_apart(pattern: str) -> bool:
-    """Whether each worker has a file of its own by this pattern."""
-    return any(place[2] == "t" for place in _PLACE.finditer(pattern))
+def contains(pattern: str, letter: str) -> bool:
+    """Whether a pattern has this letter."""
+    return any(place[2] == letter for place in _PLACE.finditer(pattern))
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -103,7 +107,8 @@ def files(output: str | None, error: str | None, base: str, named: Named) -> Fil
 
     Without a pattern for its own, standard error goes where standard output goes.
     """
-    out = _path(DEFAULT if output is None else output, base, named)
+    usual = DEFAULT_OF_ARRAY if named.array else DEFAULT
+    out = _path(usual if output is None else output, base, named)
     return Files(out, out if error is None else _path(error, base, named))
 
 

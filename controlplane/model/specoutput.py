@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model import outputs
 from controlplane.model.speckinds import CONTROL, Kind, text
 from controlplane.model.specvalues import NodePath
+from controlplane.model.tasks import ONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +64,9 @@ def output_has_its_place(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
         elif not outputs.is_below(pattern, where.path):
             yield field, f"lies outside of working_dir, {where.path}; write a path below that"
-        if not (apart or outputs.tells_ranks_apart(pattern)):
+        if len(found.get("tasks") or ONE) > 1 and not outputs.contains(pattern, "a"):
+            yield field, "must contain %a in an array, so that each task has files of its own"
+        if not (apart or outputs.contains(pattern, "t")):
             yield (
                 field,
                 "must contain %t where there are several workers, so that each has a file of its "

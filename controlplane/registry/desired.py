@@ -63,6 +63,7 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
     return Launch(
         job_id=job.job_id,
         task_index=lease.task_index,
+        task_count=len(job.tasks),
         attempt=attempt.number,
         job_display_name=spec.name,
         owner=job.owner,

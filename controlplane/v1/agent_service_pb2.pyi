@@ -859,6 +859,7 @@ class Launch(_message.Message):
     CPU_MILLICORES_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
     STEP_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
@@ -892,6 +893,8 @@ class Launch(_message.Message):
     """Pattern of the files for the workers' standard output, as in job.json; absent for the default one."""
     error: _builtins.str
     """The same for standard error; absent: where standard output goes."""
+    task_count: _builtins.int
+    """Number of tasks of the job's array; 1 or less for a plain job."""
     step_token: _builtins.str
     """Token that starts steps of this attempt, and does nothing else, for the launcher `script`; not for logs."""
     @_builtins.property
@@ -963,11 +966,12 @@ class Launch(_message.Message):
         cpu_millicores: _builtins.int = ...,
         output: _builtins.str | None = ...,
         error: _builtins.str | None = ...,
+        task_count: _builtins.int = ...,
         step_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "error", b"error", "grace_period", b"grace_period", "output", b"output", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "error", b"error", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "output", b"output", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "error", b"error", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "output", b"output", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_count", b"task_count", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

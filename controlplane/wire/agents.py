@@ -135,6 +135,7 @@ def _launch(launch: Launch) -> pb.Launch:
     return pb.Launch(
         job_id=launch.job_id,
         task_index=launch.task_index,
+        task_count=launch.task_count,
         attempt=launch.attempt,
         job_display_name=launch.job_display_name,
         owner=launch.owner,
@@ -178,6 +179,7 @@ def _launch_value(message: pb.Launch) -> Launch:
     return Launch(
         job_id=message.job_id,
         task_index=message.task_index,
+        task_count=max(1, message.task_count),
         attempt=message.attempt,
         job_display_name=message.job_display_name,
         owner=message.owner,

@@ -296,6 +296,7 @@ def _files(job: Job, rank: int, lease: Lease, node: str) -> Files:
         node=node,
         name=job.spec.name,
         owner=job.owner,
+        array=len(job.tasks) > 1,
     )
     base = where.path if isinstance(where, NodePath) else lease.job_dir
     return outputs.files(job.spec.output, job.spec.error, base, named)

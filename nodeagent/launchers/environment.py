@@ -96,6 +96,7 @@ def gang_variables(
         "CC_JOB_ID": str(launch.job_id),
         "CC_JOB_NAME": launch.job_display_name,
         "CC_TASK_INDEX": str(launch.task_index),
+        "CC_TASK_COUNT": str(launch.task_count),
         "CC_ATTEMPT": str(launch.attempt),
         "CC_RESTART_COUNT": str(launch.attempt - 1),
         "CC_OWNER": launch.owner,

@@ -64,6 +64,7 @@ def job(number: int, state: str, **more: object) -> job_pb2.Job:
         state=job_pb2.JobState.Value(f"JOB_STATE_{state}"),
         create_time=ago(hours=3, minutes=number),
         etag=f"{number}.1",
+        time_limit=lasting(hours=2),
     )
     made.MergeFrom(job_pb2.Job(**more))  # type: ignore[arg-type]
     return made
