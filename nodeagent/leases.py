@@ -134,7 +134,9 @@ class Leases:
 
     def jobs(self) -> set[str]:
         """Names of the folders of jobs that have a lease here."""
-        return {os.path.basename(held.status.job_dir) for held in self.held.values()}
+        plans = (held.plan for held in self.held.values())
+        envs = (w.env for plan in plans if plan is not None for w in plan.workers[:1])
+        return {os.path.basename(env.get("CC_JOB_DIR", "")) for env in envs}
 
     def statuses(self) -> list[LeaseStatus]:
         """What is to be reported."""
