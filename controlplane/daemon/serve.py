@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
@@ -17,7 +18,9 @@ from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
+from controlplane.model.errors import WrongState
 from controlplane.model.job import JobState
+from controlplane.registry.holding import Hold, holding
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.sql import SqlStore
@@ -43,6 +46,8 @@ SWITCH_INTERVAL_S = 0.0005
 long."""
 GC_THRESHOLD = 20_000
 """New objects between two collections: messages and rows come and go in thousands."""
+HOLD_PERIOD_S = 5.0
+"""So often we look whether the database's lock is still ours."""
 STOP_GRACE_S = 2.0
 """Calls in progress may finish for so long when the daemon ends."""
 
@@ -52,27 +57,33 @@ async def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)
     starting.make_state_dir(settings.state_dir)
-    with alone(settings.state_dir, "control plane"):
+    with alone(settings.state_dir, "control plane"), ExitStack() as until_the_end:
         anybody = starting.check_tokens(settings.tokens)
         starting.check_tls(settings.tls_certificate, settings.tls_key)
         starting.check_listen("listen", settings.listen)
         clock = SystemClock()
         doors = Doors(settings, clock)
-        with starting.told_of_database(settings):
+        with starting.told_of_database(settings.database):
+            hold = until_the_end.enter_context(holding(settings.database, "a control plane"))
             revision = upgrade(settings.database)
             registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)
             registry.start()
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first one")
         try:
-            await _serve(settings, registry, clock, revision, doors)
+            await _serve(settings, registry, clock, revision, doors, hold)
         finally:
             await asyncio.to_thread(registry.close)
     log.info("stopped")
 
 
 async def _serve(
-    settings: Settings, registry: Registry, clock: SystemClock, revision: str, doors: Doors
+    settings: Settings,
+    registry: Registry,
+    clock: SystemClock,
+    revision: str,
+    doors: Doors,
+    hold: Hold,
 ) -> None:
     loop = asyncio.get_running_loop()
     liveness = upkeep.Liveness(
@@ -109,6 +120,7 @@ async def _serve(
         tick,
         Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
+        Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
         *retiring.duties(registry, house, clock),
     )
@@ -155,6 +167,11 @@ async def _until(stop: asyncio.Event) -> None:
 def _check_nodes(registry: Registry, liveness: upkeep.Liveness, clock: SystemClock) -> None:
     for sentence in upkeep.check_nodes(registry, liveness, clock.boot_us(), clock.now_us()):
         log.warning("%s", sentence)
+
+
+def _keep(hold: Hold) -> None:
+    if words := hold.keep():
+        raise WrongState(words)
 
 
 def concerns_scheduler(draft: Draft) -> bool:

@@ -12,8 +12,8 @@ from alembic.runtime.migration import MigrationContext
 
 from controlplane.model.errors import WrongState
 from controlplane.registry import tables
+from controlplane.registry.database import connect
 from controlplane.registry.migrate import alembic_config, upgrade
-from controlplane.registry.sql import connect
 from controlplane.registry.tables import metadata
 
 if TYPE_CHECKING:
