@@ -141,24 +141,25 @@ def test_a_store_goes_on_by_itself_when_the_server_is_back(server: Postgres) -> 
         store.close()
 
 
-def test_a_connection_that_the_server_ends_is_told_and_made_anew(server: Postgres) -> None:
-    def lose_the_connection() -> None:
-        with writing(engine) as connection:
-            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-            server.execute(f"SELECT pg_terminate_backend({pid})")
-            until(
-                lambda: not server.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"),
-                "the connection to end",
-            )
-            count(connection)
+def lose_the_connection(engine: sa.Engine, server: Postgres) -> None:
+    with writing(engine) as connection:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        server.execute(f"SELECT pg_terminate_backend({pid})")
+        until(
+            lambda: not server.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"),
+            "the connection to end",
+        )
+        count(connection)
 
-    with server.database() as url:
-        engine = connect(url)
-        with pytest.raises(StoreUnavailable, match="terminating connection"):
-            lose_the_connection()
-        with reading(engine) as connection:
-            assert count(connection) == 0
-        engine.dispose()
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_ends_is_told_and_made_anew(
+    engine: sa.Engine, server: Postgres
+) -> None:
+    with pytest.raises(StoreUnavailable, match="terminating connection"):
+        lose_the_connection(engine, server)
+    with reading(engine) as connection:
+        assert count(connection) == 0
 
 
 def test_what_was_acknowledged_is_on_the_disk_whatever_the_server_is_set_to(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -61,13 +63,14 @@ def in_memory() -> Stores:
 
 def on_sqlite(folder: Path) -> Stores:
     """Stores on SQLite, below a folder."""
-    numbers = iter(range(1_000_000))
+    numbers = itertools.count()
+    template = folder / "template.db"
+    upgrade(f"sqlite:///{template}")
 
     @contextmanager
     def connecting() -> Iterator[Callable[[], Store]]:
-        url = f"sqlite:///{folder}/{next(numbers)}.db"
-        upgrade(url)
-        yield lambda: SqlStore(url)
+        path = shutil.copy(template, folder / f"{next(numbers)}.db")
+        yield lambda: SqlStore(f"sqlite:///{path}")
 
     return Stores(kind="sqlite", connecting=connecting)
 
