@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from controlplane.kit.address import parse_address
 from controlplane.model.errors import StoreUnavailable, WrongState
-from controlplane.registry.database import is_damage
+from controlplane.registry.database import is_damage, words_of
 from controlplane.service.auth import TokenFile
 
 if TYPE_CHECKING:
@@ -141,27 +141,28 @@ def _check_socket(setting: str, text: str, path: str) -> None:
 def told_of_database(url: str, setting: str = "database_url") -> Iterator[None]:
     """Tell why a database cannot be opened as WrongState, without its password.
 
-    `setting`: what names the database.
+    `setting`: what names the database; empty: the words name it by themselves.
     """
+    prefix = f"{setting}: " if setting else ""
     try:
         yield
     except ImportError as error:
         raise WrongState(
-            f"{setting}: the driver {error.name} is not installed; run: pip install"
+            f"{prefix}the driver {error.name} is not installed; run: pip install"
             " 'psycopg[binary]', or install the package with [postgresql]"
         ) from error
     except (sa.exc.ArgumentError, ValueError) as error:
         raise WrongState(
-            f"{setting}: is no URL of a database; write e.g. postgresql+psycopg://HOST/NAME,"
+            f"{prefix}is no URL of a database; write e.g. postgresql+psycopg://HOST/NAME,"
             " or nothing for SQLite in state_dir"
         ) from error
     except sa.exc.DBAPIError as error:
         name = sa.make_url(url).render_as_string()
-        words = "; ".join(str(error.orig).strip().splitlines())
+        words = words_of(error)
         if is_damage(error):
             raise WrongState(
-                f"{setting}: the database {name} is damaged: {words}; restore a backup"
+                f"{prefix}the database {name} is damaged: {words}; restore a backup"
             ) from error
-        raise WrongState(f"{setting}: the database {name} cannot be opened: {words}") from error
+        raise WrongState(f"{prefix}the database {name} cannot be opened: {words}") from error
     except (WrongState, StoreUnavailable) as error:
-        raise WrongState(f"{setting}: {error}") from error
+        raise WrongState(f"{prefix}{error}") from error

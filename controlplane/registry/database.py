@@ -174,7 +174,7 @@ def told(engine: sa.Engine) -> Iterator[None]:
 
 
 def _in_words(engine: sa.Engine, error: sa.exc.DBAPIError) -> ControlPlaneError:
-    words = "; ".join(str(error.orig).strip().splitlines())
+    words = words_of(error)
     if "disk is full" in words or "No space left" in words:
         return Overloaded(f"no room on the disk of the database {engine.url.database}")
     if is_damage(error):
@@ -194,6 +194,11 @@ def _in_words(engine: sa.Engine, error: sa.exc.DBAPIError) -> ControlPlaneError:
     ):
         return StoreRefused(f"the database {name_of(engine)} refuses a change: {words}")
     return StoreUnavailable(f"the database {name_of(engine)} does not answer: {words}")
+
+
+def words_of(error: sa.exc.DBAPIError) -> str:
+    """What a database says of a fault, in one line."""
+    return "; ".join(line.strip() for line in str(error.orig).strip().splitlines())
 
 
 def is_damage(error: sa.exc.DBAPIError) -> bool:
