@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,9 @@ from controlplane.model.errors import (
 )
 from controlplane.model.job import JobState
 from controlplane.registry import jobs
+from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
+from tests.support.cluster import until
 from tests.support.stores import projection
 from tests.support.world import ALICE, World, facts
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
     from controlplane.registry.facts import Facts
     from controlplane.registry.store import Store
+    from tests.support.postgres import Postgres
 
 
 class Cut:
@@ -163,3 +167,26 @@ def test_a_change_that_the_database_never_takes_harms_nobody_of_its_group(
     assert isinstance(missing.exception(0), NotFound)
     assert same(world)
     assert world.store.jobs(JobFilter(), before=None, limit=1, full=True) == []
+
+
+def test_a_server_that_ends_the_connection_after_it_committed(server: Postgres) -> None:
+    """The real thing: COMMIT waits for a standby that there is none of, and is cut off there."""
+    with server.database() as url, ThreadPoolExecutor(1) as pool:
+        world = World(SqlStore(url))
+        server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        server.execute("SELECT pg_reload_conf()")
+        try:
+            submitted = pool.submit(world.submit, name="through", once="r")
+            waiting = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event = 'SyncRep'"
+            )
+            until(lambda: server.execute(waiting), "the commit to wait for a standby")
+            assert submitted.result(30) == 1
+        finally:
+            server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            server.execute("SELECT pg_reload_conf()")
+        assert same(world)
+        assert world.submit(name="through", once="r") == 1
+        assert world.submit() == 2
+        world.store.close()
