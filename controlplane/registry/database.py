@@ -7,6 +7,7 @@ SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def connect(url: str) -> sa.Engine:
         return engine
     if known.drivername != "postgresql+psycopg":
         raise sa.exc.ArgumentError(f"{known.drivername} is no database that we know")
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what we tell in words
     engine = sa.create_engine(
         known,
         pool_pre_ping=True,

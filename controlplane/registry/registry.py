@@ -92,6 +92,7 @@ class Registry:
         self._listeners: list[Callable[[Draft], None]] = []
         self._facts: Facts = store.open()
         self._unclear: Draft | None = None
+        self._away = False
         self._writer: threading.Thread | None = None
         self._closed = False
 
@@ -146,6 +147,10 @@ class Registry:
             if group:
                 try:
                     self._run(group)
+                    self._say("")
+                except StoreUnavailable as error:
+                    self._say(str(error))
+                    _fail(group, error)
                 except StaleControlPlane as error:
                     log.critical("%s", error)
                     self._closed = True
@@ -155,6 +160,14 @@ class Registry:
                 except Exception as error:
                     log.exception("the writer failed")
                     _fail(group, ControlPlaneError(f"internal error: {type(error).__name__}"))
+
+    def _say(self, away: str) -> None:
+        """Log once that the database does not answer, and once that it does again."""
+        if away and not self._away:
+            log.error("%s", away)
+        if self._away and not away:
+            log.warning("the database answers again")
+        self._away = bool(away)
 
     def run_once(self) -> None:
         """Write what waits, in the caller's thread: for simulation, where there is no writer
@@ -242,9 +255,7 @@ class Registry:
     def _commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
         try:
             self._store.commit(draft, answers)
-        except StoreUnavailable as error:
-            if self._unclear is None:
-                log.error("%s", error)
+        except StoreUnavailable:
             self._unclear = draft
             if not self._settle():
                 raise
@@ -266,7 +277,7 @@ class Registry:
         # Nobody else writes under our epoch.
         through = bool(draft.events) and fresh.cluster.seq == draft.cluster.seq
         words = "had been written" if through else "had not been written, and was refused"
-        log.warning("the database answers again; the change in doubt %s", words)
+        log.warning("a commit was cut off: it %s", words)
         with self._lock:
             fresh.reasons = self._facts.reasons
             self._facts = fresh
