@@ -90,7 +90,7 @@ def move(url: str, config: Path | None, flags: dict[str, Any]) -> None:
     """
     source = load_settings(config, flags).value.database
     with told():
-        with starting.told_of_database(url, "URL"):
+        with starting.told_of_database("URL"):
             connect(url).dispose()  # is it one at all?
         with _opened(source, ""):
             moved = moving.move(source, url, lambda words: click.echo(words, err=True))
@@ -126,7 +126,7 @@ def _opened(url: str, setting: str, *, new: bool = False) -> Iterator[None]:
 
     WrongState when the file is not there, unless it may be `new`.
     """
-    with starting.told_of_database(url, setting), ExitStack() as stack:
+    with starting.told_of_database(setting), ExitStack() as stack:
         known = sa.make_url(url)
         if known.get_backend_name() == "sqlite" and known.database:
             path = Path(known.database)

@@ -63,7 +63,7 @@ async def serve(settings: Settings) -> None:
         starting.check_listen("listen", settings.listen)
         clock = SystemClock()
         doors = Doors(settings, clock)
-        with starting.told_of_database(settings.database):
+        with starting.told_of_database():
             hold = until_the_end.enter_context(holding(settings.database, "a control plane"))
             revision = upgrade(settings.database)
             registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)

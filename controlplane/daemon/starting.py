@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from controlplane.kit.address import parse_address
 from controlplane.model.errors import StoreUnavailable, WrongState
-from controlplane.registry.database import is_damage, words_of
 from controlplane.service.auth import TokenFile
 
 if TYPE_CHECKING:
@@ -138,8 +137,8 @@ def _check_socket(setting: str, text: str, path: str) -> None:
 
 
 @contextmanager
-def told_of_database(url: str, setting: str = "database_url") -> Iterator[None]:
-    """Tell why a database cannot be opened as WrongState, without its password.
+def told_of_database(setting: str = "database_url") -> Iterator[None]:
+    """Tell why a database cannot be used as WrongState.
 
     `setting`: what names the database; empty: the words name it by themselves.
     """
@@ -156,13 +155,5 @@ def told_of_database(url: str, setting: str = "database_url") -> Iterator[None]:
             f"{prefix}is no URL of a database; write e.g. postgresql+psycopg://HOST/NAME,"
             " or nothing for SQLite in state_dir"
         ) from error
-    except sa.exc.DBAPIError as error:
-        name = sa.make_url(url).render_as_string()
-        words = words_of(error)
-        if is_damage(error):
-            raise WrongState(
-                f"{prefix}the database {name} is damaged: {words}; restore a backup"
-            ) from error
-        raise WrongState(f"{prefix}the database {name} cannot be opened: {words}") from error
     except (WrongState, StoreUnavailable) as error:
         raise WrongState(f"{prefix}{error}") from error

@@ -176,13 +176,13 @@ def told(engine: sa.Engine) -> Iterator[None]:
 
 
 def _in_words(engine: sa.Engine, error: sa.exc.DBAPIError) -> ControlPlaneError:
-    words = words_of(error)
+    words = "; ".join(line.strip() for line in str(error.orig).strip().splitlines())
     if "disk is full" in words or "No space left" in words:
         return Overloaded(f"no room on the disk of the database {engine.url.database}")
-    if is_damage(error):
+    if _is_damage(error):
         return StoreUnavailable(
-            f"the database {name_of(engine)} is damaged: {words}; stop the control plane, see what"
-            " `controlplane db check` says, and restore a backup"
+            f"the database {name_of(engine)} is damaged: {words}; stop what runs on it, and"
+            " restore a backup"
         )
     if (
         isinstance(
@@ -198,12 +198,6 @@ def _in_words(engine: sa.Engine, error: sa.exc.DBAPIError) -> ControlPlaneError:
     return StoreUnavailable(f"the database {name_of(engine)} does not answer: {words}")
 
 
-def words_of(error: sa.exc.DBAPIError) -> str:
-    """What a database says of a fault, in one line."""
-    return "; ".join(line.strip() for line in str(error.orig).strip().splitlines())
-
-
-def is_damage(error: sa.exc.DBAPIError) -> bool:
-    """Whether the database says that what it holds is damaged."""
+def _is_damage(error: sa.exc.DBAPIError) -> bool:
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
     return str(code).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"))

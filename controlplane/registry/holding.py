@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from controlplane.kit.alone import holder_of, lock_file
 from controlplane.model.errors import WrongState
-from controlplane.registry.database import connect, name_of
+from controlplane.registry.database import connect, name_of, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,9 @@ def holding(url: str, program: str) -> Iterator[Hold]:
         return
     hold = _PostgresHold(engine, who)
     try:
-        if not hold.take():
+        with told(engine):
+            taken = hold.take()
+        if not taken:
             raise WrongState(in_use(engine))
         yield hold
     finally:
@@ -119,9 +121,9 @@ def _lock_sqlite(engine: sa.Engine, who: str) -> int:
     except BlockingIOError:
         raise WrongState(in_use(engine)) from None
     except OSError as error:
-        raise WrongState(
-            f"the database {name_of(engine)} cannot be opened: {path}: {error.strerror}"
-        ) from error
+        missing = isinstance(error, FileNotFoundError)
+        why = f"there is no folder {path.parent}" if missing else f"{path}: {error.strerror}"
+        raise WrongState(f"the database {name_of(engine)} cannot be opened: {why}") from error
 
 
 def lock_path(engine: sa.Engine) -> Path:
@@ -141,6 +143,6 @@ def holder(engine: sa.Engine) -> str:
     """Who owns a database, in words; empty: nobody."""
     if engine.dialect.name == "sqlite":
         return holder_of(lock_path(engine))
-    with engine.connect() as connection:
+    with told(engine), engine.connect() as connection:
         found = connection.execute(_HOLDER, {"key": KEY}).first()
     return f"{found.application_name} ({found.address})" if found is not None else ""

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from controlplane.model.errors import WrongState
-from controlplane.registry.database import check_fit, connect, name_of
+from controlplane.registry.database import check_fit, connect, name_of, writing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -61,7 +61,7 @@ def upgrade(url: str) -> str:
     engine = connect(url)
     head = declared()
     try:
-        with engine.begin() as connection:
+        with writing(engine) as connection:
             check_fit(connection)
             if present(connection) != head:
                 command.upgrade(alembic_config(connection), "head")
