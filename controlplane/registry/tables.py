@@ -172,8 +172,8 @@ lease = Table(
     Column("end_kind", Name(16), nullable=False),
     Column("message", Words, nullable=False),
     Column("signals_done", Integer, nullable=False, comment="number of the last one sent"),
-    Column("job_dir", Text, nullable=False, comment="on the node; empty until it was reported"),
-    Column("output_fault", Text, nullable=False, comment="what is missing in files of output"),
+    Column("job_dir", Words, nullable=False, comment="on the node; empty until it was reported"),
+    Column("output_fault", Words, nullable=False, comment="what is missing in files of output"),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
         ["attempt.job_id", "attempt.task_index", "attempt.number"],
