@@ -18,7 +18,7 @@ from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
-from controlplane.model.errors import WrongState
+from controlplane.model.errors import StoreUnavailable, WrongState
 from controlplane.model.job import JobState
 from controlplane.registry.holding import Hold, holding
 from controlplane.registry.migrate import upgrade
@@ -46,6 +46,8 @@ SWITCH_INTERVAL_S = 0.0005
 long."""
 GC_THRESHOLD = 20_000
 """New objects between two collections: messages and rows come and go in thousands."""
+DATABASE_PATIENCE_S = 300
+"""So long a start waits for a database that does not answer."""
 HOLD_PERIOD_S = 5.0
 """So often we look whether the database's lock is still ours."""
 STOP_GRACE_S = 2.0
@@ -64,7 +66,7 @@ async def serve(settings: Settings) -> None:
         clock = SystemClock()
         doors = Doors(settings, clock)
         with starting.told_of_database():
-            hold = until_the_end.enter_context(holding(settings.database, "a control plane"))
+            hold = await _own(settings.database, until_the_end)
             revision = upgrade(settings.database)
             registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)
             registry.start()
@@ -75,6 +77,22 @@ async def serve(settings: Settings) -> None:
         finally:
             await asyncio.to_thread(registry.close)
     log.info("stopped")
+
+
+async def _own(url: str, until_the_end: ExitStack) -> Hold:
+    """Own the database. One that does not answer yet, as after a power cut, is waited for."""
+    loop = asyncio.get_running_loop()
+    deadline, told = loop.time() + DATABASE_PATIENCE_S, False
+    while True:
+        try:
+            return until_the_end.enter_context(holding(url, "a control plane"))
+        except StoreUnavailable as error:
+            if loop.time() > deadline:
+                raise
+            if not told:
+                log.warning("%s; it is waited for, %d s at most", error, DATABASE_PATIENCE_S)
+                told = True
+            await asyncio.sleep(1)
 
 
 async def _serve(

@@ -132,6 +132,20 @@ def test_ccctl_waits_for_a_database_that_is_away_for_a_moment(
     assert centre.ended(job.name).exit_code == 0
 
 
+def test_a_control_plane_that_starts_before_its_database_waits_for_it(
+    centre: Cluster, server: Postgres
+) -> None:
+    job = centre.submit({"command": ["true"], "workers": 1000})
+    centre.control.kill()
+    server.stop()
+    try:
+        centre.control.start()
+        until(lambda: "it is waited for" in centre.control.log.read_text(), "it to say so")
+    finally:
+        server.start()
+    assert until(lambda: centre.client.get(job).name, "it to answer") == job
+
+
 def test_a_second_control_plane_on_the_same_database_is_refused(
     centre: Cluster, url: str, tmp_path: Path
 ) -> None:
