@@ -30,18 +30,6 @@ SHA = "ab" * 32
 KEEP = Keep(jobs_us=30 * DAY_US, usage_us=90 * DAY_US, events_us=60 * DAY_US)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    made = World(SqlStore(url))
-    yield made
-    made.registry.close()
-
-
 class Folders:
     """Files of jobs, of which it is known which were removed."""
 
