@@ -230,7 +230,11 @@ class MemoryStore:
 
     def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
         """When jobs ended."""
-        return {number: self._tables.jobs[number].ended_us for number in job_ids if number in self._tables.jobs}
+        return {
+            number: self._tables.jobs[number].ended_us
+            for number in job_ids
+            if number in self._tables.jobs
+        }
 
     def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
         """Usages of removed jobs."""

@@ -14,17 +14,12 @@ from controlplane.model.keep import DAY_US, Keep
 from controlplane.model.progress import LeaseProgress, Point
 from controlplane.model.usage import UsageFilter, UsageGroup
 from controlplane.registry import nodes, progress
-from controlplane.registry.memory import MemoryStore
-from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.removal import Doomed, remove
-from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
-from tests.support.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.support.world import World
 
 SHA = "ab" * 32
 KEEP = Keep(jobs_us=30 * DAY_US, usage_us=90 * DAY_US, events_us=60 * DAY_US)
