@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from controlplane.model.event import Event
     from controlplane.model.identity import Admission, JoinToken, Token, User
-    from controlplane.model.job import Attempt, Job, Task
+    from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
@@ -81,10 +81,13 @@ class MemoryStore:
             if job.state.final:
                 continue
             facts.jobs[job.job_id] = job
-            task = of.tasks.get((job.job_id, 0))
-            if task is not None:
-                facts.tasks[job.job_id, 0] = task
-            facts.index(job.job_id)
+        for key, task in of.tasks.items():
+            if key[0] in facts.jobs and not task.state.final:
+                facts.tasks[key] = task
+        for key in list(facts.tasks):
+            facts.index_task(key)
+        for job_id in list(facts.jobs):
+            facts.index(job_id)
         facts.attempts = {k: a for k, a in of.attempts.items() if not a.state.final}
         facts.progress = {k: p for k, p in of.progress.items() if k in facts.attempts}
         facts.leases = {k: x for k, x in of.leases.items() if x.removed_us is None}
@@ -145,10 +148,32 @@ class MemoryStore:
         """Those that were answered."""
         return {key: self._tables.answers[key] for key in keys if key in self._tables.answers}
 
-    def job(self, job_id: int) -> JobRecord | None:
-        """One job."""
+    def job(self, job_id: int, index: int | None = None) -> JobRecord | None:
+        """One job, or one task of it."""
         job = self._tables.jobs.get(job_id)
-        return self._record(job, full=True) if job is not None else None
+        return self._record(job, full=True, index=index) if job is not None else None
+
+    def tasks(
+        self, job_id: int, *, states: Collection[JobState], after: int, limit: int
+    ) -> JobRecord:
+        """A page of a job's tasks."""
+        of = self._tables
+        found = sorted(
+            (
+                task
+                for key, task in of.tasks.items()
+                if key[0] == job_id and key[1] > after and (not states or task.state in states)
+            ),
+            key=lambda task: task.index,
+        )[:limit]
+        last = [(job_id, task.index, task.attempts) for task in found]
+        attempts = tuple(of.attempts[key] for key in last if key in of.attempts)
+        return JobRecord(
+            job=of.jobs[job_id],
+            tasks=tuple(found),
+            attempts=attempts,
+            leases={i: of.leases[i] for attempt in attempts for i in attempt.lease_ids},
+        )
 
     def jobs(
         self, which: JobFilter, *, before: int | None, limit: int, full: bool
@@ -260,16 +285,18 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _record(self, job: Job, *, full: bool) -> JobRecord:
-        if not full:
+    def _record(self, job: Job, *, full: bool, index: int | None = None) -> JobRecord:
+        if not full or (index is None and len(job.tasks) > 1):
             return JobRecord(job=job, tasks=(), attempts=(), leases={})
+        task = (job.job_id, job.tasks.at(0) if index is None else index)
+        of = self._tables
         return JobRecord(
             job=job,
-            tasks=tuple(t for t in self._tables.tasks.values() if t.job_id == job.job_id),
-            attempts=tuple(a for a in self._tables.attempts.values() if a.job_id == job.job_id),
-            leases={k: x for k, x in self._tables.leases.items() if x.job_id == job.job_id},
-            usages={k: u for k, u in self._tables.usages.items() if u.job_id == job.job_id},
-            progress={k: p for k, p in self._tables.progress.items() if p.job_id == job.job_id},
+            tasks=tuple(t for key, t in of.tasks.items() if key == task),
+            attempts=tuple(a for key, a in of.attempts.items() if key[:2] == task),
+            leases={i: x for i, x in of.leases.items() if (x.job_id, x.task_index) == task},
+            usages={key: u for key, u in of.usages.items() if key[:2] == task},
+            progress={key: p for key, p in of.progress.items() if key[:2] == task},
         )
 
 

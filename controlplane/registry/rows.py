@@ -10,6 +10,7 @@ from controlplane.model.blackhole import QuickFailure
 from controlplane.model.event import Actor, Event
 from controlplane.model.identity import Admission, JoinToken, Role, Token, User
 from controlplane.model.job import (
+    NONE_ENDED,
     Attempt,
     AttemptState,
     Cause,
@@ -21,7 +22,8 @@ from controlplane.model.job import (
 )
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
-from controlplane.model.spec import canonical_json, parse_spec
+from controlplane.model.spec import JobSpec, canonical_json, parse_spec
+from controlplane.model.tasks import TaskCounts
 from controlplane.registry.facts import Cluster
 
 if TYPE_CHECKING:
@@ -76,37 +78,86 @@ def job_row(job: Job) -> Row:
     return {
         "job_id": job.job_id,
         "name": job.spec.name,
-        "spec": canonical_json(job.spec),
+        "spec": _spec_text(job),
         "spec_sha256": job.spec_sha256,
         "owner": job.owner,
         "account": job.spec.account,
-        "priority": job.priority,
-        "state": job.state.value,
-        "reason": job.reason,
-        "cancelled_by": job.cancelled_by,
-        "exit_code": job.exit_code,
         "created_us": job.created_us,
-        "started_us": job.started_us,
-        "ended_us": job.ended_us,
-        "revision": job.revision,
+        "submitted_seq": job.submitted_seq,
         "blob_sha256": job.blob_sha256,
+        **_job_changes(job),
     }
 
 
-JOB_CHANGES = ("state", "reason", "cancelled_by", "exit_code", "started_us", "ended_us", "revision")
+_TEXTS: dict[str, str] = {}
+_TEXTS_KEPT = 256
+
+
+def _spec_text(job: Job) -> str:
+    """Its spec in canonical form; jobs that are submitted together are often alike."""
+    known = _TEXTS.get(job.spec_sha256)
+    if known is None:
+        if len(_TEXTS) >= _TEXTS_KEPT:
+            _TEXTS.clear()
+        known = _TEXTS[job.spec_sha256] = canonical_json(job.spec)
+    return known
+
+
+JOB_CHANGES = (
+    "priority",
+    "priority_class",
+    "time_limit_us",
+    "state",
+    "reason",
+    "cancelled_by",
+    "held_by",
+    "exit_code",
+    "started_us",
+    "ended_us",
+    "begun",
+    "skipped",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "revision",
+)
 """Columns of a job that may change; all others stay as they were written first."""
+
+
+def _job_changes(job: Job) -> Row:
+    values = (
+        job.priority,
+        job.priority_class,
+        job.time_limit_us,
+        job.state.value,
+        job.reason,
+        job.cancelled_by,
+        job.held_by,
+        job.exit_code,
+        job.started_us,
+        job.ended_us,
+        job.begun,
+        _json(sorted(job.skipped)) if job.skipped else "[]",
+        job.running,
+        job.ended.succeeded,
+        job.ended.failed,
+        job.ended.cancelled,
+        job.revision,
+    )
+    return dict(zip(JOB_CHANGES, values, strict=True))
 
 
 def job_changes(job: Job) -> Row:
     """What may change of a job's row, and its key as `of`: the spec is never written again."""
-    return {"of": job.job_id, **{name: getattr(job, name) for name in JOB_CHANGES}}
+    return {"of": job.job_id, **_job_changes(job)}
 
 
 def job_value(row: Readable) -> Job:
     """The job of a row."""
     return Job(
         job_id=row["job_id"],
-        spec=parse_spec(json.loads(row["spec"])),
+        spec=_spec(row["spec_sha256"], row["spec"]),
         spec_sha256=row["spec_sha256"],
         owner=row["owner"],
         priority=row["priority"],
@@ -118,7 +169,37 @@ def job_value(row: Readable) -> Job:
         started_us=row["started_us"],
         ended_us=row["ended_us"],
         revision=row["revision"],
+        submitted_seq=row["submitted_seq"],
+        priority_class=row["priority_class"],
+        time_limit_us=row["time_limit_us"],
+        held_by=row["held_by"],
+        begun=row["begun"],
+        skipped=NOTHING if row["skipped"] == "[]" else frozenset(json.loads(row["skipped"])),
+        running=row["running"],
+        ended=_ended(row["succeeded"], row["failed"], row["cancelled"]),
     )
+
+
+_SPECS: dict[str, JobSpec] = {}
+
+
+def _spec(sha256: str, text: str) -> JobSpec:
+    """The spec of a row; those that are alike are read once, and share their memory."""
+    known = _SPECS.get(sha256)
+    if known is None:
+        if len(_SPECS) >= _TEXTS_KEPT:
+            _SPECS.clear()
+        known = _SPECS[sha256] = parse_spec(json.loads(text))
+    return known
+
+
+NOTHING: frozenset[int] = frozenset()
+
+
+def _ended(succeeded: int, failed: int, cancelled: int) -> TaskCounts:
+    if not (succeeded or failed or cancelled):
+        return NONE_ENDED
+    return TaskCounts(succeeded=succeeded, failed=failed, cancelled=cancelled)
 
 
 def task_row(task: Task) -> Row:
@@ -167,6 +248,7 @@ def attempt_row(attempt: Attempt) -> Row:
         "ended_us": attempt.ended_us,
         "warned_us": attempt.warned_us,
         "signals": _json([asdict(each) for each in attempt.signals]),
+        "requeue": int(attempt.requeue),
     }
 
 
@@ -190,6 +272,7 @@ def attempt_value(
         ended_us=row["ended_us"],
         warned_us=row["warned_us"],
         signals=tuple(_sent(each) for each in json.loads(row["signals"])),
+        requeue=bool(row["requeue"]),
     )
 
 

@@ -14,8 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from controlplane.model.errors import StaleControlPlane, StoreUnavailable
-from controlplane.model.job import FINAL_JOB_STATES, Job
-from controlplane.registry import rows, sqlprogress, sqlremoval, sqlusage, tables
+from controlplane.registry import rows, sqljobs, sqlprogress, sqlremoval, sqlusage, tables
 from controlplane.registry.database import connect, name_of, reading, writing
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
+    from controlplane.model.job import Job, JobState
     from controlplane.model.lease import Lease
-    from controlplane.model.progress import Progress
-    from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
+    from controlplane.model.usage import Key, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft
 
-_FINAL = [state.value for state in FINAL_JOB_STATES]
 _MOVE_JOB = (
     tables.job.update()
     .where(tables.job.c.job_id == sa.bindparam("of"))
@@ -91,12 +89,7 @@ class SqlStore:
                 raise _stale(self._epoch)
             _load_nodes(connection, facts)
             _load_people(connection, facts)
-            live = sa.select(tables.job).where(tables.job.c.state.not_in(_FINAL))
-            jobs = [
-                rows.job_value(r) for r in connection.execute(live.order_by("job_id")).mappings()
-            ]
-            for record in _records(connection, jobs, full=True):
-                _load_job(facts, record)
+            sqljobs.load_live(connection, facts)
         return facts
 
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
@@ -215,20 +208,23 @@ class SqlStore:
                     )
         return found
 
-    def job(self, job_id: int) -> JobRecord | None:
-        """One job."""
+    def job(self, job_id: int, index: int | None = None) -> JobRecord | None:
+        """One job, or one task of it."""
         with reading(self._engine) as connection:
-            query = sa.select(tables.job).where(tables.job.c.job_id == job_id)
-            row = connection.execute(query).mappings().first()
-            if row is None:
-                return None
-            return _records(connection, [rows.job_value(row)], full=True)[0]
+            return sqljobs.job_record(connection, job_id, index)
+
+    def tasks(
+        self, job_id: int, *, states: Collection[JobState], after: int, limit: int
+    ) -> JobRecord:
+        """A page of a job's tasks."""
+        with reading(self._engine) as connection:
+            return sqljobs.task_page(connection, job_id, states=states, after=after, limit=limit)
 
     def jobs(
         self, which: JobFilter, *, before: int | None, limit: int, full: bool
     ) -> Sequence[JobRecord]:
         """A page of jobs."""
-        query = _where(which).order_by(tables.job.c.job_id.desc())
+        query = sqljobs.where(which).order_by(tables.job.c.job_id.desc())
         if before is not None:
             query = query.where(tables.job.c.job_id < before)
         labels = dict(which.labels)
@@ -244,7 +240,7 @@ class SqlStore:
                 if len(found) >= limit:
                     break
             result.close()
-            return _records(connection, found, full=full)
+            return sqljobs.records(connection, found, full=full)
 
     def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
         """Owners of jobs."""
@@ -351,97 +347,3 @@ def _load_people(connection: sa.Connection, facts: Facts) -> None:
         facts.join_tokens[row["sha256"]] = rows.join_token_value(row)
     for row in connection.execute(sa.select(tables.admission)).mappings():
         facts.admissions[row["node_uuid"]] = rows.admission_value(row)
-
-
-def _load_job(facts: Facts, record: JobRecord) -> None:
-    job = record.job
-    facts.jobs[job.job_id] = job
-    for task in record.tasks:
-        facts.tasks[task.job_id, task.index] = task
-    for attempt in record.attempts:
-        if not attempt.state.final:
-            facts.attempts[attempt.key] = attempt
-            if attempt.key in record.progress:
-                facts.progress[attempt.key] = record.progress[attempt.key]
-    for lease in record.leases.values():
-        if lease.removed_us is None:
-            facts.leases[lease.lease_id] = lease
-            held = facts.node_leases.get(lease.node_uuid, frozenset())
-            facts.node_leases[lease.node_uuid] = held | {lease.lease_id}
-    facts.index(job.job_id)
-
-
-def _where(which: JobFilter) -> sa.Select[Any]:
-    c = tables.job.c
-    query = sa.select(tables.job)
-    if which.states:
-        query = query.where(c.state.in_([state.value for state in which.states]))
-    if which.owner:
-        query = query.where(c.owner == which.owner)
-    if which.name_pattern:
-        query = query.where(c.name.like(_like(which.name_pattern), escape="\\"))
-    if which.created_from_us is not None:
-        query = query.where(c.created_us >= which.created_from_us)
-    if which.created_before_us is not None:
-        query = query.where(c.created_us < which.created_before_us)
-    return query
-
-
-def _like(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
-
-
-def _records(connection: sa.Connection, jobs: Sequence[Job], *, full: bool) -> list[JobRecord]:
-    if not full or not jobs:
-        return [JobRecord(job=job, tasks=(), attempts=(), leases={}) for job in jobs]
-    tasks: dict[int, list[Any]] = defaultdict(list)
-    attempts: dict[int, list[Any]] = defaultdict(list)
-    leases: dict[int, list[Any]] = defaultdict(list)
-    workers: dict[int, list[Any]] = defaultdict(list)
-    usages: dict[int, list[Usage]] = defaultdict(list)
-    told: dict[int, list[Progress]] = defaultdict(list)
-    for i in range(0, len(jobs), _CHUNK):
-        ids = [job.job_id for job in jobs[i : i + _CHUNK]]
-        for table, order, into in (
-            (tables.task, ("job_id", "task_index"), tasks),
-            (tables.attempt, ("job_id", "task_index", "number"), attempts),
-            (tables.lease, ("lease_id",), leases),
-            (tables.worker, ("job_id", "task_index", "attempt", "rank"), workers),
-        ):
-            query = sa.select(table).where(table.c.job_id.in_(ids)).order_by(*order)
-            for row in connection.execute(query).mappings():
-                into[row["job_id"]].append(row)
-        for usage in sqlusage.of_jobs(connection, ids):
-            usages[usage.job_id].append(usage)
-        for progress in sqlprogress.of_jobs(connection, ids):
-            told[progress.job_id].append(progress)
-    return [
-        replace(
-            _record(job, *(table[job.job_id] for table in (tasks, attempts, leases, workers))),
-            usages={usage.key: usage for usage in usages[job.job_id]},
-            progress={progress.key: progress for progress in told[job.job_id]},
-        )
-        for job in jobs
-    ]
-
-
-def _record(job: Job, tasks: Any, attempts: Any, leases: Any, workers: Any) -> JobRecord:
-    by_attempt: dict[tuple[int, int, int], list[Lease]] = defaultdict(list)
-    for row in leases:
-        lease = rows.lease_value(row)
-        by_attempt[lease.attempt_key].append(lease)
-    of_attempt = defaultdict(list)
-    for row in workers:
-        key = (row["job_id"], row["task_index"], row["attempt"])
-        of_attempt[key].append(rows.worker_value(row))
-    values = []
-    for row in attempts:
-        key = (row["job_id"], row["task_index"], row["number"])
-        values.append(rows.attempt_value(row, by_attempt[key], of_attempt[key]))
-    return JobRecord(
-        job=job,
-        tasks=tuple(rows.task_value(row) for row in tasks),
-        attempts=tuple(values),
-        leases={lease.lease_id: lease for each in by_attempt.values() for lease in each},
-    )

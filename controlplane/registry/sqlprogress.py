@@ -46,8 +46,21 @@ def value(found: Readable) -> Progress:
     )
 
 
-def of_jobs(connection: sa.Connection, job_ids: Sequence[int]) -> Iterator[Progress]:
-    """The progress of the attempts of some jobs."""
+def of_live(connection: sa.Connection, states: Sequence[str]) -> Iterator[Progress]:
+    """The progress of the attempts that are in one of these states."""
+    c, a = tables.progress.c, tables.attempt.c
+    same = sa.and_(c.job_id == a.job_id, c.task_index == a.task_index, c.attempt == a.number)
+    query = sa.select(tables.progress).join(tables.attempt, same).where(a.state.in_(states))
+    for found in connection.execute(query).mappings():
+        yield value(found)
+
+
+def of_jobs(
+    connection: sa.Connection, job_ids: Sequence[int], index: int | None = None
+) -> Iterator[Progress]:
+    """The progress of the attempts of some jobs, or of their tasks with that index."""
     query = sa.select(tables.progress).where(tables.progress.c.job_id.in_(job_ids))
+    if index is not None:
+        query = query.where(tables.progress.c.task_index == index)
     for found in connection.execute(query).mappings():
         yield value(found)

@@ -47,13 +47,19 @@ def _row(usage: Usage) -> rows.Row:
     return {name: getattr(usage, name) for name in _KEPT} | {"state": usage.state.value}
 
 
-def of_jobs(connection: sa.Connection, job_ids: Sequence[int]) -> Iterator[Usage]:
-    """What the attempts of some jobs used."""
+def of_jobs(
+    connection: sa.Connection, job_ids: Sequence[int], index: int | None = None
+) -> Iterator[Usage]:
+    """What the attempts of some jobs used, or of their tasks with that index."""
     devices: dict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
     query = sa.select(tables.usage_device).where(_d.job_id.in_(job_ids))
+    if index is not None:
+        query = query.where(_d.task_index == index)
     for row in connection.execute(query).mappings():
         devices[tuple(row[name] for name in _KEY)].append((row["model"], row["devices"]))
     query = sa.select(tables.usage).where(_u.job_id.in_(job_ids))
+    if index is not None:
+        query = query.where(_u.task_index == index)
     for row in connection.execute(query).mappings():
         kept = {name: row[name] for name in _KEPT} | {"state": AttemptState(row["state"])}
         of = tuple(row[name] for name in _KEY)

@@ -41,6 +41,7 @@ class World:
     """Each job's states, in order; `WatchJob` tells all of them, the others the last."""
     nodes: list[node_pb2.Node] = field(default_factory=list)
     events: list[event_pb2.Event] = field(default_factory=list)
+    tasks: list[job_pb2.Task] = field(default_factory=list)
     usage: list[usage_service_pb2.UsageRow] = field(default_factory=list)
     """Rows, of which the last is the total."""
     logs: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
@@ -224,6 +225,32 @@ class FakeServer(
             signal=f"SIG{request.signal}",
             ranks=request.ranks or [0, 1],
         )
+
+    def SubmitJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        names = [f"jobs/{number}" for number in range(7, 7 + len(request.specs))]
+        return job_service_pb2.SubmitJobsResponse(names=names)
+
+    def HoldJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        return job_service_pb2.HoldJobsResponse(names=request.names)
+
+    def ReleaseJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        return job_service_pb2.ReleaseJobsResponse(names=request.names)
+
+    def RequeueJobs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        tasks = [name if "/tasks/" in name else f"{name}/tasks/0" for name in request.names]
+        return job_service_pb2.RequeueJobsResponse(tasks=tasks)
+
+    def UpdateJob(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.world.requests.append(request)
+        return self._job(request.name, context)
+
+    def ListTasks(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._job(request.name, context)
+        return job_service_pb2.ListTasksResponse(tasks=self.world.tasks)
 
     def WatchJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
         self._job(request.name, context)

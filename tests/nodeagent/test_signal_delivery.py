@@ -13,6 +13,7 @@ from controlplane.model.signals import signal_number
 from controlplane.registry import signals
 from controlplane.registry.memory import MemoryStore
 from controlplane.registry.registry import Registry
+from controlplane.registry.which import Which
 from nodeagent.reconcile import Signal, reconcile
 from nodeagent.status import fold
 from nodeagent.supervision import core
@@ -93,7 +94,7 @@ def test_every_worker_gets_each_of_its_signals_once_and_in_order(
     for move, what in moves:
         match move, what:
             case "send", tuple(ranks):
-                world.do(lambda draft, r=ranks: signals.send(draft, job_id, "USR1", r))  # type: ignore[misc]
+                world.do(lambda draft, r=ranks: signals.send(draft, Which(job_id), "USR1", r))  # type: ignore[misc]
                 sent += 1
                 for rank in ranks or (0, 1):
                     wanted[rank].append(sent)

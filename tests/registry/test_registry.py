@@ -15,6 +15,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase
 from controlplane.registry import nodes
 from controlplane.registry.registry import Registry
 from controlplane.registry.store import JobFilter
+from controlplane.registry.which import Which
 from tests.support.world import ALICE, World
 
 if TYPE_CHECKING:
@@ -127,14 +128,14 @@ def test_a_fault_of_the_application_counts_and_is_tried_again_after_a_pause(worl
 def test_cancel_ends_a_waiting_job_at_once_and_an_active_one_by_its_nodes(world: World) -> None:
     node = world.join("a")
     waiting = world.submit(workers=1000)
-    assert world.cancel(waiting).cancelled == (waiting,)
+    assert world.cancel(waiting).cancelled == (f"jobs/{waiting}",)
     assert world.job(waiting).state is JobState.CANCELLED
-    assert world.cancel(waiting).already_ended == (waiting,)
+    assert world.cancel(waiting).already_ended == (f"jobs/{waiting}",)
     active = world.submit(grace_period="3s")
     world.tick()
     world.report(node, world.statuses(active)[node])
     world.cancel(active)
-    assert world.cancel(active).cancelled == (active,)
+    assert world.cancel(active).cancelled == (f"jobs/{active}",)
     (order,) = world.registry.desire(node).orders
     assert (order.stop, order.grace_period_us) == (True, 3_000_000)
     ended = replace(world.ended(world.statuses(active)[node], exit_code=143), end=LeaseEnd.ORDERED)
@@ -242,7 +243,7 @@ def test_a_stale_control_plane_writes_nothing(world: World, connected: Callable[
 def test_one_bad_command_does_not_fail_its_group(world: World) -> None:
     from controlplane.registry import jobs
 
-    bad = world.registry.submit(lambda draft: jobs.cancel(draft, [77]), ALICE)
+    bad = world.registry.submit(lambda draft: jobs.cancel(draft, [Which(77)]), ALICE)
     good = world.registry.submit(lambda draft: draft.emit("test.done", "jobs/0"), ALICE)
     world.registry.run_once()
     assert isinstance(bad.exception(timeout=0), NotFound)

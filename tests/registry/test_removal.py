@@ -135,7 +135,7 @@ def test_numbers_of_removed_jobs_are_never_given_out_again(world: World) -> None
     assert world.submit() == first + 1
     with pytest.raises(NotFound, match="jobs/3: there is no such job"):
         world.registry.job(first + 2)
-    assert world.cancel(first).already_ended == (first,)
+    assert world.cancel(first).already_ended == (f"jobs/{first}",)
 
 
 def test_what_a_registry_that_keeps_for_ever_says_of_what_was_removed_before(world: World) -> None:

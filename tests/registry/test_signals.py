@@ -20,6 +20,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerSt
 from controlplane.registry import signals
 from controlplane.registry.registry import Registry
 from controlplane.registry.store import JobFilter
+from controlplane.registry.which import Which
 from controlplane.wire.jobs import attempt_message
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def send(world: World, job_id: int, name: str = "USR1", *ranks: int) -> signals.Signalled:
-    return world.do(lambda draft: signals.send(draft, job_id, name, ranks))
+    return world.do(lambda draft: signals.send(draft, Which(job_id), name, ranks))
 
 
 def running(world: World, **document: Any) -> tuple[int, dict[str, LeaseStatus]]:

@@ -86,7 +86,7 @@ def test_what_was_committed_is_loaded_again(world: World, connected: Callable[[]
     assert found.cluster == replace(world.registry._facts.cluster, epoch=2)
     assert projection(found) == {**held, "cluster": found.cluster}
     assert set(found.jobs) == {runs, waits}
-    assert set(found.waiting) == {(waits, 0)}
+    assert set(found.waiting) == {(waits, FIRST)}
 
 
 def test_one_job_with_everything_that_became_of_it(world: World) -> None:

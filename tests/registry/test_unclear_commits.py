@@ -17,6 +17,7 @@ from controlplane.model.job import JobState
 from controlplane.registry import jobs
 from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
+from controlplane.registry.which import Which
 from tests.support.stores import projection
 from tests.support.world import ALICE, World, facts
 
@@ -132,7 +133,7 @@ def test_an_answer_without_a_change_does_not_turn_the_numbers_back(cut: Cut, wor
     with pytest.raises(StoreUnavailable):
         world.submit(name="through")
     world.cancel(2)
-    world.do(lambda draft: jobs.cancel(draft, [2]))
+    world.do(lambda draft: jobs.cancel(draft, [Which(2)]))
     assert world.submit() == 3
     assert same(world)
 
@@ -156,7 +157,7 @@ def test_a_change_that_the_database_never_takes_harms_nobody_of_its_group(
     world.report(uuid, told=facts("a", cpus=2))
     first = submit(lambda draft: draft.emit("test.first", "jobs/0"), ALICE)
     never = submit(bad, ALICE)
-    missing = submit(lambda draft: jobs.cancel(draft, [77]), ALICE)
+    missing = submit(lambda draft: jobs.cancel(draft, [Which(77)]), ALICE)
     last = submit(lambda draft: draft.emit("test.last", "jobs/0"), ALICE)
     world.registry.run_once()
     assert last.result(0) == first.result(0) + 1

@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.model.identity import Role
 from controlplane.registry import jobs as commands
+from controlplane.registry.which import Which
 from controlplane.service import logstore
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import job_service_pb2 as pb
@@ -169,7 +170,7 @@ def test_what_cannot_be_read_is_refused_in_words(
     made: Centre, fields: dict[str, int], words: str
 ) -> None:
     number = made.submit("ada")
-    made.do(lambda draft: commands.cancel(draft, [number]), "ada")
+    made.do(lambda draft: commands.cancel(draft, [Which(number)]), "ada")
     request = pb.ReadLogsRequest(name=f"jobs/{number}")
     for field, value in fields.items():
         if field.endswith("_time"):

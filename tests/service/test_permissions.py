@@ -22,6 +22,7 @@ from controlplane.kit.pki import make_request, new_key
 from controlplane.model.errors import NotAllowed
 from controlplane.model.identity import Role
 from controlplane.registry import identity, jobs, nodes
+from controlplane.registry.which import Which
 from controlplane.service.auth import Principal
 from controlplane.service.permissions import (
     COLUMNS,
@@ -125,6 +126,21 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "JobService/SubmitJob": lambda: jobs_pb.SubmitJobRequest(
             spec=spec(working_dir={"sha256": blob_of(made, owner, Role.USER), "size": 16})
         ),
+        "JobService/SubmitJobs": lambda: jobs_pb.SubmitJobsRequest(
+            specs=[
+                spec(),
+                spec(working_dir={"sha256": blob_of(made, owner, Role.USER), "size": 16}),
+            ]
+        ),
+        "JobService/HoldJobs": lambda: jobs_pb.HoldJobsRequest(
+            names=[job(made, me(role)), job(made, owner)]
+        ),
+        "JobService/ReleaseJobs": lambda: jobs_pb.ReleaseJobsRequest(names=[job(made, owner)]),
+        "JobService/RequeueJobs": lambda: jobs_pb.RequeueJobsRequest(names=[job(made, owner)]),
+        "JobService/UpdateJob": lambda: jobs_pb.UpdateJobRequest(
+            name=job(made, owner), priority_class="high"
+        ),
+        "JobService/ListTasks": lambda: jobs_pb.ListTasksRequest(name=job(made, owner)),
         "JobService/GetJob": lambda: jobs_pb.GetJobRequest(name=job(made, owner)),
         "JobService/ListJobs": lambda: jobs_pb.ListJobsRequest(
             filter=jobs_pb.JobFilter(owner=owner)
@@ -227,7 +243,7 @@ def join_token(made: Centre) -> str:
 
 def ended(made: Centre, owner: str) -> str:
     number = made.submit(owner)
-    made.do(lambda draft: jobs.cancel(draft, [number]), owner)
+    made.do(lambda draft: jobs.cancel(draft, [Which(number)]), owner)
     return f"jobs/{number}"
 
 

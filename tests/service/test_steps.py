@@ -19,6 +19,7 @@ from controlplane.model.job import AttemptState
 from controlplane.registry import jobs, steptoken
 from controlplane.registry import steps as commands
 from controlplane.registry.steps import Placed
+from controlplane.registry.which import Which
 from controlplane.service import steps
 from controlplane.service.steprelay import MOST_OF_JOB, Relay, Relays
 from controlplane.v1 import agent_service_pb2 as agents_pb
@@ -67,7 +68,7 @@ def test_every_step_that_cannot_be(made: Centre, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(steps, "CLAIM_S", 0.05)
     waits = made.submit("ada", resources={"cpus": 4000})
     over = made.submit("ada")
-    made.do(lambda draft: jobs.cancel(draft, [over]), "ada")
+    made.do(lambda draft: jobs.cancel(draft, [Which(over)]), "ada")
     runs = running(made)
     size = step_pb2.WindowSize
     lines: dict[str, step_pb2.StepStart] = {
@@ -253,7 +254,7 @@ def test_the_end_of_a_detached_step_is_written_down_once_however_often_it_is_tol
         agent = made.registry.node(lease.node_uuid)
         assert agent is not None
         wanted = commands.Wanted(
-            job_id=number, rank=None, node="", program="a", terminal=False, detach=True
+            job=Which(number), rank=None, node="", program="a", terminal=False, detach=True
         )
         first, second = (
             made.do(lambda draft: commands.place(draft, wanted, lambda *_: None), "ada").number

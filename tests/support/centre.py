@@ -154,8 +154,8 @@ class Centre:
     def submit(self, owner: str, **document: Any) -> int:
         """A job of somebody's; its number."""
         spec = parse_spec({"command": ["true"], **document})
-        job = self.do(lambda draft: jobs.submit(draft, spec, spec_sha256(spec), 1000), owner)
-        return int(job.job_id)
+        wanted = jobs.Wanted(spec, spec_sha256(spec), 1000)
+        return int(self.do(lambda draft: jobs.submit(draft, [wanted]), owner)[0])
 
     def join(self, uuid: str, principal: str, name: str = "") -> str:
         """A node that an agent of this principal has enrolled; its UUID."""

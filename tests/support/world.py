@@ -20,6 +20,7 @@ from controlplane.model.spec import parse_spec, spec_sha256
 from controlplane.registry import jobs, nodes
 from controlplane.registry.registry import Once, Registry
 from controlplane.registry.store import RequestKey, Store
+from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,18 +71,19 @@ class World:
 
     def submit(self, actor: Actor = ALICE, /, *, once: str = "", **document: Any) -> int:
         spec = parse_spec({"command": ["true"], **document})
+        wanted = jobs.Wanted(spec, spec_sha256(spec), 1000)
         key = Once(
             key=RequestKey(principal="alice", request_id=once), content_hash=spec_sha256(spec)
         )
         body = self.do(
-            lambda draft: {"job_id": jobs.submit(draft, spec, spec_sha256(spec), 1000).job_id},
+            lambda draft: {"job_id": jobs.submit(draft, [wanted])[0]},
             actor,
             once=key if once else None,
         )
         return int(body["job_id"])
 
     def cancel(self, *job_ids: int) -> jobs.Cancelled:
-        return self.do(lambda draft: jobs.cancel(draft, job_ids))
+        return self.do(lambda draft: jobs.cancel(draft, map(Which, job_ids)))
 
     def join(self, name: str, **has: int) -> str:
         uuid = f"00000000-0000-4000-8000-{name:>012}"
