@@ -13,7 +13,8 @@ WORKDIR /src
 RUN python -m venv /opt/controlplane
 # What is depended on changes seldom, and keeps a layer of its own.
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*p['dependencies'], *p['optional-dependencies']['postgresql'], sep='\n')" \
         > requirements.txt \
     && /opt/controlplane/bin/pip install --no-cache-dir -r requirements.txt
 COPY LICENSE README.md ./

@@ -38,14 +38,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="jobs of the throughput run")
     parser.add_argument("--latency", type=int, default=30, help="jobs of the latency run")
+    parser.add_argument("--database-url", help="an empty database of the registry; else SQLite")
     asked = parser.parse_args()
+    serve = {"database-url": asked.database_url} if asked.database_url else {}
     table = Table("figure", "value", "beside it")
     # As the shipped units run an agent: its control files on a tmpfs.
     runtime = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory(dir=runtime) as control,
-        cluster(Path(folder)) as made,
+        cluster(Path(folder), serve=serve) as made,
     ):
         for name in ("a", "b"):
             made.agent(name, cpus=16, **{"runtime-dir": f"{control}/{name}"})

@@ -7,20 +7,22 @@ import logging
 import os
 import socket
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from controlplane import __version__
 from controlplane.daemon import starting
+from controlplane.daemon.databases import db
+from controlplane.daemon.options import config_option, load_settings, told
 from controlplane.daemon.pki import PkiFiles, own_hosts
-from controlplane.daemon.settings import ENV_PREFIX, Settings
+from controlplane.daemon.settings import Settings
 from controlplane.kit.address import Address, parse_address
 from controlplane.kit.alone import InUse
 from controlplane.kit.clock import SystemClock
-from controlplane.kit.config import ConfigError, Loaded, document, load, render
+from controlplane.kit.config import document, render
 from controlplane.kit.credential import Credential
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
@@ -29,15 +31,6 @@ from controlplane.model.errors import ControlPlaneError, WrongState
 from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.identity import PEOPLE, USER_NAME, Role
 from controlplane.service.auth import TokenFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-config_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file with settings; flags and environment variables override it.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +56,7 @@ def serve(config: Path | None, flags: dict[str, Any]) -> None:
     """
     from controlplane.daemon import serve as daemon
 
-    loaded = _load(config, flags)
+    loaded = load_settings(config, flags)
     configure(loaded.value.log_level, loaded.value.log_format)  # type: ignore[arg-type]
     try:
         asyncio.run(daemon.serve(loaded.value))
@@ -88,9 +81,9 @@ def init(hosts: tuple[str, ...], config: Path | None, flags: dict[str, Any]) -> 
     Writes admin.token and admin.login there, readable by you alone: `ccctl login admin.login` is
     the first thing to do. A repeat keeps what is there, and adds hosts to the server's certificate.
     """
-    settings = _load(config, flags).value
+    settings = load_settings(config, flags).value
     folder = settings.state_dir
-    with _told():
+    with told():
         starting.make_state_dir(folder)
         names = [*hosts, *_own_hosts(settings)]
         with as_owner_of(folder), one_at_a_time(folder / "init"):
@@ -172,6 +165,9 @@ def _make_kept(settings: Settings, name: str, role: Role) -> bool:
     return True
 
 
+main.add_command(db)
+
+
 @main.group()
 def token() -> None:
     """Make tokens on the control plane's host, without the daemon.
@@ -202,8 +198,8 @@ def token_create(
     principal: str, role: str, out: Path, config: Path | None, flags: dict[str, Any]
 ) -> None:
     """Make a token for PRINCIPAL. A running daemon knows it at once."""
-    settings = _load(config, flags).value
-    with _told():
+    settings = load_settings(config, flags).value
+    with told():
         _make_token(settings, principal, Role(role), out)
     click.echo(f"{out}: a token for {principal}, with the role {role}")
 
@@ -218,7 +214,7 @@ def config_group() -> None:
 @settings_options(Settings)
 def config_show(config: Path | None, flags: dict[str, Any]) -> None:
     """Print the effective settings as TOML, each with where it came from."""
-    click.echo(render(_load(config, flags)), nl=False)
+    click.echo(render(load_settings(config, flags)), nl=False)
 
 
 @config_group.command("example")
@@ -254,24 +250,3 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
         with suppress(OSError):
             out.unlink()
         raise WrongState(f"{error.filename or out}: cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except ControlPlaneError as error:
-        click.echo(f"controlplane: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"controlplane: {error.filename}: {error.strerror}", err=True)
-        sys.exit(1)
-
-
-def _load(config: Path | None, flags: dict[str, Any]) -> Loaded[Settings]:
-    try:
-        return load(Settings, file=config, environ=os.environ, flags=flags, env_prefix=ENV_PREFIX)
-    except ConfigError as error:
-        for line in error.lines:
-            click.echo(f"controlplane: {line}", err=True)
-        sys.exit(2)

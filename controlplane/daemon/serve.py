@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
@@ -17,7 +18,9 @@ from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
+from controlplane.model.errors import StoreUnavailable, WrongState
 from controlplane.model.job import JobState
+from controlplane.registry.holding import Hold, holding
 from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.sql import SqlStore
@@ -43,6 +46,10 @@ SWITCH_INTERVAL_S = 0.0005
 long."""
 GC_THRESHOLD = 20_000
 """New objects between two collections: messages and rows come and go in thousands."""
+DATABASE_PATIENCE_S = 300
+"""So long a start waits for a database that does not answer."""
+HOLD_PERIOD_S = 5.0
+"""So often we look whether the database's lock is still ours."""
 STOP_GRACE_S = 2.0
 """Calls in progress may finish for so long when the daemon ends."""
 
@@ -52,27 +59,49 @@ async def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)
     starting.make_state_dir(settings.state_dir)
-    with alone(settings.state_dir, "control plane"):
+    with alone(settings.state_dir, "control plane"), ExitStack() as until_the_end:
         anybody = starting.check_tokens(settings.tokens)
         starting.check_tls(settings.tls_certificate, settings.tls_key)
         starting.check_listen("listen", settings.listen)
         clock = SystemClock()
         doors = Doors(settings, clock)
-        with starting.told_of_database(settings):
+        with starting.told_of_database():
+            hold = await _own(settings.database, until_the_end)
             revision = upgrade(settings.database)
             registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)
             registry.start()
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first one")
         try:
-            await _serve(settings, registry, clock, revision, doors)
+            await _serve(settings, registry, clock, revision, doors, hold)
         finally:
             await asyncio.to_thread(registry.close)
     log.info("stopped")
 
 
+async def _own(url: str, until_the_end: ExitStack) -> Hold:
+    """Own the database. One that does not answer yet, as after a power cut, is waited for."""
+    loop = asyncio.get_running_loop()
+    deadline, told = loop.time() + DATABASE_PATIENCE_S, False
+    while True:
+        try:
+            return until_the_end.enter_context(holding(url, "a control plane"))
+        except StoreUnavailable as error:
+            if loop.time() > deadline:
+                raise
+            if not told:
+                log.warning("%s; it is waited for, %d s at most", error, DATABASE_PATIENCE_S)
+                told = True
+            await asyncio.sleep(1)
+
+
 async def _serve(
-    settings: Settings, registry: Registry, clock: SystemClock, revision: str, doors: Doors
+    settings: Settings,
+    registry: Registry,
+    clock: SystemClock,
+    revision: str,
+    doors: Doors,
+    hold: Hold,
 ) -> None:
     loop = asyncio.get_running_loop()
     liveness = upkeep.Liveness(
@@ -109,6 +138,7 @@ async def _serve(
         tick,
         Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
+        Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
         *retiring.duties(registry, house, clock),
     )
@@ -155,6 +185,11 @@ async def _until(stop: asyncio.Event) -> None:
 def _check_nodes(registry: Registry, liveness: upkeep.Liveness, clock: SystemClock) -> None:
     for sentence in upkeep.check_nodes(registry, liveness, clock.boot_us(), clock.now_us()):
         log.warning("%s", sentence)
+
+
+def _keep(hold: Hold) -> None:
+    if words := hold.keep():
+        raise WrongState(words)
 
 
 def concerns_scheduler(draft: Draft) -> bool:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from controlplane.kit.address import parse_address
-from controlplane.model.errors import WrongState
+from controlplane.model.errors import StoreUnavailable, WrongState
 from controlplane.service.auth import TokenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from controlplane.daemon.settings import Settings
 
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path, by the kernel's leave."""
@@ -139,21 +137,23 @@ def _check_socket(setting: str, text: str, path: str) -> None:
 
 
 @contextmanager
-def told_of_database(settings: Settings) -> Iterator[None]:
-    """Tell why the database cannot be opened as WrongState, without its password."""
+def told_of_database(setting: str = "database_url") -> Iterator[None]:
+    """Tell why a database cannot be used as WrongState.
+
+    `setting`: what names the database; empty: the words name it by themselves.
+    """
+    prefix = f"{setting}: " if setting else ""
     try:
         yield
     except ImportError as error:
         raise WrongState(
-            f"database_url: the driver {error.name} is not installed; run: pip install {error.name}"
+            f"{prefix}the driver {error.name} is not installed; run: pip install"
+            " 'psycopg[binary]', or install the package with [postgresql]"
         ) from error
     except (sa.exc.ArgumentError, ValueError) as error:
         raise WrongState(
-            "database_url: is no URL of a database; write e.g. postgresql+psycopg://HOST/NAME,"
+            f"{prefix}is no URL of a database; write e.g. postgresql+psycopg://HOST/NAME,"
             " or nothing for SQLite in state_dir"
         ) from error
-    except sa.exc.DBAPIError as error:
-        url = sa.make_url(settings.database).render_as_string()
-        raise WrongState(
-            f"database_url: the database {url} cannot be opened: {error.orig}"
-        ) from error
+    except (WrongState, StoreUnavailable) as error:
+        raise WrongState(f"{prefix}{error}") from error

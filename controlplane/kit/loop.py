@@ -46,6 +46,7 @@ class Duty:
         self._thread.start()
 
     def _loop(self) -> None:
+        told = ""
         while not self._stop.is_set():
             self._ring.wait()
             self._ring.clear()
@@ -53,8 +54,10 @@ class Duty:
                 return
             try:
                 self.run()
-            except Exception:
-                log.exception("the duty %s failed; it is tried again", self.name)
+                told = ""
+            except Exception as error:
+                if told != (told := f"{type(error).__name__}: {error}"):
+                    log.exception("the duty %s failed; it is tried again", self.name)
             if self.gap_s:
                 time.sleep(self.gap_s)
 

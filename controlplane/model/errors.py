@@ -9,6 +9,7 @@ ControlPlaneError
 ├── WrongState            not now                                  FAILED_PRECONDITION
 ├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
 ├── StoreUnavailable      the database does not answer             UNAVAILABLE
+├── StoreRefused          a bug: the database can't keep it        INTERNAL
 ├── StaleControlPlane     another control plane took over          ABORTED
 └── InvalidTransition     a bug: a move that the tables forbid     INTERNAL
 """
@@ -73,6 +74,11 @@ class Overloaded(ControlPlaneError):
 class StoreUnavailable(ControlPlaneError):
     """The database does not answer. Nothing was changed, or the same request_id finds the answer
     later."""
+
+
+class StoreRefused(ControlPlaneError):
+    """A bug: the database will never take that change, however often it is tried. Nothing was
+    changed."""
 
 
 class StaleControlPlane(ControlPlaneError):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import StaleControlPlane
+from controlplane.model.errors import StaleControlPlane, StoreUnavailable
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
@@ -24,109 +24,137 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft, Removed
 
 
+class _Tables:
+    """What a database would hold."""
+
+    def __init__(self, cluster_uuid: str) -> None:
+        self.cluster = Cluster(uuid=cluster_uuid, secret="0" * 64, epoch=0)
+        self.jobs: dict[int, Job] = {}
+        self.tasks: dict[tuple[int, int], Task] = {}
+        self.attempts: dict[tuple[int, int, int], Attempt] = {}
+        self.leases: dict[int, Lease] = {}
+        self.nodes: dict[str, Node] = {}
+        self.users: dict[str, User] = {}
+        self.tokens: dict[str, Token] = {}
+        self.join_tokens: dict[str, JoinToken] = {}
+        self.admissions: dict[str, Admission] = {}
+        self.usages: dict[tuple[int, int, int], Usage] = {}
+        self.progress: dict[tuple[int, int, int], Progress] = {}
+        self.events: list[Event] = []
+        self.answers: dict[RequestKey, Answer] = {}
+
+
 class MemoryStore:
     """A store in memory. Like a database it outlives the registries that are opened over it."""
 
-    def __init__(self, cluster_uuid: str = "00000000-0000-4000-8000-000000000000") -> None:
-        """`cluster_uuid`: identity of the cluster."""
-        self._cluster = Cluster(uuid=cluster_uuid, secret="0" * 64, epoch=0)
+    def __init__(
+        self,
+        cluster_uuid: str = "00000000-0000-4000-8000-000000000000",
+        *,
+        beside: MemoryStore | None = None,
+    ) -> None:
+        """`cluster_uuid`: identity of a new cluster. `beside`: a store over the same data, as two
+        may be connected to one database."""
+        self._tables: _Tables = beside._tables if beside is not None else _Tables(cluster_uuid)
         self._epoch = 0
-        self._jobs: dict[int, Job] = {}
-        self._tasks: dict[tuple[int, int], Task] = {}
-        self._attempts: dict[tuple[int, int, int], Attempt] = {}
-        self._leases: dict[int, Lease] = {}
-        self._nodes: dict[str, Node] = {}
-        self._users: dict[str, User] = {}
-        self._tokens: dict[str, Token] = {}
-        self._join_tokens: dict[str, JoinToken] = {}
-        self._admissions: dict[str, Admission] = {}
-        self._usages: dict[tuple[int, int, int], Usage] = {}
-        self._progress: dict[tuple[int, int, int], Progress] = {}
-        self._events: list[Event] = []
-        self._answers: dict[RequestKey, Answer] = {}
 
     def open(self) -> Facts:
         """Take the next epoch."""
-        self._cluster = replace(self._cluster, epoch=self._cluster.epoch + 1)
-        self._epoch = self._cluster.epoch
+        self._epoch = self._tables.cluster.epoch + 1
+        self._tables.cluster = replace(self._tables.cluster, epoch=self._epoch)
         return self.reload()
 
     def reload(self) -> Facts:
         """Load what lives."""
+        self._look()
+        of = self._tables
         facts = Facts(
-            cluster=self._cluster,
-            nodes=dict(self._nodes),
-            users=dict(self._users),
-            tokens=dict(self._tokens),
-            join_tokens=dict(self._join_tokens),
-            admissions=dict(self._admissions),
+            cluster=of.cluster,
+            nodes=dict(of.nodes),
+            users=dict(of.users),
+            tokens=dict(of.tokens),
+            join_tokens=dict(of.join_tokens),
+            admissions=dict(of.admissions),
         )
-        facts.generations = dict.fromkeys(self._nodes, max(self._cluster.seq, 1))
-        live = [job for job in self._jobs.values() if not job.state.final]
-        for job in live:
+        facts.generations = dict.fromkeys(of.nodes, max(of.cluster.seq, 1))
+        for job in of.jobs.values():
+            if job.state.final:
+                continue
             facts.jobs[job.job_id] = job
-            task = self._tasks.get((job.job_id, 0))
+            task = of.tasks.get((job.job_id, 0))
             if task is not None:
                 facts.tasks[job.job_id, 0] = task
             facts.index(job.job_id)
-        facts.attempts = {k: a for k, a in self._attempts.items() if not a.state.final}
-        facts.progress = {k: p for k, p in self._progress.items() if k in facts.attempts}
-        facts.leases = {k: x for k, x in self._leases.items() if x.removed_us is None}
+        facts.attempts = {k: a for k, a in of.attempts.items() if not a.state.final}
+        facts.progress = {k: p for k, p in of.progress.items() if k in facts.attempts}
+        facts.leases = {k: x for k, x in of.leases.items() if x.removed_us is None}
         for lease in facts.leases.values():
             held = facts.node_leases.get(lease.node_uuid, frozenset())
             facts.node_leases[lease.node_uuid] = held | {lease.lease_id}
         return facts
 
+    def _look(self) -> None:
+        if self._tables.cluster.epoch != self._epoch:
+            raise StaleControlPlane(
+                f"another control plane has taken over since epoch {self._epoch}:"
+                " this one writes nothing more"
+            )
+
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
         """Take over a draft."""
-        if draft.cluster.epoch != self._cluster.epoch:
-            raise StaleControlPlane("another control plane has taken over")
-        self._cluster = draft.cluster
+        self._look()
+        of, made_at = self._tables, draft.cluster.seq - len(draft.events)
+        if of.cluster.seq != made_at:
+            raise StoreUnavailable(
+                f"the store is at event {of.cluster.seq}, and this change was made at event"
+                f" {made_at}; it is read again"
+            )
+        of.cluster = draft.cluster
         for table, overlay in (
-            (self._jobs, draft.jobs),
-            (self._tasks, draft.tasks),
-            (self._attempts, draft.attempts),
-            (self._leases, draft.leases),
-            (self._nodes, draft.nodes),
-            (self._users, draft.users),
-            (self._tokens, draft.tokens),
-            (self._join_tokens, draft.join_tokens),
-            (self._admissions, draft.admissions),
-            (self._progress, draft.progress),
+            (of.jobs, draft.jobs),
+            (of.tasks, draft.tasks),
+            (of.attempts, draft.attempts),
+            (of.leases, draft.leases),
+            (of.nodes, draft.nodes),
+            (of.users, draft.users),
+            (of.tokens, draft.tokens),
+            (of.join_tokens, draft.join_tokens),
+            (of.admissions, draft.admissions),
+            (of.progress, draft.progress),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
-        self._usages.update((usage.key, usage) for usage in draft.usages)
-        self._events.extend(draft.events)
+        of.usages.update((usage.key, usage) for usage in draft.usages)
+        of.events.extend(draft.events)
         self._remove(draft.removed)
-        self._answers.update(answers)
+        of.answers.update(answers)
 
     def _remove(self, removed: Removed) -> None:
-        jobs, events = set(removed.jobs), set(removed.events)
-        for keyed in (self._tasks, self._attempts, self._progress):
+        of, jobs, events = self._tables, set(removed.jobs), set(removed.events)
+        for keyed in (of.tasks, of.attempts, of.progress):
             for key in [key for key in keyed if key[0] in jobs]:
                 del keyed[key]  # type: ignore[arg-type]  # each has keys of its own
-        self._leases = {i: x for i, x in self._leases.items() if x.job_id not in jobs}
+        of.leases = {i: x for i, x in of.leases.items() if x.job_id not in jobs}
         for number in jobs:
-            self._jobs.pop(number, None)
+            of.jobs.pop(number, None)
         for key in removed.usages:
-            self._usages.pop(key, None)
+            of.usages.pop(key, None)
         if jobs or events:
-            self._events = [e for e in self._events if e.seq not in events and e.job_id not in jobs]
+            of.events = [e for e in of.events if e.seq not in events and e.job_id not in jobs]
 
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """Those that were answered."""
-        return {key: self._answers[key] for key in keys if key in self._answers}
+        return {key: self._tables.answers[key] for key in keys if key in self._tables.answers}
 
     def job(self, job_id: int) -> JobRecord | None:
         """One job."""
-        job = self._jobs.get(job_id)
+        job = self._tables.jobs.get(job_id)
         return self._record(job, full=True) if job is not None else None
 
     def jobs(
         self, which: JobFilter, *, before: int | None, limit: int, full: bool
     ) -> Sequence[JobRecord]:
         """A page of jobs."""
-        newest = sorted(self._jobs.values(), key=lambda job: -job.job_id)
+        newest = sorted(self._tables.jobs.values(), key=lambda job: -job.job_id)
         found = [
             job for job in newest if (before is None or job.job_id < before) and matches(which, job)
         ]
@@ -134,17 +162,21 @@ class MemoryStore:
 
     def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
         """Owners of jobs."""
-        return {number: self._jobs[number].owner for number in job_ids if number in self._jobs}
+        return {
+            number: self._tables.jobs[number].owner
+            for number in job_ids
+            if number in self._tables.jobs
+        }
 
     def lease(self, lease_id: int) -> Lease | None:
         """One lease."""
-        return self._leases.get(lease_id)
+        return self._tables.leases.get(lease_id)
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """A page of events."""
         found = [
             event
-            for event in self._events
+            for event in self._tables.events
             if event.seq > after
             and (
                 not resource
@@ -164,7 +196,7 @@ class MemoryStore:
         limit: int,
     ) -> Mapping[Key, UsageSum]:
         """A page of sums."""
-        sums, _ = summed((u for u in self._usages.values() if u.seq <= seq), which, by)
+        sums, _ = summed((u for u in self._tables.usages.values() if u.seq <= seq), which, by)
         keys: list[Any] = sorted(key for key in sums if after is None or key > after)  # type: ignore[operator]
         return {key: sums[key] for key in keys[:limit]}
 
@@ -177,48 +209,52 @@ class MemoryStore:
         job_ids: Collection[int],
     ) -> frozenset[tuple[Key, int]]:
         """Keys that these jobs count under."""
-        mine = (u for u in self._usages.values() if u.seq <= seq and u.job_id in job_ids)
+        mine = (u for u in self._tables.usages.values() if u.seq <= seq and u.job_id in job_ids)
         return summed(mine, which, by)[1]
 
     def ended(self, before_us: int, *, limit: int) -> Sequence[Ended]:
         """Jobs that ended before this."""
         over = sorted(
             (job.ended_us, job.job_id)
-            for job in self._jobs.values()
+            for job in self._tables.jobs.values()
             if job.state.final and job.ended_us is not None and job.ended_us < before_us
         )
         return [
             Ended(
                 job_id=number,
-                rows=sum(event.job_id == number for event in self._events)
-                + sum(len(a.workers) for a in self._attempts.values() if a.job_id == number),
+                rows=sum(event.job_id == number for event in self._tables.events)
+                + sum(len(a.workers) for a in self._tables.attempts.values() if a.job_id == number),
             )
             for _, number in over[:limit]
         ]
 
     def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
         """When jobs ended."""
-        return {number: self._jobs[number].ended_us for number in job_ids if number in self._jobs}
+        return {
+            number: self._tables.jobs[number].ended_us
+            for number in job_ids
+            if number in self._tables.jobs
+        }
 
     def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
         """Usages of removed jobs."""
         over = sorted(
             (usage.until_us, key)
-            for key, usage in self._usages.items()
-            if usage.until_us < before_us and usage.job_id not in self._jobs
+            for key, usage in self._tables.usages.items()
+            if usage.until_us < before_us and usage.job_id not in self._tables.jobs
         )
         return [key for _, key in over[:limit]]
 
     def blobs_used(self, hashes: Sequence[str]) -> frozenset[str]:
         """Blobs that jobs refer to."""
-        used = {job.blob_sha256 for job in self._jobs.values()}
+        used = {job.blob_sha256 for job in self._tables.jobs.values()}
         return frozenset(sha256 for sha256 in hashes if sha256 in used)
 
     def forget_answers(self, before_us: int) -> int:
         """Drop old answers."""
-        old = [key for key, answer in self._answers.items() if answer.created_us < before_us]
+        old = [key for key, answer in self._tables.answers.items() if answer.created_us < before_us]
         for key in old:
-            del self._answers[key]
+            del self._tables.answers[key]
         return len(old)
 
     def close(self) -> None:
@@ -229,11 +265,11 @@ class MemoryStore:
             return JobRecord(job=job, tasks=(), attempts=(), leases={})
         return JobRecord(
             job=job,
-            tasks=tuple(t for t in self._tasks.values() if t.job_id == job.job_id),
-            attempts=tuple(a for a in self._attempts.values() if a.job_id == job.job_id),
-            leases={k: x for k, x in self._leases.items() if x.job_id == job.job_id},
-            usages={k: u for k, u in self._usages.items() if u.job_id == job.job_id},
-            progress={k: p for k, p in self._progress.items() if p.job_id == job.job_id},
+            tasks=tuple(t for t in self._tables.tasks.values() if t.job_id == job.job_id),
+            attempts=tuple(a for a in self._tables.attempts.values() if a.job_id == job.job_id),
+            leases={k: x for k, x in self._tables.leases.items() if x.job_id == job.job_id},
+            usages={k: u for k, u in self._tables.usages.items() if u.job_id == job.job_id},
+            progress={k: p for k, p in self._tables.progress.items() if p.job_id == job.job_id},
         )
 
 
@@ -242,11 +278,16 @@ def matches(which: JobFilter, job: Job) -> bool:
     return (
         (not which.states or job.state in which.states)
         and (not which.owner or job.owner == which.owner)
-        and (not which.name_pattern or fnmatchcase(job.spec.name, which.name_pattern))
+        and (not which.name_pattern or _like(which.name_pattern, job.spec.name))
         and (which.created_from_us is None or job.created_us >= which.created_from_us)
         and (which.created_before_us is None or job.created_us < which.created_before_us)
         and set(which.labels) <= set(job.spec.labels)
     )
+
+
+def _like(pattern: str, name: str) -> bool:
+    """By `*` and `?` alone: a bracket stands for itself."""
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _put(table: dict[object, object], changed: Mapping[object, object]) -> None:

@@ -15,6 +15,7 @@ from controlplane.model.errors import (
     Overloaded,
     RequestIdReused,
     StaleControlPlane,
+    StoreRefused,
     StoreUnavailable,
 )
 from controlplane.model.keep import Keep, days, moment
@@ -90,6 +91,8 @@ class Registry:
         self._queue: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Draft], None]] = []
         self._facts: Facts = store.open()
+        self._unclear: Draft | None = None
+        self._away = False
         self._writer: threading.Thread | None = None
         self._closed = False
 
@@ -144,6 +147,10 @@ class Registry:
             if group:
                 try:
                     self._run(group)
+                    self._say("")
+                except StoreUnavailable as error:
+                    self._say(str(error))
+                    _fail(group, error)
                 except StaleControlPlane as error:
                     log.critical("%s", error)
                     self._closed = True
@@ -153,6 +160,14 @@ class Registry:
                 except Exception as error:
                     log.exception("the writer failed")
                     _fail(group, ControlPlaneError(f"internal error: {type(error).__name__}"))
+
+    def _say(self, away: str) -> None:
+        """Log once that the database does not answer, and once that it does again."""
+        if away and not self._away:
+            log.error("%s", away)
+        if self._away and not away:
+            log.warning("the database answers again")
+        self._away = bool(away)
 
     def run_once(self) -> None:
         """Write what waits, in the caller's thread: for simulation, where there is no writer
@@ -167,6 +182,7 @@ class Registry:
             self._run(group)
 
     def _run(self, group: list[_Item[Any]]) -> None:
+        self._settle()
         known = self._known(group)
         answers: dict[RequestKey, Answer] = {}
         draft = Draft(self._facts, self._now_us(), group[0].actor)
@@ -184,12 +200,27 @@ class Registry:
         if draft.dirty and not draft.events:
             raise AssertionError("a change without an event")
         if draft.events or answers or draft.progress.changed:
-            self._commit(draft, answers)
+            try:
+                self._commit(draft, answers)
+            except StoreRefused:
+                if len(group) == 1:
+                    raise
+                self._run_alone(group)
+                return
         for item, value, fault in results:
             if fault is not None:
                 item.future.set_exception(fault)
             else:
                 item.future.set_result(value)
+
+    def _run_alone(self, group: list[_Item[Any]]) -> None:
+        """One after another, where the database refuses the group for one of them."""
+        for item in group:
+            try:
+                self._run([item])
+            except ControlPlaneError as error:
+                log.error("%s", error)
+                _fail([item], error)
 
     def _known(self, group: list[_Item[Any]]) -> Mapping[RequestKey, Answer]:
         keys = [item.once.key for item in group if item.once is not None]
@@ -225,13 +256,36 @@ class Registry:
         try:
             self._store.commit(draft, answers)
         except StoreUnavailable:
-            # Its fate is unclear: what the database says now is the truth.
-            fresh = self._store.reload()
-            with self._lock:
-                self._facts = fresh
-            raise
+            self._unclear = draft
+            if not self._settle():
+                raise
+            return
         with self._lock:
             self._facts.apply(draft)
+        self._tell(draft)
+
+    def _settle(self) -> bool:
+        """After a commit whose fate is unclear, read what is true before anything is built on it.
+
+        Whether that commit has come through after all. StoreUnavailable while nobody can know.
+        """
+        draft = self._unclear
+        if draft is None:
+            return False
+        fresh = self._store.reload()
+        self._unclear = None
+        # Nobody else writes under our epoch.
+        through = bool(draft.events) and fresh.cluster.seq == draft.cluster.seq
+        words = "had been written" if through else "had not been written, and was refused"
+        log.warning("a commit was cut off: it %s", words)
+        with self._lock:
+            fresh.reasons = self._facts.reasons
+            self._facts = fresh
+        if through:
+            self._tell(draft)
+        return through
+
+    def _tell(self, draft: Draft) -> None:
         for listener in self._listeners:
             listener(draft)
 

@@ -1,7 +1,4 @@
-"""The store on SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
-
-SQLite runs in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut (https://sqlite.org/wal.html).
-"""
+"""The store on SQLAlchemy Core: SQLite by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
@@ -9,22 +6,22 @@ import json
 import secrets
 import uuid
 from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from controlplane.model.errors import Overloaded, StaleControlPlane, StoreUnavailable
+from controlplane.model.errors import StaleControlPlane, StoreUnavailable
 from controlplane.model.job import FINAL_JOB_STATES, Job
 from controlplane.registry import rows, sqlprogress, sqlremoval, sqlusage, tables
+from controlplane.registry.database import connect, name_of, reading, writing
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from controlplane.model.event import Event
     from controlplane.model.lease import Lease
@@ -42,36 +39,17 @@ _CHUNK = 500
 """Numbers in one IN list; SQLite allows 32,766 parameters."""
 
 
-def connect(url: str) -> sa.Engine:
-    """An engine for a database URL, with what each kind of database needs to be durable."""
-    engine = sa.create_engine(url, pool_pre_ping=True, json_serializer=json.dumps)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _set_up_sqlite)
-    return engine
-
-
-def _set_up_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "busy_timeout=5000",
-        "foreign_keys=OFF",
-        "case_sensitive_like=ON",  # as in every other database: Sweep-1 is no sweep-*
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 class SqlStore:
     """A store in a database whose schema is up to date (`registry.migrate`)."""
 
     def __init__(self, url: str) -> None:
         """`url`: as SQLAlchemy takes it, e.g. `sqlite:////var/lib/controlplane/controlplane.db`."""
         self._engine = connect(url)
-        insert: Any = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        self._insert: Any = (
+            sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        )
         self._upserts = {
-            table: _upsert(insert, table)
+            table: _upsert(self._insert, table)
             for table in (
                 tables.task,
                 tables.attempt,
@@ -92,21 +70,21 @@ class SqlStore:
 
     def open(self) -> Facts:
         """Take the next epoch, and load what lives."""
-        with self._transaction() as connection:
-            row = connection.execute(sa.select(tables.cluster)).mappings().first()
-            if row is None:
-                cluster = Cluster(uuid=str(uuid.uuid4()), secret=secrets.token_hex(32), epoch=1)
-                connection.execute(tables.cluster.insert(), rows.cluster_row(cluster))
-            else:
-                cluster = rows.cluster_value(row)
-                cluster = replace(cluster, epoch=cluster.epoch + 1)
-                connection.execute(tables.cluster.update().values(epoch=cluster.epoch))
+        new = Cluster(uuid=str(uuid.uuid4()), secret=secrets.token_hex(32), epoch=0)
+        with writing(self._engine) as connection:
+            first = self._insert(tables.cluster).on_conflict_do_nothing()
+            connection.execute(first, rows.cluster_row(new))
+            # Of two that open at once, the other one waits here.
+            only = sa.select(tables.cluster).with_for_update()
+            cluster = rows.cluster_value(connection.execute(only).mappings().one())
+            cluster = replace(cluster, epoch=cluster.epoch + 1)
+            connection.execute(tables.cluster.update().values(epoch=cluster.epoch))
         self._epoch = cluster.epoch
         return self.reload()
 
     def reload(self) -> Facts:
         """Load what lives."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(sa.select(tables.cluster)).mappings().one()
             facts = Facts(cluster=rows.cluster_value(row))
             if facts.cluster.epoch != self._epoch:
@@ -123,14 +101,16 @@ class SqlStore:
 
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
         """One transaction for the whole draft."""
-        with self._transaction() as connection:
+        with writing(self._engine) as connection:
+            c = draft.cluster
+            known = tables.cluster.c
             guard = connection.execute(
                 tables.cluster.update()
-                .where(tables.cluster.c.id == 1, tables.cluster.c.epoch == self._epoch)
-                .values(rows.cluster_changes(draft.cluster))
+                .where(known.epoch == self._epoch, known.seq == c.seq - len(draft.events))
+                .values(rows.cluster_changes(c))
             )
             if guard.rowcount != 1:
-                raise _stale(self._epoch)
+                self._refuse(connection, c.seq - len(draft.events))
             self._put(connection, tables.user, [rows.user_row(u) for u in _new(draft.users)])
             self._put(connection, tables.token, [rows.token_row(t) for t in _new(draft.tokens)])
             joining = [rows.join_token_row(t) for t in _new(draft.join_tokens)]
@@ -171,13 +151,22 @@ class SqlStore:
                     tables.request.insert(), [_answer_row(k, a) for k, a in answers.items()]
                 )
 
+    def _refuse(self, connection: sa.Connection, seq: int) -> NoReturn:
+        found = connection.execute(sa.select(tables.cluster)).mappings().one()
+        if found["epoch"] != self._epoch:
+            raise _stale(self._epoch)
+        raise StoreUnavailable(
+            f"the database {name_of(self._engine)} is at event {found['seq']}, and this change was"
+            f" made at event {seq}; it is read again"
+        )
+
     def _put(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
         if values:
             connection.execute(self._upserts[table], values)
 
     def forget_answers(self, before_us: int) -> int:
         """Drop old answers."""
-        with self._transaction() as connection:
+        with writing(self._engine) as connection:
             c = tables.request.c.created_us
             return connection.execute(tables.request.delete().where(c < before_us)).rowcount
 
@@ -185,22 +174,22 @@ class SqlStore:
 
     def ended(self, before_us: int, *, limit: int) -> Sequence[Ended]:
         """Jobs that ended before this."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlremoval.ended(connection, before_us, limit)
 
     def ends(self, job_ids: Sequence[int]) -> Mapping[int, int | None]:
         """When jobs ended."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlremoval.ends(connection, job_ids)
 
     def unowned_usages(self, before_us: int, *, limit: int) -> Sequence[tuple[int, int, int]]:
         """Usages of removed jobs."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlremoval.unowned_usages(connection, before_us, limit)
 
     def blobs_used(self, hashes: Sequence[str]) -> frozenset[str]:
         """Blobs that jobs refer to."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlremoval.blobs_used(connection, hashes)
 
     # --- reading -------------------------------------------------------------------------------
@@ -208,14 +197,17 @@ class SqlStore:
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """One query for a whole group."""
         found: dict[RequestKey, Answer] = {}
+        wanted = set(keys)
         c = tables.request.c
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             for i in range(0, len(keys), _CHUNK):
                 ids = [key.request_id for key in keys[i : i + _CHUNK]]
                 for row in connection.execute(
                     sa.select(tables.request).where(c.request_id.in_(ids))
                 ).mappings():
                     key = RequestKey(principal=row["principal"], request_id=row["request_id"])
+                    if key not in wanted:
+                        continue  # another one chose the same id
                     found[key] = Answer(
                         content_hash=row["content_hash"],
                         body=json.loads(row["answer"]),
@@ -225,7 +217,7 @@ class SqlStore:
 
     def job(self, job_id: int) -> JobRecord | None:
         """One job."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             query = sa.select(tables.job).where(tables.job.c.job_id == job_id)
             row = connection.execute(query).mappings().first()
             if row is None:
@@ -241,9 +233,11 @@ class SqlStore:
             query = query.where(tables.job.c.job_id < before)
         labels = dict(which.labels)
         found: list[Job] = []
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             # Labels have no column of their own: they are looked for row by row.
-            result = connection.execute(query if labels else query.limit(limit)).mappings()
+            if not labels:
+                query = query.limit(limit)
+            result = connection.execute(query, execution_options={"yield_per": _CHUNK}).mappings()
             for row in result:
                 if not labels or labels.items() <= json.loads(row["spec"])["labels"].items():
                     found.append(rows.job_value(row))
@@ -256,7 +250,7 @@ class SqlStore:
         """Owners of jobs."""
         c = tables.job.c
         found: dict[int, str] = {}
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             for i in range(0, len(job_ids), _CHUNK):
                 query = sa.select(c.job_id, c.owner).where(c.job_id.in_(job_ids[i : i + _CHUNK]))
                 found.update((row.job_id, row.owner) for row in connection.execute(query))
@@ -265,7 +259,7 @@ class SqlStore:
     def lease(self, lease_id: int) -> Lease | None:
         """One lease."""
         query = sa.select(tables.lease).where(tables.lease.c.lease_id == lease_id)
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(query).mappings().first()
         return rows.lease_value(row) if row is not None else None
 
@@ -277,7 +271,7 @@ class SqlStore:
             # '0' follows '/': every name that begins with `resource/`, by the index.
             parts = sa.and_(c.resource >= f"{resource}/", c.resource < f"{resource}0")
             query = query.where(sa.or_(c.resource == resource, parts))
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return [rows.event_value(row) for row in connection.execute(query).mappings()]
 
     def usage_sums(
@@ -290,7 +284,7 @@ class SqlStore:
         limit: int,
     ) -> Mapping[Key, UsageSum]:
         """A page of sums."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlusage.sums(connection, which, by, seq=seq, after=after, limit=limit)
 
     def usage_met(
@@ -302,25 +296,12 @@ class SqlStore:
         job_ids: Collection[int],
     ) -> frozenset[tuple[Key, int]]:
         """Keys that these jobs count under."""
-        with self._transaction() as connection:
+        with reading(self._engine) as connection:
             return sqlusage.met(connection, which, by, seq=seq, job_ids=job_ids)
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            if "disk is full" in str(error.orig) or "No space left" in str(error.orig):
-                where = self._engine.url.database
-                raise Overloaded(f"no room on the disk of the database {where}") from error
-            raise StoreUnavailable(
-                f"the database {self._engine.url.render_as_string()} does not answer: {error.orig}"
-            ) from error
 
 
 def _upsert(insert: Any, table: sa.Table) -> Any:

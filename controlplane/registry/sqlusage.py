@@ -70,7 +70,7 @@ def sums(
     limit: int,
 ) -> dict[Key, UsageSum]:
     """As `Store.usage_sums`."""
-    key = _key(connection, by)
+    key = _key(by)
     cut = _cut_us(which)
     query = sa.select(
         key.label("key"),
@@ -112,7 +112,7 @@ def _device_us(
     times: dict[Key, dict[str, int]] = defaultdict(dict)
     if not keys:
         return times
-    key = _key(connection, by)
+    key = _key(by)
     query = (
         sa.select(key, _d.model, sa.func.sum(_d.devices * _cut_us(which)))
         .select_from(tables.usage.join(tables.usage_device, _SAME))
@@ -142,7 +142,7 @@ def met(
         "job_ids", list(job_ids), expanding=True, literal_execute=True
     )
     query = (
-        sa.select(_key(connection, by), _u.job_id)
+        sa.select(_key(by), _u.job_id)
         .distinct()
         .select_from(_joined(by))
         .where(_takes(which), _u.seq <= seq, _u.job_id.in_(wanted))
@@ -156,18 +156,15 @@ def _joined(by: UsageGroup | None) -> sa.FromClause:
     return tables.usage.outerjoin(tables.usage_device, _SAME)
 
 
-def _key(connection: sa.Connection, by: UsageGroup | None) -> sa.ColumnElement[Any]:
+def _key(by: UsageGroup | None) -> sa.ColumnElement[Any]:
+    """In the order of bytes, as names are: the order of pages is the one that we merge by."""
     if by is None:
         return sa.literal_column("''", sa.String)
     if by is UsageGroup.JOB:
         return _u.job_id
-    name: sa.ColumnElement[str]
     if by is UsageGroup.MODEL:
-        name = sa.func.coalesce(_d.model, sa.literal_column("''", sa.String))
-    else:
-        name = {UsageGroup.USER: _u.owner, UsageGroup.ACCOUNT: _u.account}[by]
-    # By their bytes, as SQLite does: the order of pages must be the one that we merge by.
-    return sa.collate(name, "C") if connection.dialect.name == "postgresql" else name
+        return sa.func.coalesce(_d.model, sa.literal_column("''", sa.String))
+    return {UsageGroup.USER: _u.owner, UsageGroup.ACCOUNT: _u.account}[by]
 
 
 def _takes(which: UsageFilter) -> sa.ColumnElement[bool]:

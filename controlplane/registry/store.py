@@ -96,8 +96,12 @@ class Store(Protocol):
         unclear."""
 
     def commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
-        """Make a draft durable as a whole. StaleControlPlane when another epoch was taken
-        meanwhile."""
+        """Make a draft durable as a whole, or nothing of it.
+
+        StaleControlPlane when another epoch was taken meanwhile. StoreUnavailable when its fate is
+        unclear, or it was not made of what was committed last: `reload` tells the truth.
+        StoreRefused when the database will never take it.
+        """
 
     def answers(self, keys: Sequence[RequestKey]) -> Mapping[RequestKey, Answer]:
         """Those of these requests that were answered before."""

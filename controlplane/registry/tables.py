@@ -6,6 +6,8 @@ columns of their own are JSON.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -16,7 +18,47 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+    from sqlalchemy.types import TypeEngine
+
+
+class Words(TypeDecorator[str]):
+    """Any text. PostgreSQL takes no U+0000, and gets U+FFFD in its place: no change is refused for
+    what a program wrote to its stderr."""
+
+    impl: type[String] = Text
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        """What is done to each value on its way into the database."""
+        return without_nul if dialect.name == "postgresql" else None
+
+
+class Name(Words):
+    """A text that is looked for and ordered by its bytes, in every database.
+
+    Its length is what may be expected: SQLite does not look at it, and PostgreSQL is not told, so
+    that no change is refused for it.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The type of a dialect."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(String(collation="C"))
+        return super().load_dialect_impl(dialect)
+
+
+def without_nul(text: str | None) -> str | None:
+    """A text as PostgreSQL can keep it."""
+    return text.replace("\0", "\ufffd") if text is not None else None
+
 
 metadata = MetaData(
     naming_convention={
@@ -30,8 +72,8 @@ cluster = Table(
     "cluster",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
-    Column("uuid", String(36), nullable=False),
-    Column("secret", String(64), nullable=False, comment="from which gangs' secrets are derived"),
+    Column("uuid", Name(36), nullable=False),
+    Column("secret", Name(64), nullable=False, comment="from which gangs' secrets are derived"),
     Column("epoch", BigInteger, nullable=False, comment="grows with every start"),
     Column("seq", BigInteger, nullable=False, comment="number of the last event"),
     Column("last_job_id", BigInteger, nullable=False),
@@ -51,21 +93,21 @@ job = Table(
     "job",
     metadata,
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("name", String(200), nullable=False, comment="the user's name for it"),
-    Column("spec", Text, nullable=False, comment="canonical JSON, never changed"),
-    Column("spec_sha256", String(64), nullable=False),
-    Column("owner", String(255), nullable=False),
-    Column("account", String(63), nullable=False),
+    Column("name", Name(200), nullable=False, comment="the user's name for it"),
+    Column("spec", Words, nullable=False, comment="canonical JSON, never changed"),
+    Column("spec_sha256", Name(64), nullable=False),
+    Column("owner", Name(255), nullable=False),
+    Column("account", Name(63), nullable=False),
     Column("priority", BigInteger, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("cancelled_by", String(255), nullable=False),
+    Column("state", Name(16), nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("cancelled_by", Name(255), nullable=False),
     Column("exit_code", Integer),
     Column("created_us", BigInteger, nullable=False),
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger),
     Column("revision", BigInteger, nullable=False, comment="event that changed it last"),
-    Column("blob_sha256", String(64), comment="its working directory, if that travels; as in spec"),
+    Column("blob_sha256", Name(64), comment="its working directory, if that travels; as in spec"),
     Index("ix_job_state_job_id", "state", "job_id"),
     Index("ix_job_owner_job_id", "owner", "job_id"),
     Index("ix_job_created_us", "created_us"),
@@ -78,7 +120,7 @@ task = Table(
     metadata,
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
     Column("task_index", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Name(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("application_faults", Integer, nullable=False),
     Column("infrastructure_faults", Integer, nullable=False),
@@ -94,16 +136,16 @@ attempt = Table(
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
     Column("task_index", Integer, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(16), nullable=False),
-    Column("outcome", String(16)),
-    Column("cause", Text, comment="JSON; null while nothing has gone wrong"),
+    Column("state", Name(16), nullable=False),
+    Column("outcome", Name(16)),
+    Column("cause", Words, comment="JSON; null while nothing has gone wrong"),
     Column("created_us", BigInteger, nullable=False),
     Column("started_us", BigInteger),
     Column("running_us", BigInteger),
     Column("stopped_us", BigInteger),
     Column("ended_us", BigInteger),
     Column("warned_us", BigInteger),
-    Column("signals", Text, nullable=False, comment="JSON list"),
+    Column("signals", Words, nullable=False, comment="JSON list"),
     ForeignKeyConstraint(["job_id", "task_index"], ["task.job_id", "task.task_index"]),
 )
 
@@ -115,23 +157,23 @@ lease = Table(
     Column("job_id", BigInteger, nullable=False),
     Column("task_index", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("node_uuid", String(36), nullable=False),
+    Column("node_uuid", Name(36), nullable=False),
     Column("first_rank", Integer, nullable=False),
     Column("workers", Integer, nullable=False),
-    Column("device_ids", Text, nullable=False, comment="JSON list"),
-    Column("cpu_ids", Text, nullable=False, comment="JSON list"),
+    Column("device_ids", Words, nullable=False, comment="JSON list"),
+    Column("cpu_ids", Words, nullable=False, comment="JSON list"),
     Column("cpu_millicores", BigInteger, nullable=False),
     Column("memory_bytes", BigInteger, nullable=False),
-    Column("ports", Text, nullable=False, comment="JSON list"),
+    Column("ports", Words, nullable=False, comment="JSON list"),
     Column("added_us", BigInteger, nullable=False),
     Column("removed_us", BigInteger),
     Column("acknowledged", Integer, nullable=False, comment="1 once its node has reported it"),
-    Column("phase", String(16), nullable=False),
-    Column("end_kind", String(16), nullable=False),
-    Column("message", Text, nullable=False),
+    Column("phase", Name(16), nullable=False),
+    Column("end_kind", Name(16), nullable=False),
+    Column("message", Words, nullable=False),
     Column("signals_done", Integer, nullable=False, comment="number of the last one sent"),
-    Column("job_dir", Text, nullable=False, comment="on the node; empty until it was reported"),
-    Column("output_fault", Text, nullable=False, comment="what is missing in files of output"),
+    Column("job_dir", Words, nullable=False, comment="on the node; empty until it was reported"),
+    Column("output_fault", Words, nullable=False, comment="what is missing in files of output"),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
         ["attempt.job_id", "attempt.task_index", "attempt.number"],
@@ -148,13 +190,13 @@ worker = Table(
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("rank", Integer, primary_key=True, autoincrement=False),
     Column("local_rank", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Name(16), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("exit_code", Integer),
     Column("signal", Integer),
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger),
-    Column("stderr_tail", Text, nullable=False),
+    Column("stderr_tail", Words, nullable=False),
     Column("stdout_bytes", BigInteger, nullable=False),
     Column("stderr_bytes", BigInteger, nullable=False),
     Column("peak_memory_bytes", BigInteger, comment="null where it is not known"),
@@ -176,9 +218,9 @@ usage = Table(
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
     Column("task_index", Integer, primary_key=True, autoincrement=False),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("owner", String(255), nullable=False),
-    Column("account", String(63), nullable=False),
-    Column("state", String(16), nullable=False, comment="how it ended"),
+    Column("owner", Name(255), nullable=False),
+    Column("account", Name(63), nullable=False),
+    Column("state", Name(16), nullable=False, comment="how it ended"),
     Column("seq", BigInteger, nullable=False, comment="event that ended it"),
     Column("from_us", BigInteger, nullable=False, comment="when its leases were added"),
     Column("until_us", BigInteger, nullable=False, comment="when they were removed"),
@@ -201,7 +243,7 @@ usage_device = Table(
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
     Column("task_index", Integer, primary_key=True, autoincrement=False),
     Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("model", String(128), primary_key=True),
+    Column("model", Name(128), primary_key=True),
     Column("devices", Integer, nullable=False, comment="how many of this model were leased"),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
@@ -219,7 +261,7 @@ progress = Table(
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("revision", BigInteger, nullable=False, comment="counts its changes"),
     Column(
-        "body", Text, nullable=False, comment="JSON: newest values, checkpoint, history, faults"
+        "body", Words, nullable=False, comment="JSON: newest values, checkpoint, history, faults"
     ),
     ForeignKeyConstraint(
         ["job_id", "task_index", "attempt"],
@@ -230,23 +272,23 @@ progress = Table(
 node = Table(
     "node",
     metadata,
-    Column("uuid", String(36), primary_key=True),
-    Column("display_name", String(255), nullable=False),
-    Column("facts", Text, nullable=False, comment="JSON, without the devices"),
-    Column("boot_id", String(64), nullable=False),
+    Column("uuid", Name(36), primary_key=True),
+    Column("display_name", Name(255), nullable=False),
+    Column("facts", Words, nullable=False, comment="JSON, without the devices"),
+    Column("boot_id", Name(64), nullable=False),
     Column("created_us", BigInteger, nullable=False),
-    Column("drain_reason", Text),
+    Column("drain_reason", Words),
     Column("silent_since_us", BigInteger),
     Column(
         "enrolled_by",
-        String(255),
+        Name(255),
         nullable=False,
         server_default="",
         comment="principal of its agent; empty: whose agent calls next",
     ),
     Column(
         "quick_failures",
-        Text,
+        Words,
         nullable=False,
         server_default="[]",
         comment="JSON: attempts that failed there within seconds, in a row",
@@ -256,21 +298,21 @@ node = Table(
 user = Table(
     "user_account",
     metadata,
-    Column("name", String(100), primary_key=True),
-    Column("role", String(16), nullable=False),
+    Column("name", Name(100), primary_key=True),
+    Column("role", Name(16), nullable=False),
     Column("created_us", BigInteger, nullable=False),
-    Column("created_by", String(255), nullable=False),
+    Column("created_by", Name(255), nullable=False),
     Column("barred_us", BigInteger),
 )
 
 token = Table(
     "token",
     metadata,
-    Column("sha256", String(64), primary_key=True, comment="of its secret, which nobody keeps"),
-    Column("user_name", String(100), nullable=False),
-    Column("label", String(200), nullable=False),
+    Column("sha256", Name(64), primary_key=True, comment="of its secret, which nobody keeps"),
+    Column("user_name", Name(100), nullable=False),
+    Column("label", Name(200), nullable=False),
     Column("created_us", BigInteger, nullable=False),
-    Column("created_by", String(255), nullable=False),
+    Column("created_by", Name(255), nullable=False),
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
     ForeignKeyConstraint(["user_name"], ["user_account.name"]),
@@ -279,13 +321,13 @@ token = Table(
 join_token = Table(
     "join_token",
     metadata,
-    Column("sha256", String(64), primary_key=True, comment="of its secret, which nobody keeps"),
-    Column("node_uuid", String(36), nullable=False, comment="empty: a new node"),
+    Column("sha256", Name(64), primary_key=True, comment="of its secret, which nobody keeps"),
+    Column("node_uuid", Name(36), nullable=False, comment="empty: a new node"),
     Column("created_us", BigInteger, nullable=False),
-    Column("created_by", String(255), nullable=False),
+    Column("created_by", Name(255), nullable=False),
     Column("expires_us", BigInteger, nullable=False),
-    Column("used_by", String(36), nullable=False, comment="UUID of a node"),
-    Column("key_sha256", String(64), nullable=False, comment="of the public key that joined"),
+    Column("used_by", Name(36), nullable=False, comment="UUID of a node"),
+    Column("key_sha256", Name(64), nullable=False, comment="of the public key that joined"),
     Column("generation", BigInteger, nullable=False, comment="of the certificates it gave"),
     Column("revoked_us", BigInteger),
 )
@@ -293,25 +335,25 @@ join_token = Table(
 admission = Table(
     "admission",
     metadata,
-    Column("node_uuid", String(36), primary_key=True),
+    Column("node_uuid", Name(36), primary_key=True),
     Column("generation", BigInteger, nullable=False, comment="certificates of lower ones are void"),
     Column("admitted_us", BigInteger, nullable=False),
-    Column("admitted_by", String(255), nullable=False, comment="name of the join token"),
+    Column("admitted_by", Name(255), nullable=False, comment="name of the join token"),
 )
 
 device = Table(
     "device",
     metadata,
-    Column("node_uuid", String(36), primary_key=True),
-    Column("device_id", String(64), primary_key=True),
-    Column("kind", String(16), nullable=False),
-    Column("model", String(128), nullable=False),
+    Column("node_uuid", Name(36), primary_key=True),
+    Column("device_id", Name(64), primary_key=True),
+    Column("kind", Name(16), nullable=False),
+    Column("model", Name(128), nullable=False),
     Column("memory_bytes", BigInteger, nullable=False),
     Column("device_index", Integer, nullable=False),
-    Column("pci_bus_id", String(32), nullable=False),
+    Column("pci_bus_id", Name(32), nullable=False),
     Column("numa_node", Integer),
     Column("nvlinks", Integer, nullable=False),
-    Column("fault", Text, nullable=False),
+    Column("fault", Words, nullable=False),
     ForeignKeyConstraint(["node_uuid"], ["node.uuid"]),
 )
 
@@ -320,22 +362,22 @@ event = Table(
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("time_us", BigInteger, nullable=False),
-    Column("kind", String(64), nullable=False),
+    Column("kind", Name(64), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("principal", String(255), nullable=False),
-    Column("peer", String(255), nullable=False),
-    Column("resource", String(255), nullable=False),
-    Column("changed", Text, nullable=False, comment="JSON"),
+    Column("principal", Name(255), nullable=False),
+    Column("peer", Name(255), nullable=False),
+    Column("resource", Name(255), nullable=False),
+    Column("changed", Words, nullable=False, comment="JSON"),
     Index("ix_event_resource_seq", "resource", "seq"),
 )
 
 request = Table(
     "request",
     metadata,
-    Column("principal", String(255), primary_key=True),
-    Column("request_id", String(128), primary_key=True),
-    Column("content_hash", String(64), nullable=False),
-    Column("answer", Text, nullable=False, comment="canonical JSON"),
+    Column("principal", Name(255), primary_key=True),
+    Column("request_id", Name(128), primary_key=True),
+    Column("content_hash", Name(64), nullable=False),
+    Column("answer", Words, nullable=False, comment="canonical JSON"),
     Column("created_us", BigInteger, nullable=False),
     Index("ix_request_created_us", "created_us"),
 )

@@ -18,6 +18,10 @@ import pytest
 from controlplane.daemon.pki import PkiFiles
 from controlplane.kit import pki
 from controlplane.kit.credential import Credential, read_credential
+from controlplane.registry.database import connect, writing
+from controlplane.registry.holding import holding
+from controlplane.registry.migrate import upgrade
+from controlplane.registry.sql import SqlStore
 from controlplane.service.auth import TokenFile
 from tests.cli.golden import check
 from tests.support.cluster import BIN, until
@@ -130,6 +134,57 @@ def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
         serve("--listen", "127.0.0.1:0", state="half-certified"),
     ]
     check("controlplane-serve.txt", page(folder, lines), room="daemons")
+
+
+def test_every_database_that_cannot_be_used(folder: Path) -> None:
+    url = f"sqlite:///{folder}/newer.db"
+    upgrade(url)
+    engine = connect(url)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    for name in ("used", "unsound", "full"):
+        upgrade(f"sqlite:///{folder}/{name}.db")
+        SqlStore(f"sqlite:///{folder}/{name}.db").open()
+    engine = connect(f"sqlite:///{folder}/unsound.db")
+    with writing(engine) as connection:
+        connection.exec_driver_sql("DROP INDEX ix_lease_job_id")
+    engine.dispose()
+    nowhere = "postgresql://ada:secret@127.0.0.1:1/x"
+
+    def db(*words: str) -> Line:
+        return ("controlplane", "db", *words)
+
+    lines = [
+        serve(*PLAIN, "--database-url", "sqlite:///newer.db", state="v"),
+        db("check", "nonsense"),
+        db("check", "sqlite:///none.db"),
+        db("check", "sqlite:///rubbish.db"),
+        db("check", "sqlite:///newer.db"),
+        db("check", "sqlite:///unsound.db"),
+        db("check", nowhere),
+        db("check", "--state-dir", "empty-folder"),
+        db("upgrade", "sqlite:///newer.db"),
+        db("upgrade", "sqlite:///none/x.db"),
+        db("move", "nonsense", "--database-url", "sqlite:///full.db"),
+        db("move", "sqlite:///full.db", "--database-url", "sqlite:///full.db"),
+        db("move", "sqlite:///full.db", "--database-url", "sqlite:///newer.db"),
+        db("move", "sqlite:///unsound.db", "--database-url", "sqlite:///full.db"),
+        db("move", nowhere, "--database-url", "sqlite:///full.db"),
+    ]
+    with holding(f"sqlite:///{folder}/used.db", "a control plane"):
+        lines_in_use = [
+            serve(*PLAIN, "--database-url", "sqlite:///used.db", state="x"),
+            db("upgrade", "sqlite:///used.db"),
+            db("move", "sqlite:///fresh.db", "--database-url", "sqlite:///used.db"),
+        ]
+        said = page(folder, [*lines, *lines_in_use])
+    who = f"process {os.getpid()} on {socket.gethostname()}"
+    said = re.sub(
+        r"(server +SQLite )[\d.]+", r"\1VERSION", said.replace(who, "process PID on HOST")
+    )
+    said = re.sub(r"(schema {2,})\d+", r"\1HEAD", said)
+    check("controlplane-db.txt", said, room="daemons")
 
 
 def tls(certificate: str, key: str) -> Line:

@@ -8,86 +8,142 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
 from controlplane.model.errors import WrongState
 from controlplane.registry import tables
-from controlplane.registry.migrate import alembic_config, upgrade
-from controlplane.registry.sql import connect
+from controlplane.registry.database import connect
+from controlplane.registry.migrate import alembic_config, declared, present, upgrade
 from controlplane.registry.tables import metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.postgres import Postgres
 
-def test_migrations_add_up_to_the_declared_schema(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    assert upgrade(url) == upgrade(url)
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without anything."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/registry.db"
+    server: Postgres = request.getfixturevalue("server")
+    return server.empty()
+
+
+def test_migrations_add_up_to_the_declared_schema(url: str) -> None:
+    assert upgrade(url) == upgrade(url) == declared()
     engine = connect(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
-def test_what_an_earlier_release_wrote_is_kept(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
+def test_postgresql_compares_names_by_their_bytes_and_takes_them_at_any_length(
+    server: Postgres,
+) -> None:
+    url = server.empty()
+    upgrade(url)
+    engine = connect(url)
+    with engine.connect() as connection:
+        known = sa.inspect(connection)
+        for table in metadata.tables.values():
+            types = {column["name"]: column["type"] for column in known.get_columns(table.name)}
+            for column in table.c:
+                found = types[column.name]
+                if isinstance(column.type, tables.Name):
+                    assert isinstance(found, sa.VARCHAR), column
+                    assert (found.length, found.collation) == (None, "C"), column
+                elif isinstance(column.type, sa.BigInteger):
+                    assert isinstance(found, sa.BIGINT), column
+    engine.dispose()
+
+
+def test_numbers_that_grow_are_wide() -> None:
+    """Moments and numbers that are given out leave 32 bits."""
+    for table in metadata.tables.values():
+        for column in table.c:
+            grows = column.name.endswith(("_us", "_bytes", "_id", "seq", "epoch", "revision"))
+            if grows and not isinstance(column.type, tables.Words):
+                assert isinstance(column.type, sa.BigInteger), column
+
+
+def test_an_upgrade_that_fails_half_way_leaves_what_was_there(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = connect(url)
     with engine.begin() as connection:
-        command.upgrade(alembic_config(connection), "0001")
-        connection.execute(
-            sa.text("INSERT INTO task VALUES (7, 0, 'pending', 1, 1, 0, 5)")  # before released_us
-        )
+        command.upgrade(alembic_config(connection), "0004")
+    add_column = Operations.add_column
+
+    def fail(operations: Operations, table: str, column: sa.Column[object]) -> None:
+        if column.name == "oom_peak_bytes":
+            raise ZeroDivisionError("the power went")
+        add_column(operations, table, column)
+
+    monkeypatch.setattr(Operations, "add_column", fail)
+    with pytest.raises(ZeroDivisionError):
+        upgrade(url)
+    monkeypatch.undo()
+    with engine.connect() as connection:
+        assert present(connection) == "0004"
+        assert "progress" not in sa.inspect(connection).get_table_names()
     upgrade(url)
     with engine.connect() as connection:
-        (row,) = connection.execute(sa.select(tables.task)).mappings()
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
-    assert (row["job_id"], row["not_before_us"], row["released_us"]) == (7, 5, None)
 
 
-def test_what_an_earlier_release_wrote_is_kept_with_no_signals(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
+def put(connection: sa.Connection, table: str, **values: object) -> None:
+    """A row of a table as it is now, whatever this release thinks of it."""
+    kept = sa.Table(table, sa.MetaData(), autoload_with=connection)
+    row = {c.name: "" if isinstance(c.type, sa.String) else 0 for c in kept.c if not c.nullable}
+    connection.execute(kept.insert(), {**row, **values})
+
+
+def only(connection: sa.Connection, table: str) -> dict[str, object]:
+    return dict(connection.execute(sa.select(metadata.tables[table])).mappings().one())
+
+
+def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
     engine = connect(url)
     with engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0001")
-        for table, values in {
-            "task": {"state": "active", "not_before_us": 0},
-            "attempt": {"number": 1, "state": "running", "created_us": 5},
-            "lease": {"lease_id": 9, "phase": "running"},
-        }.items():
-            of_then = sa.inspect(connection).get_columns(table)
-            row = {column["name"]: 0 for column in of_then} | values
-            names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-            connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
+        put(connection, "node", uuid="u", facts="{}")
+        put(connection, "job", job_id=7, owner="ada")
+        put(connection, "task", job_id=7, state="active", not_before_us=5)
+        put(connection, "attempt", job_id=7, number=1, state="running")
+        put(connection, "lease", lease_id=9, job_id=7, attempt=1, node_uuid="u", phase="running")
+        put(connection, "worker", job_id=7, attempt=1, stderr_tail="é")
     upgrade(url)
     with engine.connect() as connection:
-
-        def only(table: str) -> dict[str, object]:
-            found = connection.execute(sa.select(metadata.tables[table])).mappings().one()
-            return dict(found)
-
-        assert only("task")["quick_requeues"] == 0
-        attempt = only("attempt")
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        task = only(connection, "task")
+        assert (task["job_id"], task["not_before_us"], task["released_us"]) == (7, 5, None)
+        assert task["quick_requeues"] == 0
+        attempt = only(connection, "attempt")
         assert (attempt["warned_us"], attempt["signals"]) == (None, "[]")
-        assert (only("lease")["signals_done"], only("lease")["phase"]) == (0, "running")
-        assert (only("lease")["job_dir"], only("lease")["output_fault"]) == ("", "")
+        lease = only(connection, "lease")
+        assert (lease["lease_id"], lease["signals_done"], lease["phase"]) == (9, 0, "running")
+        assert (lease["job_dir"], lease["output_fault"]) == ("", "")
+        node = only(connection, "node")
+        assert (node["enrolled_by"], node["quick_failures"]) == ("", "[]")
+        worker = only(connection, "worker")
+        assert (worker["stderr_tail"], worker["oom_limit_bytes"]) == ("é", None)
     engine.dispose()
 
 
-def test_usage_and_jobs_of_an_earlier_release_are_ready_for_retention(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
+def test_usage_and_jobs_of_an_earlier_release_are_ready_for_retention(url: str) -> None:
     shipped = '{"working_dir":{"sha256":"%s","size":5}}' % ("ab" * 32)
     specs = [shipped, '{"working_dir":null,"comment":"\\"sha256\\""}', "{}"]
     engine = connect(url)
     with engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0008")
-        for table in ("job", "usage"):
-            columns = sa.inspect(connection).get_columns(table)
-            for number, spec in enumerate(specs, 1):
-                row: dict[str, object] = {column["name"]: 0 for column in columns}
-                row |= {"job_id": number, **({"spec": spec} if table == "job" else {})}
-                names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-                connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
+        for number, spec in enumerate(specs, 1):
+            put(connection, "job", job_id=number, spec=spec)
+            for table in ("task", "attempt", "usage"):
+                put(connection, table, job_id=number)
     upgrade(url)
     with engine.connect() as connection:
         c = tables.job.c
@@ -98,8 +154,7 @@ def test_usage_and_jobs_of_an_earlier_release_are_ready_for_retention(tmp_path: 
     engine.dispose()
 
 
-def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
+def test_a_database_of_a_newer_release_is_refused_in_words(url: str) -> None:
     upgrade(url)
     engine = connect(url)
     with engine.begin() as connection:
@@ -107,20 +162,3 @@ def test_a_database_of_a_newer_release_is_refused_in_words(tmp_path: Path) -> No
     engine.dispose()
     with pytest.raises(WrongState, match="schema 9999, which this release does not know"):
         upgrade(url)
-
-
-def test_a_node_of_before_is_kept_and_enrolled_by_whose_agent_calls_next(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    engine = connect(url)
-    with engine.begin() as connection:
-        command.upgrade(alembic_config(connection), "0001")
-        connection.execute(
-            sa.text(
-                "INSERT INTO node (uuid, display_name, facts, boot_id, created_us)"
-                " VALUES ('u', 'n', '{}', 'b', 0)"
-            )
-        )
-    upgrade(url)
-    with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT enrolled_by FROM node")).scalar_one() == ""
-    engine.dispose()

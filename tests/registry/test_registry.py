@@ -1,9 +1,9 @@
-"""One contract, every store: what the registry promises, on memory and on SQLite."""
+"""One contract, every store: what the registry promises."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,29 +13,14 @@ from controlplane.model.event import Actor
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import LeaseEnd, LeasePhase
 from controlplane.registry import nodes
-from controlplane.registry.memory import MemoryStore
-from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
-from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
 from tests.support.world import ALICE, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-from typing import Any
+    from collections.abc import Callable
 
-
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    made = World(SqlStore(url))
-    yield made
-    made.registry.close()
+    from controlplane.registry.store import Store
 
 
 def finish(world: World, job_id: int, *, exit_code: int = 0) -> None:
@@ -243,12 +228,14 @@ def test_what_lives_survives_a_restart_and_what_has_ended_is_still_found(world: 
         assert [record.job.job_id for record in found] == there
 
 
-def test_a_stale_control_plane_writes_nothing(world: World) -> None:
-    Registry(world.store, world.clock.now_us)
-    if isinstance(world.store, SqlStore):
-        world.store._epoch -= 1  # what a paused daemon would still believe
+def test_a_stale_control_plane_writes_nothing(world: World, connected: Callable[[], Store]) -> None:
+    successor = Registry(connected(), world.clock.now_us)
+    assert successor.epoch == world.registry.epoch + 1
+    for _ in range(2):
+        with pytest.raises(StaleControlPlane):
+            world.submit()
     with pytest.raises(StaleControlPlane):
-        world.submit()
+        world.store.reload()
     assert world.store.jobs(JobFilter(), before=None, limit=10, full=False) == []
 
 

@@ -14,32 +14,15 @@ from controlplane.model.keep import DAY_US, Keep
 from controlplane.model.progress import LeaseProgress, Point
 from controlplane.model.usage import UsageFilter, UsageGroup
 from controlplane.registry import nodes, progress
-from controlplane.registry.memory import MemoryStore
-from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
 from controlplane.registry.removal import Doomed, remove
-from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
-from tests.support.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.support.world import World
 
 SHA = "ab" * 32
 KEEP = Keep(jobs_us=30 * DAY_US, usage_us=90 * DAY_US, events_us=60 * DAY_US)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    made = World(SqlStore(url))
-    yield made
-    made.registry.close()
 
 
 class Folders:

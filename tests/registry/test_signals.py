@@ -18,29 +18,12 @@ from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.launch import LeaseSignal
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerState
 from controlplane.registry import signals
-from controlplane.registry.memory import MemoryStore
-from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
-from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
 from controlplane.wire.jobs import attempt_message
-from tests.support.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    made = World(SqlStore(url))
-    yield made
-    made.registry.close()
+    from tests.support.world import World
 
 
 def send(world: World, job_id: int, name: str = "USR1", *ranks: int) -> signals.Signalled:

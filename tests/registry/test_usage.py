@@ -4,45 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.job import AttemptState, JobState
 from controlplane.model.lease import LeasePhase
 from controlplane.model.usage import Usage, UsageFilter, UsageGroup, UsageSum, summed
-from controlplane.registry.draft import Draft
 from controlplane.registry.memory import MemoryStore
-from controlplane.registry.migrate import upgrade
 from controlplane.registry.registry import Registry
-from controlplane.registry.sql import SqlStore
 from controlplane.registry.store import JobFilter
 from controlplane.registry.usage import UsagePage, usage_page
-from tests.support.usages import usages
+from tests.support.usages import commit_usages, usages
 from tests.support.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+
+    from controlplane.registry.store import Store
+    from tests.support.stores import Stores
 
 SECOND = 1_000_000
 H100 = "NVIDIA H100 80GB HBM3"
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    made = World(SqlStore(url))
-    yield made
-    made.registry.close()
 
 
 def start(world: World, job_id: int) -> None:
@@ -183,7 +167,11 @@ def test_only_the_asked_owner_and_account_count(world: World) -> None:
     assert page(world, owner="bob") == UsagePage(sums=[], total=UsageSum(), more=False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # makes databases when asked
+)
 @given(
     st.lists(usages(), max_size=20),
     st.integers(0, 1000),
@@ -192,27 +180,21 @@ def test_only_the_asked_owner_and_account_count(world: World) -> None:
     st.integers(1, 4),
 )
 def test_every_store_sums_as_the_pure_function_does(
-    several: list[Usage], begin: int, length: int, seq: int, limit: int
+    stores: Stores, several: list[Usage], begin: int, length: int, seq: int, limit: int
 ) -> None:
     several = list({usage.key: usage for usage in several}.values())
     known = [usage for usage in several if usage.seq <= seq]
     which = UsageFilter(from_us=begin, to_us=begin + length)
-    with TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/registry.db"
-        upgrade(url)
-        stores = (MemoryStore(), SqlStore(url))
-        for store in stores:
-            draft = Draft(store.open(), 0, CONTROL_PLANE)
-            draft.usages = several
-            store.commit(draft, {})
-            for by in (None, *UsageGroup):
-                expected, met = summed(known, which, by)
-                assert in_pages(store, which, by, seq, limit) == expected
-                some = {1, 2, 3}
-                assert store.usage_met(which, by, seq=seq, job_ids=some) == {
-                    (key, job_id) for key, job_id in met if job_id in some
-                }
-            store.close()
+    with stores.database() as connect:
+        store = connect()
+        commit_usages(store, several)
+        for by in (None, *UsageGroup):
+            expected, met = summed(known, which, by)
+            assert in_pages(store, which, by, seq, limit) == expected
+            some = {1, 2, 3}
+            assert store.usage_met(which, by, seq=seq, job_ids=some) == {
+                (key, job_id) for key, job_id in met if job_id in some
+            }
 
 
 def in_pages(
@@ -230,40 +212,36 @@ def in_pages(
         after = list(part)[-1]
 
 
-def test_sums_do_not_overflow_a_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    upgrade(url)
-    store = SqlStore(url)
-    draft = Draft(store.open(), 0, CONTROL_PLANE)
+def test_sums_do_not_overflow_a_database(connected: Callable[[], Store]) -> None:
+    store = connected()
     year_us = 366 * 24 * 3600 * SECOND
-    for number in range(1, 101):
-        draft.usages.append(
-            Usage(
-                job_id=number,
-                task_index=0,
-                attempt=1,
-                owner="ada",
-                account="default",
-                state=AttemptState.SUCCEEDED,
-                seq=1,
-                from_us=0,
-                until_us=year_us - 1,
-                devices=((H100, 1000),),
-                cpu_millicores=100_000_000,
-                memory_bytes=1 << 50,
-                stdout_bytes=0,
-                stderr_bytes=0,
-                waiting_us=0,
-                staging_us=0,
-                starting_us=0,
-                running_us=year_us - 1,
-                stopping_us=0,
-            )
+    several = [
+        Usage(
+            job_id=number,
+            task_index=0,
+            attempt=1,
+            owner="ada",
+            account="default",
+            state=AttemptState.SUCCEEDED,
+            seq=1,
+            from_us=0,
+            until_us=year_us - 1,
+            devices=((H100, 1000),),
+            cpu_millicores=100_000_000,
+            memory_bytes=1 << 50,
+            stdout_bytes=0,
+            stderr_bytes=0,
+            waiting_us=0,
+            staging_us=0,
+            starting_us=0,
+            running_us=year_us - 1,
+            stopping_us=0,
         )
-    store.commit(draft, {})
+        for number in range(1, 101)
+    ]
+    commit_usages(store, several)
     which = UsageFilter(from_us=0, to_us=year_us)
     found = store.usage_sums(which, None, seq=1, after=None, limit=1)
-    store.close()
 
     assert found[""].core_ns == 100 * 100_000_000 * (year_us - 1)
     assert found[""].device_us == {H100: 100_000 * (year_us - 1)}

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import strategies as st
 
-from controlplane.model.job import AttemptState
+from controlplane.model.event import CONTROL_PLANE
+from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
+from controlplane.model.spec import parse_spec, spec_sha256
 from controlplane.model.usage import Usage
+from controlplane.registry.draft import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from controlplane.registry.store import Store
 
 FINAL = [state for state in AttemptState if state.final]
 
@@ -38,3 +48,34 @@ def usages(draw: st.DrawFn) -> Usage:
         running_us=edges[1] - edges[0],
         stopping_us=0,
     )
+
+
+def commit_usages(store: Store, several: Iterable[Usage]) -> None:
+    """Write usages down, with the jobs and attempts that they are of."""
+    draft = Draft(store.open(), 0, CONTROL_PLANE)
+    spec = parse_spec({"command": ["true"]})
+    for usage in several:
+        draft.jobs[usage.job_id] = Job(
+            job_id=usage.job_id,
+            spec=spec,
+            spec_sha256=spec_sha256(spec),
+            owner=usage.owner,
+            priority=0,
+            state=JobState.SUCCEEDED,
+            created_us=0,
+            revision=1,
+        )
+        draft.tasks[usage.job_id, 0] = Task(
+            job_id=usage.job_id, index=0, state=JobState.SUCCEEDED, attempts=usage.attempt
+        )
+        draft.attempts[usage.key] = Attempt(
+            job_id=usage.job_id,
+            task_index=0,
+            number=usage.attempt,
+            state=usage.state,
+            lease_ids=(),
+            workers=(),
+            created_us=0,
+        )
+        draft.usages.append(usage)
+    store.commit(draft, {})

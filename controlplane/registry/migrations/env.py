@@ -10,6 +10,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     render_as_batch=True,  # SQLite alters a table by copying it
+    transactional_ddl=True,  # also of SQLite: an upgrade is whole or has not been
 )
 with context.begin_transaction():
     context.run_migrations()
