@@ -158,7 +158,7 @@ async def _read_attempt(
             if quiet > 1 or not request.follow:
                 return
         elif fresh is not None and fresh.state.final:
-            if not sent and _complete(logs, fresh, request):
+            if not sent and _complete(found, fresh, request):
                 return
             quiet = 0 if sent else quiet + 1
             if quiet > (PATIENCE if request.follow else 1):
@@ -217,8 +217,11 @@ async def _pieces(
         )
 
 
-def _complete(logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest) -> bool:
-    """Whether everything that the workers wrote has come from their nodes."""
+def _complete(
+    found: Mapping[StreamId, Sequence[Segment]], attempt: Attempt, request: pb.ReadLogsRequest
+) -> bool:
+    """Whether everything that the workers wrote had come from their nodes when it was looked for;
+    what has come since is another look's."""
     for worker in attempt.workers:
         if request.ranks and worker.rank not in request.ranks:
             continue
@@ -233,6 +236,6 @@ def _complete(logs: LogStore, attempt: Attempt, request: pb.ReadLogsRequest) -> 
                 rank=worker.rank,
                 stream=stream,
             )
-            if logs.end(which) < written:
+            if which not in found or found[which][-1].end < written:
                 return False
     return True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from controlplane.model.identity import Role
+from controlplane.model.job import AttemptState, JobState
+from controlplane.model.lease import WorkerState
 from controlplane.registry import jobs as commands
 from controlplane.registry.which import Which
 from controlplane.service import logstore
@@ -19,6 +22,8 @@ from tests.support.centre import Centre, centre
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from controlplane.registry.draft import Draft
 
 READ = "/controlplane.v1.JobService/ReadLogs"
 SHIP = "/controlplane.v1.AgentService/ShipLogs"
@@ -144,6 +149,35 @@ def test_where_the_beginning_is_gone_it_is_told_that_it_is(
     assert first.offset == first.first_kept > 0
     assert long.read(at(0))[0].offset == first.first_kept
     assert long.read(at(7))[0].offset == 7 << 18
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_output_that_comes_while_an_ended_job_is_looked_at_is_given(
+    made: Centre, monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
+    late = Printed(made)
+    (attempt,) = made.registry.job(int(late.name.removeprefix("jobs/"))).attempts
+    worker = replace(attempt.workers[0], state=WorkerState.ENDED, stdout_bytes=4)
+
+    def end(draft: Draft) -> None:
+        draft.attempts[attempt.key] = replace(
+            attempt, state=AttemptState.SUCCEEDED, workers=(worker,)
+        )
+        job = draft.jobs[attempt.job_id]
+        draft.jobs[job.job_id] = replace(job, state=JobState.SUCCEEDED)
+        draft.emit("test", late.name)
+
+    made.do(end, "test")
+    look = made.house.logs.streams
+
+    def look_too_early(*which: int) -> object:
+        found = look(*which)
+        if not found:
+            late.ship(b"one\n", at(0))
+        return found
+
+    monkeypatch.setattr(made.house.logs, "streams", look_too_early)
+    assert late.text(follow=follow) == b"one\n"
 
 
 @pytest.mark.parametrize(
