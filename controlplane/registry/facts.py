@@ -149,7 +149,7 @@ class Facts:
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
         job = self.jobs[job_id]
-        if job.state is not JobState.PENDING:
+        if job.state is not JobState.PENDING and not job.unmade:
             self.reasons.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]

@@ -320,7 +320,7 @@ class Registry:
             waits = self._facts.reasons.get(job.job_id)
         if job.state == "pending":
             return waits or job.reason or "waits for the scheduler's next cycle"
-        return job.reason
+        return waits or job.reason if job.unmade else job.reason
 
     def nodes(self) -> list[tuple[Node, tuple[LeaseSummary, ...]]]:
         """All nodes, each with what holds it."""

@@ -63,7 +63,8 @@ def test_what_could_play_with_a_terminal_is_visible() -> None:
 
 def test_jobs_are_numbers_or_names() -> None:
     assert job_name("123") == job_name("jobs/123") == "jobs/123"
-    for wrong in ("", "jobs/", "-1", "1.5", "jobs/1/tasks/0", "9" * 19, "٣"):
+    assert job_name("123_4") == job_name("jobs/123/tasks/4") == "jobs/123/tasks/4"
+    for wrong in ("", "jobs/", "-1", "1.5", "jobs/1/tasks/", "1_", "1_x", "9" * 19, "٣"):
         with pytest.raises(click.BadParameter, match="is no job"):
             job_name(wrong)
 

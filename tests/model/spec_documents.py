@@ -106,6 +106,13 @@ BAD: dict[str, Any] = {
     "working_dir with bad excludes": {**GOOD, "working_dir": {"ship": ".", "exclude": ["", 3]}},
     "working_dir with excludes as text": {**GOOD, "working_dir": {"ship": ".", "exclude": "*"}},
     "working_dir with a bad hash": {**GOOD, "working_dir": {"sha256": "AB" * 32, "size": -1}},
+    "tasks that go down": {**GOOD, "tasks": "9-0"},
+    "tasks in two ranges": {**GOOD, "tasks": "0-9,5"},
+    "too many tasks": {**GOOD, "tasks": "0-100000"},
+    "tasks of which none may run": {**GOOD, "tasks": "0-9%0"},
+    "tasks that are no list": {**GOOD, "tasks": [1, 2]},
+    "tasks in words": {**GOOD, "tasks": "all"},
+    "output of an array in one file": {**GOOD, "tasks": "0-9", "output": "x"},
     "output climbs": {**GOOD, "output": "../%j.out", "error": "logs/../../x"},
     "output outside": {
         **GOOD,
@@ -208,7 +215,10 @@ good_documents = st.fixed_dictionaries(
         "resources": _resources,
         "env": st.dictionaries(st.from_regex("[A-BD-Z_][A-Z0-9_]*", fullmatch=True), _argument),
         "working_dir": _archives | _argument.map(lambda rest: "/x" + rest.replace("..", "")),
-        "output": st.sampled_from(["none", "%t", "logs/%A_%a-%3t.%x-%u.out", "%N/100%%/%r-%10t"]),
+        "tasks": st.sampled_from(["0-9%3", "1,5,7-20:5", 7]),
+        "output": st.sampled_from(
+            ["none", "%a%t", "logs/%A_%a-%3t.%x-%u.out", "%N/100%%/%a-%r-%10t"]
+        ),
         "time_limit": _seconds,
         "grace_period": st.integers(0, 3600) | st.just("1m30s"),
         "signal": st.sampled_from(["USR2", "SIGUSR1", "USR1@1s", "SIGUSR2@90", "USR2@1h59m59s"]),

@@ -19,6 +19,7 @@ from controlplane.model.progress import Checkpoint, LeaseProgress, Point
 from controlplane.registry import identity
 from controlplane.registry import progress as reported
 from controlplane.registry.draft import Draft
+from controlplane.registry.facts import FIRST
 from controlplane.registry.memory import matches
 from controlplane.registry.store import Answer, JobFilter, RequestKey
 from tests.support.stores import projection

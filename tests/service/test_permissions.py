@@ -256,14 +256,22 @@ WORDS = {
 }
 
 
+SUBMITS = ("JobService/SubmitJob", "JobService/SubmitJobs")
+
+
 def outcome(made: Centre, rpc: str, role: Role, owner: str) -> str:
     request = requests(made, owner, role)[short(rpc)]()
     code = made.code(rpc, request.SerializeToString(), token(made, role))
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        assert short(rpc) == "JobService/SubmitJob"
+        assert short(rpc) in SUBMITS
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         # The job waits, and has no workers yet; nobody waits; the agent has no certificate.
-        waits = ("JobService/SignalJob", "StepService/Exec", "AgentService/ServeStep")
+        waits = (
+            "JobService/SignalJob",
+            "JobService/RequeueJobs",
+            "StepService/Exec",
+            "AgentService/ServeStep",
+        )
         assert short(rpc) in (*waits, "AgentService/RenewCertificate")
     return WORDS[code]
 
@@ -273,7 +281,7 @@ def expected(rpc: str, role: Role, owner: str) -> bool:
     principal = Principal(name=me(role), role=role)
     if short(rpc) == "BlobService/UploadBlob":
         owner = principal.name
-    if short(rpc) == "JobService/SubmitJob":
+    if short(rpc) in SUBMITS:
         return may(principal, rpc, principal.name) and may(principal, GET_BLOB, owner)
     return may(principal, rpc, owner)
 
