@@ -240,13 +240,14 @@ class JobService(JobServiceServicer):
         self, request: pb.ListEventsRequest, context: Any
     ) -> pb.ListEventsResponse:
         """List events in the order of commits."""
-        await self._may_see(request.resource)
-        events = await asyncio.to_thread(
-            self._house.registry.store.events,
-            request.resource,
-            after=request.after_seq,
-            limit=page_size(request.page_size),
-        )
+        submitted = await self._may_see(request.resource)
+        after, limit = request.after_seq, page_size(request.page_size)
+        store = self._house.registry.store
+        events = await asyncio.to_thread(store.events, request.resource, after=after, limit=limit)
+        if after < submitted and (not events or events[0].seq != submitted):
+            # It was submitted with others, which is an event of all of them.
+            first = await asyncio.to_thread(store.events, "", after=submitted - 1, limit=1)
+            events = [*(e for e in first if e.seq == submitted), *events][:limit]
         return pb.ListEventsResponse(events=[event_message(event) for event in events])
 
     @streams
@@ -265,18 +266,25 @@ class JobService(JobServiceServicer):
         """Show what an attempt reported of its progress."""
         return await metrics(self._house, await asked(self._house, request.name), request)
 
-    async def _may_see(self, resource: str) -> None:
-        """NotAllowed unless the caller may see the events of a resource."""
-        name, _, _ = resource.removeprefix("jobs/").partition("/")
+    async def _may_see(self, resource: str) -> int:
+        """NotAllowed unless the caller may see the events of a resource. Number of the event of its
+        submit, for a job; else 0."""
+        name, _, part = resource.removeprefix("jobs/").partition("/")
         if resource.startswith("jobs/") and decimal(name) is not None:
-            await asked(self._house, f"jobs/{name}")
-            return
+            which = await asked(self._house, f"jobs/{name}")
+            if part:
+                return 0
+            registry = self._house.registry
+            live = registry.live_job(which.job_id)
+            record = live or await asyncio.to_thread(registry.job, which.job_id)
+            return record.job.submitted_seq
         caller = CALLER.get()
         if reach(caller, RPC.get()) is not Reach.ALL:
             raise NotAllowed(
                 f"{caller.name} has the role {caller.role}, which sees events of its own jobs"
                 " alone; name one of them, or a part of one, as the resource: jobs/123"
             )
+        return 0
 
     async def _message(self, which: Which) -> job_pb2.Job:
         registry = self._house.registry
