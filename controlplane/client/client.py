@@ -516,6 +516,12 @@ class Client:
     def _next_attempt(self, name: str, after: int, *, wait: bool, first_s: float) -> int:
         """Number of the attempt to read after another; after none, the last. 0: there is none."""
         for job in self._watch(name, first_s) if wait else [self.get(name)]:
+            if job.HasField("tasks"):
+                from controlplane.client.errors import InvalidInput
+                from controlplane.model.errors import FieldFault
+
+                words = f"{name} is an array: name one of its tasks, such as {name}/tasks/4"
+                raise InvalidInput.of(FieldFault(field="name", description=words))
             last = job.attempts[-1].number if job.attempts else 0
             if last > after:
                 return after + 1 if after else last

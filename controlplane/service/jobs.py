@@ -275,8 +275,7 @@ class JobService(JobServiceServicer):
             if part:
                 return 0
             registry = self._house.registry
-            live = registry.live_job(which.job_id)
-            record = live or await asyncio.to_thread(registry.job, which.job_id)
+            record = await asyncio.to_thread(registry.job, which.job_id)
             return record.job.submitted_seq
         caller = CALLER.get()
         if reach(caller, RPC.get()) is not Reach.ALL:

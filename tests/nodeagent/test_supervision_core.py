@@ -16,6 +16,7 @@ from nodeagent.supervision.core import (
     Do,
     Event,
     Failed,
+    Limit,
     Phase,
     Ready,
     Reaped,
@@ -26,6 +27,7 @@ from nodeagent.supervision.core import (
     Stop,
     Tick,
     decide,
+    limit_of,
 )
 
 NOW = 1_000_000_000
@@ -58,8 +60,32 @@ def test_the_workers_start_when_all_is_ready() -> None:
 def test_started_workers_run_without_a_limit() -> None:
     state, actions = decide(RULES, State(), Started(frozenset({0, 1})), NOW)
 
-    assert (state, actions) == (RUNNING, ())
+    assert (state, actions) == (replace(RUNNING, started_us=NOW), ())
     assert state.wake_us() is None
+
+
+def test_a_changed_time_limit_counts_from_the_start_of_the_workers_too() -> None:
+    rules = replace(RULES, time_limit_us=60_000_000, warn_before_us=10_000_000)
+    state, _ = decide(rules, State(), Started(frozenset({0})), NOW)
+    assert (state.warn_us, state.limit_us) == (NOW + 50_000_000, NOW + 60_000_000)
+    state, actions = decide(rules, state, Limit(30_000_000), NOW + 25_000_000)
+    assert actions == (Do.TELL_LIMIT,)
+    assert limit_of(rules, state) == 30_000_000
+    # Its warning would have been due: it comes at once, and once.
+    state, actions = decide(rules, state, Tick(), NOW + 25_000_000)
+    assert actions == (Do.WARN,)
+    # Of a later end they are warned anew.
+    state, _ = decide(rules, state, Limit(100_000_000), NOW + 26_000_000)
+    assert (state.warn_us, state.limit_us) == (NOW + 90_000_000, NOW + 100_000_000)
+    state, _ = decide(rules, state, Limit(None), NOW + 27_000_000)
+    assert (state.warn_us, state.limit_us, state.wake_us()) == (None, None, None)
+
+
+def test_a_time_limit_that_comes_before_the_workers_holds_for_them() -> None:
+    state, actions = decide(RULES, State(), Limit(5_000_000), NOW)
+    assert actions == (Do.TELL_LIMIT,)
+    state, _ = decide(RULES, state, Started(frozenset({0})), NOW + 7)
+    assert state.limit_us == NOW + 7 + 5_000_000
 
 
 def test_the_time_limit_counts_from_the_start_of_the_workers() -> None:
