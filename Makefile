@@ -51,7 +51,7 @@ serve: horovod ## serve what `make demo` made, until Ctrl-C; `source .demo/env` 
 
 .PHONY: check
 check: lint ## the quick loop: lint, types, import rules, fast tests (under 2 minutes)
-	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow"
+	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow and not guest"
 
 .PHONY: lint
 lint: setup ## only the part of `check` that runs no code
@@ -73,6 +73,10 @@ test: check horovod ## everything: `check`, then real daemons, real jobs, real H
 .PHONY: test-tensorflow
 test-tensorflow: setup horovod-tensorflow ## the tests that train with TensorFlow
 	$(BIN)/pytest -q -m tensorflow
+
+.PHONY: test-guest
+test-guest: setup ## power cuts, and control groups of version 2, in a machine of their own (as root; 10 minutes)
+	$(BIN)/pytest -q -s -m guest
 
 .PHONY: protos
 protos: setup ## generate controlplane/v1 from protos/

@@ -32,6 +32,8 @@ class Found:
     """Up to here it was handed over."""
     end: int = 0
     """Up to here it was found."""
+    settled: int = -1
+    """Up to here the other side has it, whatever befalls it; -1: it was not asked."""
     marks: list[Mark] = field(default_factory=list)
     """In order; those of what was handed over are gone, but for the last."""
     grain_us: int = GRAIN_US
@@ -62,6 +64,10 @@ class Found:
         last = self.marks[max(index - 1, 0)]
         following = self.marks[index].offset if index < len(self.marks) else self.end
         return last.time_us, following
+
+    def rewind(self) -> None:
+        """The other side may have less of it than it said."""
+        self.at, self.settled = 0, -1
 
     def hand_over(self, at: int) -> None:
         """Take in up to where the other side has it."""

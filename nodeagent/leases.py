@@ -232,6 +232,13 @@ class Leases:
         """Remove a forgotten lease whose output has been handed over."""
         self._folders.remove(self.held.pop(lease_id).key)
 
+    def resend(self) -> None:
+        """The control plane was started anew, and may have lost the newest output: it is asked
+        again up to where it has each stream."""
+        for held in self.held.values():
+            for found in list(held.found.values()):
+                found.rewind()
+
     def data(self, key: LeaseKey) -> Path:
         """The lease's folder for output."""
         return self._folders.data / str(key)

@@ -188,12 +188,15 @@ class Session:
             # have been given to others, and a supervisor started for it would find the next lease.
             log.warning("an answer came too late, and is not obeyed")
             return
+        newer = answer.epoch > self._identity.epoch_seen
         if not self._identity.obey(answer.epoch):
             log.error("a stale control plane gave orders", extra={"epoch": answer.epoch})
             return
         if not self.connected.is_set():
             self.connected.set()
             log.info("joined the control plane", extra={"epoch": answer.epoch})
+        if newer:
+            self._leases.resend()
         self._renew(deadline_us)
         self._generation = answer.generation
         orders = [order_value(order) for order in answer.leases]

@@ -1,4 +1,5 @@
-"""Hands output of workers over to the centre's log store; offsets make a repeat harmless.
+"""Hands output of workers over to the centre's log store; offsets make a repeat harmless. It stays
+here until the store has settled it, which is once, when the lease is over.
 
 What waits is looked for and read in a thread, so that a flood of output keeps the agent from
 nothing else; and each stream has its share of a call, so that it keeps no other output waiting.
@@ -11,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus, WorkerState
 from controlplane.v1 import agent_service_pb2 as pb
@@ -39,7 +40,7 @@ Ship = Callable[[pb.ShipLogsRequest], Awaitable[pb.ShipLogsResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Waiting:
-    """A stream with output that was not handed over."""
+    """A stream with output that was not handed over, or is not settled."""
 
     held: Held
     """Its lease."""
@@ -51,11 +52,18 @@ class _Waiting:
     """Its segments."""
     found: Found
     """How far it goes."""
+    over: bool
+    """Whether its lease is, and forgotten."""
 
     @property
     def size(self) -> int:
         """Bytes that wait."""
         return self.found.end - self.found.at
+
+    @property
+    def to_settle(self) -> bool:
+        """Whether nothing else waits, and the store must say that it has it for good."""
+        return self.over and self.size <= 0 and self.found.settled < self.found.end
 
 
 async def ship_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -> bool:
@@ -63,44 +71,50 @@ async def ship_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -> 
 
     Drops leases that are forgotten and have nothing left to hand over.
     """
-    sources = [(held, leases.data(held.key)) for held in leases.held.values()]
+    # Asked before the look whether it is over: what is printed after it is not lost.
+    sources = [
+        (held, leases.data(held.key), held.forgotten and held.status.phase is LeasePhase.ENDED)
+        for held in leases.held.values()
+    ]
     if not sources:
         return False
-    # Asked before the look: what is printed after it is not lost.
-    over = [held for held, _ in sources if held.forgotten and held.status.phase is LeasePhase.ENDED]
     request = pb.ShipLogsRequest(node_uuid=node_uuid)
     packed = await asyncio.to_thread(_pack, sources, now_us, request)
     busy = {id(each.held) for each in packed}
-    for held in over:
-        if id(held) not in busy:
+    for held, _, over in sources:
+        if over and id(held) not in busy:
             _drop(leases, held, now_us)
     if not packed:
         return False
     answer = await ship(request)
-    for each, end in zip(packed, answer.next_offsets, strict=True):
+    for each, chunk, end in zip(packed, request.chunks, answer.next_offsets, strict=True):
         # -1: the lease is unknown there, and nobody will ask for its output.
         each.found.hand_over(end if end >= 0 else UNWANTED)
+        if chunk.settle:
+            each.found.settled = each.found.at
     return any(each.size > 0 for each in packed)
 
 
-def _look(sources: Sequence[tuple[Held, Path]], now_us: int) -> list[_Waiting]:
-    """The streams with output that was not handed over."""
+def _look(sources: Sequence[tuple[Held, Path, bool]], now_us: int) -> list[_Waiting]:
+    """The streams with output that was not handed over, or is not settled."""
     waiting = []
-    for held, folder in sources:
+    for held, folder, over in sources:
         places = [] if _was_silent(held.status) else [(0, folder)]
         for step, source in places + _detached_steps(folder):
             for (rank, stream), starts in streams.segments(source).items():
                 place = (rank, stream, step)
                 found = held.found.setdefault(place, Found())
                 found.look(streams.end(source, rank, stream, starts), now_us)
-                each = _Waiting(held=held, folder=source, place=place, starts=starts, found=found)
-                if each.size > 0:
+                each = _Waiting(
+                    held=held, folder=source, place=place, starts=starts, found=found, over=over
+                )
+                if each.size > 0 or each.to_settle:
                     waiting.append(each)
     return waiting
 
 
 def _pack(
-    sources: Sequence[tuple[Held, Path]], now_us: int, request: pb.ShipLogsRequest
+    sources: Sequence[tuple[Held, Path, bool]], now_us: int, request: pb.ShipLogsRequest
 ) -> list[_Waiting]:
     """Fill a call, and tell whose each chunk is. What has little is taken whole; the others share
     what room is left."""
@@ -108,7 +122,9 @@ def _pack(
     packed = []
     room = CALL_BYTES
     for number, each in enumerate(waiting):
-        for chunk in _chunks(each, room // (len(waiting) - number)):
+        share = room // (len(waiting) - number)
+        last = [_chunk(each, each.found.end, settle=True)] if each.to_settle else []
+        for chunk in last or _chunks(each, share):
             request.chunks.append(chunk)
             packed.append(each)
             room -= len(chunk.data)
@@ -117,7 +133,7 @@ def _pack(
 
 def _chunks(each: _Waiting, share: int) -> Iterator[pb.LogChunk]:
     """What waits in a stream, `share` bytes at most, in chunks of one moment."""
-    rank, stream, step = each.place
+    rank, stream, _ = each.place
     at, end = each.found.at, each.found.end
     while at < end and share > 0:
         limit = min(CHUNK_BYTES, share, end - at)
@@ -126,18 +142,22 @@ def _chunks(each: _Waiting, share: int) -> Iterator[pb.LogChunk]:
             return
         time_us, following = each.found.moment(at)
         data = data[: following - at]
-        yield pb.LogChunk(
-            lease_id=each.held.key.lease_id,
-            token=each.held.key.token,
-            rank=rank,
-            stream=_WIRE[stream],
-            offset=at,
-            data=data,
-            read_time=timestamp(time_us),
-            step=step,
-        )
+        yield _chunk(each, at, data=data, read_time=timestamp(time_us))
         share -= len(data)
         at += len(data)
+
+
+def _chunk(each: _Waiting, offset: int, **fields: Any) -> pb.LogChunk:
+    rank, stream, step = each.place
+    return pb.LogChunk(
+        lease_id=each.held.key.lease_id,
+        token=each.held.key.token,
+        rank=rank,
+        stream=_WIRE[stream],
+        offset=offset,
+        step=step,
+        **fields,
+    )
 
 
 def _drop(leases: Leases, held: Held, now_us: int) -> None:

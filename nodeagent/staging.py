@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controlplane.kit.archive import unpack
+from controlplane.kit.durable import put_in_place
 from controlplane.model import outputs
 from nodeagent import host
 from nodeagent.accounts import account_for
@@ -95,7 +96,8 @@ class Stage:
                         "its working directory could not be fetched: what came has another SHA-256,"
                         f" {seen.hexdigest()}"
                     )
-                part.replace(archive)
+                # After a power cut nobody would look again at what lies under its own hash.
+                await asyncio.to_thread(put_in_place, part, archive)
             finally:
                 part.unlink(missing_ok=True)
         os.utime(archive)  # used: see `upkeep`

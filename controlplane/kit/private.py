@@ -7,14 +7,16 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from controlplane.kit.durable import put_in_place
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
 def replace_private(path: Path, text: str) -> None:
-    """Put a file of mode 0600 in the place of what is there. A link that lies there, or where it is
-    written first, is replaced and never followed."""
+    """Put a file of mode 0600 in the place of what is there, durably. A link that lies there, or
+    where it is written first, is replaced and never followed."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -22,12 +24,10 @@ def replace_private(path: Path, text: str) -> None:
         with os.fdopen(fd, "w") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        put_in_place(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    fresh.replace(path)
 
 
 @contextmanager

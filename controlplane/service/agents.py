@@ -257,6 +257,8 @@ class AgentService(AgentServiceServicer):
             read_us = from_timestamp(chunk, "read_time")
             time_us = now_us if read_us is None else read_us
             ends.append(self._house.logs.append(place, chunk.offset, chunk.data, time_us))
+        pairs = zip(request.chunks, places, strict=True)
+        self._house.logs.settle(p for chunk, p in pairs if chunk.settle and p is not None)
         return ends
 
     @answers

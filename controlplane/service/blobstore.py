@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controlplane.kit.durable import sync
 from controlplane.model.errors import FieldFault, InvalidRequest, NotFound, Overloaded
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class Receiving:
             os.utime(self._fd)
             os.replace(self._name, self._path)
             mark(self._path, principal).touch(mode=0o600)
+        sync(self._path.parent)
+        sync(self._path.parent.parent)  # it may have been the first blob of its folder
 
     def close(self) -> None:
         """Give back what it holds; what was not finished is gone."""

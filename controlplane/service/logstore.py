@@ -3,6 +3,10 @@
 Each stream is a row of segments named by the offset of their first byte; the newest are kept up to
 a cap. Writes carry offsets, so that a repeat does nothing, and what a node had to drop shows as a
 gap between segments. Beside each segment lie the moments of its bytes, which count under the cap.
+
+A power cut may take what was written to a stream's newest segment and was not settled. Its node
+keeps a copy until it has had the stream settled, and hands it over anew when the control plane is
+back. Moments are not worth a sync: what has none is shown.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from controlplane.kit.durable import sync
 from controlplane.service import logtimes
 from controlplane.service.jobfolders import JobFolders, discard
 from controlplane.service.logsegments import (
@@ -24,7 +29,7 @@ from controlplane.service.logsegments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 SEGMENT_BYTES = 2 << 20
@@ -119,18 +124,42 @@ class LogStore:
         room are kept.
         """
         with self._writing:
+            before = self._tail(which)
             try:
-                return self._append(which, offset, data, time_us)
+                end = self._append(which, offset, data, time_us)
             except OSError:
                 # A part may have been written: the disk tells.
                 self._tails.pop(which, None)
                 self._listed.discard(self._folder_of(which))
                 raise
+            begun = self._tail(which)
+        if before is not None and begun is not None and begun.start != before.start:
+            self._sync(which, before)  # else a power cut could leave the later without the earlier
+        return end
+
+    def settle(self, streams: Iterable[StreamId]) -> None:
+        """Keep all of some streams durably. OSError when that cannot be done."""
+        folders = set()
+        for which in streams:
+            with self._writing:
+                tail = self._tail(which)
+            if tail is not None:
+                self._sync(which, tail)
+                folders.add(self._folder_of(which))
+        # The names of segments, of attempts and of jobs.
+        for folder in {up for each in folders for up in (each, *each.parents[:3])}:
+            with contextlib.suppress(FileNotFoundError):  # removed with its job meanwhile
+                sync(folder)
+
+    def _sync(self, which: StreamId, tail: _Tail) -> None:
+        path = segment_path(self._folder_of(which), which.rank, which.stream, tail.start)
+        with contextlib.suppress(FileNotFoundError):  # dropped by the cap meanwhile
+            sync(path)
 
     def _append(self, which: StreamId, offset: int, data: bytes, time_us: int) -> int:
         tail = self._tail(which)
         end = tail.end if tail is not None else 0
-        if offset + len(data) <= end:
+        if not data or offset + len(data) <= end:
             return end
         data = data[max(end - offset, 0) :]
         offset = max(offset, end)

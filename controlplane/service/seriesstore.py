@@ -3,18 +3,20 @@
 One file for each attempt, of JSON lines: `{"rank": …, "stride": …}` first, then a line for each
 whole point. A point is appended when it is whole; at the limit the file is written anew with half
 as many. Nothing is lost by a repeat, and the end of a file that a crash tore is passed over. The
-open point is kept in memory: a restart forgets what has not made a whole one.
+open point is kept in memory: a restart forgets what has not made a whole one. A power cut takes the
+newest points, of some half a minute, and never those before them: they are for the eye, and not
+worth a sync each.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from controlplane.kit.durable import put_in_place
 from controlplane.model.progress import SERIES_LIMIT, Point, Series, halved, merged
 from controlplane.service.jobfolders import JobFolders, discard
 
@@ -146,7 +148,7 @@ class SeriesStore:
         fresh = path.with_name(f".{path.name}")
         head = json.dumps({"rank": rank, "stride": series.stride}) + "\n"
         fresh.write_text(head + "".join(map(_line, series.points)))
-        os.replace(fresh, path)
+        put_in_place(fresh, path)
 
     def _path(self, key: Key) -> Path:
         job_id, task_index, attempt = key

@@ -1042,6 +1042,7 @@ class LogChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    SETTLE_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """The lease that the worker runs under."""
     token: _builtins.int
@@ -1056,6 +1057,10 @@ class LogChunk(_message.Message):
     """The bytes."""
     step: _builtins.int
     """Number of the detached step that wrote it; 0 for the worker itself."""
+    settle: _builtins.bool
+    """The node removes its copy of the stream when this is answered: all of it is kept durably first. Such a chunk has no data, and
+    its offset is the stream's end. If the answer is a lower one, the node hands over the rest before it asks again.
+    """
     @_builtins.property
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """When the agent found them there, by its node's clock; the output of about a second may share a moment. Unset: when they arrive."""
@@ -1071,10 +1076,11 @@ class LogChunk(_message.Message):
         data: _builtins.bytes = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
         step: _builtins.int = ...,
+        settle: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "read_time", b"read_time", "step", b"step", "stream", b"stream", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "rank", b"rank", "read_time", b"read_time", "settle", b"settle", "step", b"step", "stream", b"stream", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

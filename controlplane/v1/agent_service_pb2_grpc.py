@@ -82,7 +82,8 @@ class AgentServiceServicer:
 
     def ShipLogs(self, request, context):
         """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
-        ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+        ignored. The answer says up to where each stream is kept now, and the agent goes on from there. A power cut may take the
+        newest of it again, up to what was settled: with a new epoch the agent asks anew where to go on, by handing over what it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class AgentServiceStub:
     """
     ShipLogs: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ShipLogsRequest, _agent_service_pb2.ShipLogsResponse]
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
-    ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+    ignored. The answer says up to where each stream is kept now, and the agent goes on from there. A power cut may take the
+    newest of it again, up to what was settled: with a new epoch the agent asks anew where to go on, by handing over what it has.
     """
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RenewCertificateRequest, _agent_service_pb2.RenewCertificateResponse]
     """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
@@ -79,7 +80,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     ShipLogs: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShipLogsRequest, _agent_service_pb2.ShipLogsResponse]  # type: ignore[assignment]
     """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
-    ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+    ignored. The answer says up to where each stream is kept now, and the agent goes on from there. A power cut may take the
+    newest of it again, up to what was settled: with a new epoch the agent asks anew where to go on, by handing over what it has.
     """
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RenewCertificateRequest, _agent_service_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """Gives the caller's node another certificate before its own ends. Only for an agent that was let in by its certificate.
@@ -122,7 +124,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ShipLogsResponse, _abc.Awaitable[_agent_service_pb2.ShipLogsResponse]]:
         """Hands over output of workers. Offsets make a repeat harmless: bytes that are there already are
-        ignored. The answer says up to where each stream is kept now, and the agent goes on from there.
+        ignored. The answer says up to where each stream is kept now, and the agent goes on from there. A power cut may take the
+        newest of it again, up to what was settled: with a new epoch the agent asks anew where to go on, by handing over what it has.
         """
 
     @_abc_1.abstractmethod

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ import pytest
 
 from controlplane.model.launch import LeaseSignal
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
+from controlplane.service.logstore import LogStore, StreamId
 from controlplane.v1 import agent_service_pb2 as pb
 from nodeagent import status as agent_status
 from nodeagent import streams
@@ -164,10 +166,53 @@ def test_output_from_before_a_reboot_is_handed_over_and_then_removed(
     asyncio.run(ship_once(found, "node", ship, NOW))
     found.perform(Forget(lease_id=KEY.lease_id))
     asyncio.run(ship_once(found, "node", ship, NOW))
+    assert list(folders.data.iterdir()), "it goes when the store has settled it"
+    asyncio.run(ship_once(found, "node", ship, NOW))
 
-    assert [(c.lease_id, c.token, c.data) for c in sent] == [(7, 9, b"the last words")]
+    assert [(c.lease_id, c.token, c.data, c.settle) for c in sent] == [
+        (7, 9, b"the last words", False),
+        (7, 9, b"", True),
+    ]
     assert found.held == {}
     assert not list(folders.data.iterdir())
+
+
+def test_output_that_a_power_cut_took_from_the_store_is_handed_over_anew(
+    folders: Folders, tmp_path: Path
+) -> None:
+    leave(folders, plan=a_plan(), output=b"the last words")
+    folders.prepare(NEXT_BOOT)
+    found = leases(folders)
+    found.adopt()
+    found.perform(Forget(lease_id=KEY.lease_id))
+    which = StreamId(job_id=1, task_index=0, attempt=1, rank=0, stream="out")
+    stores = [LogStore(tmp_path / "logs", 1 << 20)]
+
+    async def ship(request: pb.ShipLogsRequest) -> pb.ShipLogsResponse:
+        ends = [stores[-1].append(which, each.offset, each.data, NOW) for each in request.chunks]
+        return pb.ShipLogsResponse(next_offsets=ends)
+
+    def hand_over() -> None:
+        asyncio.run(ship_once(found, "node", ship, NOW))
+
+    def cut(size: int) -> None:
+        os.truncate(tmp_path / f"logs/000000/1/0.1/0.out.{0:020d}", size)
+        stores.append(LogStore(tmp_path / "logs", 1 << 20))
+
+    hand_over()
+    cut(4)
+    found.resend()  # as it does when it hears of the new epoch
+    hand_over()
+    assert stores[-1].read(which, 0) == (0, b"the last words")
+    cut(6)  # and though it has not heard of it yet
+    hand_over()
+    assert found.held, "the store said that it lacks some"
+    hand_over()
+    hand_over()
+    assert stores[-1].read(which, 0) == (0, b"the last words")
+    assert stores[-1].end(which) == len(b"the last words")
+    hand_over()
+    assert found.held == {}
 
 
 def test_a_lease_that_was_stopped_before_it_was_seen_leaves_nothing(folders: Folders) -> None:

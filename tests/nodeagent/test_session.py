@@ -42,6 +42,7 @@ class Leases:
 
     def __init__(self) -> None:
         self.performed: list[Action] = []
+        self.resends = 0
 
     def statuses(self) -> list[Any]:
         return []
@@ -57,6 +58,9 @@ class Leases:
 
     def perform(self, action: Action) -> None:
         self.performed.append(action)
+
+    def resend(self) -> None:
+        self.resends += 1
 
 
 class Channel:
@@ -119,6 +123,7 @@ def converse(folder: Path, *takes_s: int) -> tuple[Leases, list[int], Path]:
 def test_an_answer_is_obeyed_and_gives_a_lease_from_when_the_call_was_sent(tmp_path: Path) -> None:
     leases, generations, deadline = converse(tmp_path, LEASE_S - 1)
     assert len(leases.performed) == 1
+    assert leases.resends == 1, "a control plane of a new epoch may have forgotten output"
     assert generations == [0, 7]
     assert int(deadline.read_text()) == BOOT_US + LEASE_S * 1_000_000
 

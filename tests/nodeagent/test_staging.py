@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +21,7 @@ from nodeagent.launchers import LaunchError, LaunchRefused, NodeContext
 from nodeagent.looking import Looks
 from nodeagent.room import Room
 from nodeagent.staging import Stage
-from tests.support.disk import small_disk
+from tests.support.disk import Synced, small_disk
 from tests.support.launches import launch, members, node
 
 FILES = 5_000
@@ -44,6 +45,26 @@ def stage(folder: Path) -> Stage:
         allow_root=False,
         cages=None,
     )
+
+
+async def parts(content: bytes) -> AsyncIterator[bytes]:
+    yield content[:10]
+    yield content[10:]
+
+
+def test_what_was_fetched_is_whole_under_its_hash_also_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    with (tmp_path / "archive").open("wb") as file:
+        pack(tmp_path / "source", file)
+    content = (tmp_path / "archive").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    made = replace(stage(tmp_path), download=lambda _: parts(content))
+    made.folders.prepare("boot")
+    synced = Synced(monkeypatch)
+    asyncio.run(made.fetch(sha256, LeaseKey(7, 9), own_account()))
+    assert synced.has(made.folders.blobs / sha256, made.folders.blobs)
 
 
 def test_an_unpacking_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ class Host:
         """A file of that host, as this machine sees it."""
         return Path(f"/proc/{self.init}/root") / path.lstrip("/")
 
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Put a file there."""
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return self.path(path).exists()
+
     def show(self, unit: str, name: str) -> str:
         """One property of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()

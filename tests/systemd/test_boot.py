@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,17 @@ import pytest
 
 from tests.support import sdbox
 from tests.support.sdbox import Host, until
-from tests.support.sdcentre import TOKEN, ccctl, installed, job, journal, nodes, serve, start
+from tests.support.sdcentre import (
+    TOKEN,
+    ccctl,
+    installed,
+    job,
+    journal,
+    nodes,
+    serve,
+    start,
+    submit,
+)
 
 CGROUPS = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
 """Where systemd keeps its groups: version 1, version 2."""
@@ -83,10 +92,7 @@ def centre(host: Host) -> Host:
 @pytest.fixture
 def worker(centre: Host) -> Iterator[tuple[str, int]]:
     """A job that runs, and the process id (on its host) of its only worker."""
-    spec = {"name": "sleeper", "launcher": "command", "command": ["sleep", "1000"]}
-    centre.path("/run/job.json").write_text(json.dumps(spec))
-    answer = json.loads(ccctl(centre, "--output", "json", "submit", "/run/job.json"))
-    number = str(answer["job_id"])
+    number = submit(centre, {"name": "sleeper", "command": ["sleep", "1000"]})
     until("it runs", lambda: pids(centre, "sleep"), within_s=20)
     (pid,) = pids(centre, "sleep")
     yield number, pid
