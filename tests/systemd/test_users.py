@@ -127,7 +127,12 @@ def test_nobody_else_sees_a_job_on_the_hosts_disk_or_in_its_processes(host: Host
         for path in (work, job_dir, f"{STATE}/leases", f"{STATE}/jobs", "/run/nodeagent", STATE):
             assert as_user(host, "bob", "ls", path) == "denied", path
         assert as_user(host, "bob", "cat", f"/proc/{pid}/environ") == "denied"
-        assert as_user(host, "alice", "ls", job_dir) == ""
+        # Her output besides, in a file that is hers, in a folder that only she can enter.
+        output = f"job-{number}-0.out"
+        assert as_user(host, "alice", "ls", job_dir) == output
+        assert as_user(host, "alice", "cat", f"{job_dir}/{output}").splitlines()[0] == "a word"
+        assert as_user(host, "bob", "cat", f"{job_dir}/{output}") == "denied"
+        assert host.run("stat", "-c", "%U", f"{job_dir}/{output}").strip() == "alice"
         found = host.run("grep", "-rls", secret, "/run/nodeagent", STATE).split()
         assert found, "the plan itself holds it"
         for path in found:
