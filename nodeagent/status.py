@@ -61,6 +61,8 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
             )
         case "warned":
             status = replace(status, warned_us=fact["time"])
+        case "stuck":
+            status = replace(status, stuck=fact["message"])
         case "limited":
             limit_ms = fact["time_limit_ms"]
             status = replace(status, time_limit_us=None if limit_ms is None else limit_ms * 1000)
@@ -83,6 +85,7 @@ def fold(status: LeaseStatus, fact: dict[str, Any]) -> LeaseStatus:
                 phase=LeasePhase.ENDED,
                 end=LeaseEnd(fact["end"]),
                 message=fact["message"],
+                stuck="",
             )
     return status
 

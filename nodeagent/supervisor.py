@@ -44,6 +44,7 @@ _MAX_SLEEP_US = 1_000_000
 _DRAIN_BYTES = 2 << 20
 _ORDER_BYTES = 256 << 10
 _FEW_WORKERS = 16
+_FEW_TOLD = 5
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.005
 
@@ -225,10 +226,20 @@ class Supervisor:
                 processes.signal_all(self._all_of_it(), signal.SIGKILL)
                 if self._cage is not None:
                     self._cage.kill()
+            case Do.TELL_STUCK:
+                self._tell_stuck()
             case Do.READ_DEADLINE:
                 self._happens(core.Deadline(_read_deadline(self._plan.deadline_file)))
             case Do.END:
                 self._end()
+
+    def _tell_stuck(self) -> None:
+        left = [*self._all_of_it(), *(self._cage.members() if self._cage is not None else [])]
+        found = [process for pid in dict.fromkeys(left) if (process := processes.look(pid))]
+        if words := ", ".join(f"{p.pid} ({p.name}, state {p.state})" for p in found[:_FEW_TOLD]):
+            more = f" and {len(found) - _FEW_TOLD} more" if len(found) > _FEW_TOLD else ""
+            words = f"these do not end, though they were killed: {words}{more}"
+            self._record.tell("stuck", message=words)
 
     def _all_of_it(self) -> list[int]:
         """Every process of the lease, but for the one that writes down what they have said."""

@@ -58,8 +58,12 @@ def check_nodes(registry: Registry, liveness: Liveness, boot_us: int, now_us: in
         if node.silent_since_us is None:
             registry.submit(_silence(node_uuid, now_us - age_us), CONTROL_PLANE).result(COMMIT_S)
             said.append(f"{node.facts.display_name} is silent past its lease")
-        if age_us > liveness.lease_us + liveness.margin_us and registry.desire(node_uuid).orders:
-            registry.submit(_expire(node_uuid), CONTROL_PLANE).result(COMMIT_S)
+        over = age_us > liveness.lease_us + liveness.margin_us
+        if (
+            over
+            and registry.desire(node_uuid).orders
+            and registry.submit(_expire(node_uuid), CONTROL_PLANE).result(COMMIT_S)
+        ):
             said.append(f"took back the leases of {node.facts.display_name}")
     return said
 
@@ -68,7 +72,7 @@ def _silence(node_uuid: str, since_us: int) -> Callable[[Draft], None]:
     return lambda draft: nodes.silence(draft, node_uuid, since_us)
 
 
-def _expire(node_uuid: str) -> Callable[[Draft], None]:
+def _expire(node_uuid: str) -> Callable[[Draft], bool]:
     return lambda draft: nodes.expire(draft, node_uuid)
 
 

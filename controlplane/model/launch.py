@@ -83,6 +83,8 @@ class Launch:
     """How long before the time limit it is sent, in microseconds."""
     requeue_exit_codes: tuple[int, ...] = ()
     """Exit codes by which a worker asks for another attempt."""
+    keep_running: bool = False
+    """Whether the workers run on when the node is cut off past its lease."""
 
     @property
     def task(self) -> str:

@@ -175,6 +175,8 @@ class LeaseStatus:
     not."""
     time_limit_us: int | None = None
     """The time limit that its supervisor keeps, in microseconds; None for none."""
+    stuck: str = ""
+    """Which processes do not end though they were killed, and why; empty when none is left so."""
     job_dir: str = ""
     """The job's folder here; empty before there is one."""
     output_fault: str = ""

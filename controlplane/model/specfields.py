@@ -22,7 +22,7 @@ from controlplane.model.specshapes import (
 )
 from controlplane.model.specsignal import exit_codes, warning_comes_in_time, warning_signal
 from controlplane.model.spectasks import task_set
-from controlplane.model.specvalues import DeviceVisibility, Launcher, Resources
+from controlplane.model.specvalues import DeviceVisibility, Launcher, OnDisconnect, Resources
 from controlplane.model.specworkdir import working_dir
 
 if TYPE_CHECKING:
@@ -294,6 +294,17 @@ JOB: Final = Table(
                 "counting against `max_attempts`."
             ),
             example=[75],
+        ),
+        Field(
+            name="on_disconnect",
+            kind=kinds.choice(OnDisconnect),
+            default_words="`end`",
+            meaning=(
+                "When a node is cut off from the control plane past its lease: its workers are "
+                "ended, and the job may run elsewhere (`end`); or they run on, and the control "
+                "plane waits for the node (`keep_running`)."
+            ),
+            example="keep_running",
         ),
         Field(
             name="max_attempts",

@@ -25,6 +25,15 @@ class Launcher(StrEnum):
     """The workers are the ranks of a torch.distributed job, started by torchrun."""
 
 
+class OnDisconnect(StrEnum):
+    """What becomes of workers on a node that is cut off from the control plane past its lease."""
+
+    END = "end"
+    """They are ended, so that they may be started elsewhere."""
+    KEEP_RUNNING = "keep_running"
+    """They run on, and nobody starts them elsewhere until the node is heard of again."""
+
+
 class DeviceVisibility(StrEnum):
     """Which devices a worker sees."""
 
@@ -135,6 +144,8 @@ class JobSpec:
     """Sent to the workers before the time limit; None for none. Only with `time_limit_us`."""
     requeue_exit_codes: tuple[int, ...]
     """Exit codes by which the program asks for another attempt, in order."""
+    on_disconnect: OnDisconnect | None
+    """What becomes of workers whose node is cut off; None: they are ended."""
     labels: tuple[tuple[str, str], ...]
     """Free labels as pairs sorted by key; `dict(spec.labels)` makes a map of it."""
     comment: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState, CauseKind
 from controlplane.model.launch import GangMember, Launch, LeaseOrder, Limit
-from controlplane.model.spec import DeviceVisibility, Launcher, NodePath
+from controlplane.model.spec import DeviceVisibility, Launcher, NodePath, OnDisconnect
 from controlplane.registry import signals, steptoken
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _launch(facts: Facts, attempt: Attempt, lease: Lease) -> Launch:
         warning_signal=spec.signal.name if spec.signal is not None else "",
         warning_before_us=spec.signal.before_us if spec.signal is not None else 0,
         requeue_exit_codes=spec.requeue_exit_codes,
+        keep_running=spec.on_disconnect is OnDisconnect.KEEP_RUNNING,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.errors import AlreadyExists, NotAllowed, NotFound, WrongState
 from controlplane.model.identity import Admission, JoinToken, Role, Token, User, principal_of_node
+from controlplane.registry import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -163,6 +164,7 @@ def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> int:
 
 def revoke(draft: Draft, node_uuid: str, unspent: Iterable[str]) -> None:
     """Make void what certificates a node was issued until now, and the join tokens that name it.
+    What a silent one has is taken for lost: nobody waits for it any more.
 
     `unspent`: hashes of those. NotFound when no host has joined as this node.
     """
@@ -172,6 +174,7 @@ def revoke(draft: Draft, node_uuid: str, unspent: Iterable[str]) -> None:
     generation = admission.generation + 1
     draft.emit("node.revoked", principal_of_node(node_uuid), {"generation": generation})
     draft.admissions[node_uuid] = replace(admission, generation=generation)
+    nodes.give_up(draft, node_uuid)
     for sha256 in unspent:
         token = draft.join_tokens[sha256]
         if token.revoked_us is None and not token.used_by:

@@ -15,6 +15,7 @@ from controlplane.model.lease import (
     WorkerStatus,
 )
 from controlplane.model.node import Node, NodeFacts
+from controlplane.model.spec import OnDisconnect
 from controlplane.registry import attempts, signals
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from controlplane.registry.draft import Draft
 
 _PHASES = list(LeasePhase)
+WAITS_FOR = "waits for a word of "
+"""So begins the reason of a job whose workers may run on a node that is cut off."""
 LONGEST_TOLD = 255
 """Characters of a name that is told again; no node has a longer one."""
 
@@ -61,6 +64,7 @@ def observe(draft: Draft, report: NodeReport) -> None:
         status = statuses.get(lease_id)
         if status is not None and status.token == lease.token:
             _take_in(draft, lease, status)
+            _tell_stuck(draft, lease, status)
         elif lease.acknowledged:
             node_name = draft.nodes[report.node_uuid].facts.display_name
             lose(
@@ -95,6 +99,7 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
         changed["facts"] = _difference(node.facts, report.facts)
     if node.silent_since_us is not None:
         changed["silent_since"] = None
+        _heard_again(draft, node)
     if not node.enrolled_by:
         changed["enrolled_by"] = draft.actor.principal
     if changed:
@@ -149,6 +154,20 @@ def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
     attempts.advance(draft, replace(attempt, workers=tuple(workers)), told)
 
 
+def _tell_stuck(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
+    """Have a job say which processes of it do not end: as long as they are there, its devices are
+    taken."""
+    job = draft.jobs.get(lease.job_id)
+    if job is None or job.state.final:
+        return
+    node = draft.nodes[lease.node_uuid].facts.display_name
+    reason = f"is being ended on {node}: {status.stuck}"
+    if status.stuck and job.reason != reason:
+        name = draft.attempts[lease.attempt_key].name
+        seq = draft.emit("attempt.stuck", name, {"node": node, "message": status.stuck})
+        draft.jobs[job.job_id] = replace(job, reason=reason, revision=seq)
+
+
 def lose(draft: Draft, lease: Lease, message: str) -> None:
     """Take a lease for ended because its node cannot tell of it any more."""
     if lease.phase is LeasePhase.ENDED:
@@ -176,12 +195,56 @@ def silence(draft: Draft, node_uuid: str, since_us: int) -> None:
         draft.nodes[node_uuid] = replace(node, silent_since_us=since_us)
 
 
-def expire(draft: Draft, node_uuid: str) -> None:
+def expire(draft: Draft, node_uuid: str) -> bool:
     """The lease of a silent node and its margin are over: its workers have been ended by their
-    supervisors."""
+    supervisors. What runs on without the control plane is waited for. Whether anything else was
+    there."""
     node = draft.nodes[node_uuid]
+    name = node.facts.display_name
+    lost = False
     for lease_id in sorted(draft.node_leases.get(node_uuid) or ()):
-        lose(draft, draft.leases[lease_id], f"{node.facts.display_name} was silent past its lease")
+        lease = draft.leases[lease_id]
+        if _runs_on(draft, lease):
+            _wait_for(draft, lease, name)
+        else:
+            lose(draft, lease, f"{name} was silent past its lease")
+            lost = True
+    return lost
+
+
+def give_up(draft: Draft, node_uuid: str) -> None:
+    """Take for lost what a silent node has; a node that is heard is left alone."""
+    node = draft.nodes.get(node_uuid)
+    if node is None or node.silent_since_us is None:
+        return
+    for lease_id in sorted(draft.node_leases.get(node_uuid) or ()):
+        lose(draft, draft.leases[lease_id], f"{node.facts.display_name} was shut out while silent")
+
+
+def _runs_on(draft: Draft, lease: Lease) -> bool:
+    """Whether its workers run on while their node is cut off."""
+    spec = draft.jobs[lease.job_id].spec
+    return spec.on_disconnect is OnDisconnect.KEEP_RUNNING and lease.acknowledged
+
+
+def _wait_for(draft: Draft, lease: Lease, node: str) -> None:
+    job = draft.jobs[lease.job_id]
+    reason = f"{WAITS_FOR}{node}, which is silent past its lease: its workers may run on there"
+    if job.reason != reason:
+        name = draft.attempts[lease.attempt_key].name
+        seq = draft.emit("attempt.cut_off", name, {"node": node})
+        draft.jobs[job.job_id] = replace(job, reason=reason, revision=seq)
+
+
+def _heard_again(draft: Draft, node: Node) -> None:
+    """The jobs that were waited for because of this node are waited for no more."""
+    for lease_id in draft.node_leases.get(node.uuid) or ():
+        lease = draft.leases[lease_id]
+        job = draft.jobs[lease.job_id]
+        if job.reason.startswith(f"{WAITS_FOR}{node.facts.display_name},"):
+            name = draft.attempts[lease.attempt_key].name
+            seq = draft.emit("attempt.heard_again", name, {"node": node.facts.display_name})
+            draft.jobs[job.job_id] = replace(job, reason="", revision=seq)
 
 
 def drain(draft: Draft, node_uuid: str, reason: str) -> None:

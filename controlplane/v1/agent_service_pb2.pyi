@@ -299,6 +299,7 @@ class LeaseStatus(_message.Message):
     JOB_DIR_FIELD_NUMBER: _builtins.int
     OUTPUT_FAULT_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """Which lease."""
     token: _builtins.int
@@ -315,6 +316,8 @@ class LeaseStatus(_message.Message):
     """The job's folder on the node, `CC_JOB_DIR`; empty before there is one."""
     output_fault: _builtins.str
     """What could not be written into the files of the workers' output, and why; empty when nothing went wrong."""
+    stuck: _builtins.str
+    """Which processes do not end though they were killed, and why, in words; empty when none is left in that way."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]:
         """Its workers."""
@@ -341,10 +344,11 @@ class LeaseStatus(_message.Message):
         job_dir: _builtins.str = ...,
         output_fault: _builtins.str = ...,
         time_limit: _duration_pb2.Duration | None = ...,
+        stuck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit", "warning_time", b"warning_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "job_dir", b"job_dir", "lease_id", b"lease_id", "message", b"message", "output_fault", b"output_fault", "phase", b"phase", "signals_done", b"signals_done", "time_limit", b"time_limit", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "job_dir", b"job_dir", "lease_id", b"lease_id", "message", b"message", "output_fault", b"output_fault", "phase", b"phase", "signals_done", b"signals_done", "stuck", b"stuck", "time_limit", b"time_limit", "token", b"token", "warning_time", b"warning_time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -860,6 +864,7 @@ class Launch(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     TASK_COUNT_FIELD_NUMBER: _builtins.int
+    KEEP_RUNNING_FIELD_NUMBER: _builtins.int
     STEP_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job's number."""
@@ -895,6 +900,8 @@ class Launch(_message.Message):
     """The same for standard error; absent: where standard output goes."""
     task_count: _builtins.int
     """Number of tasks of the job's array; 1 or less for a plain job."""
+    keep_running: _builtins.bool
+    """Whether the workers run on when the node is cut off past its lease: nobody starts them elsewhere meanwhile."""
     step_token: _builtins.str
     """Token that starts steps of this attempt, and does nothing else, for the launcher `script`; not for logs."""
     @_builtins.property
@@ -967,11 +974,12 @@ class Launch(_message.Message):
         output: _builtins.str | None = ...,
         error: _builtins.str | None = ...,
         task_count: _builtins.int = ...,
+        keep_running: _builtins.bool = ...,
         step_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "error", b"error", "grace_period", b"grace_period", "output", b"output", "time_limit", b"time_limit", "warning_before", b"warning_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "error", b"error", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "output", b"output", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_count", b"task_count", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_output", b"_output", "attempt", b"attempt", "command", b"command", "cpu_ids", b"cpu_ids", "cpu_millicores", b"cpu_millicores", "device_ids", b"device_ids", "env", b"env", "error", b"error", "gang_secret", b"gang_secret", "grace_period", b"grace_period", "job_display_name", b"job_display_name", "job_id", b"job_id", "keep_running", b"keep_running", "launcher", b"launcher", "member_index", b"member_index", "members", b"members", "memory_bytes", b"memory_bytes", "output", b"output", "own_devices_only", b"own_devices_only", "owner", b"owner", "requeue_exit_codes", b"requeue_exit_codes", "setup", b"setup", "step_token", b"step_token", "task_count", b"task_count", "task_index", b"task_index", "time_limit", b"time_limit", "warning_before", b"warning_before", "warning_signal", b"warning_signal", "working_dir_path", b"working_dir_path", "working_dir_sha256", b"working_dir_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

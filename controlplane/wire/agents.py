@@ -32,6 +32,7 @@ def status_message(status: LeaseStatus) -> pb.LeaseStatus:
         job_dir=status.job_dir,
         output_fault=status.output_fault,
         time_limit=duration(status.time_limit_us) if status.time_limit_us is not None else None,
+        stuck=status.stuck,
     )
 
 
@@ -51,6 +52,7 @@ def status_value(message: pb.LeaseStatus) -> LeaseStatus:
         time_limit_us=(
             from_duration(message.time_limit) if message.HasField("time_limit") else None
         ),
+        stuck=message.stuck,
     )
 
 
@@ -171,6 +173,7 @@ def _launch(launch: Launch) -> pb.Launch:
         warning_signal=launch.warning_signal,
         warning_before=duration(launch.warning_before_us) if launch.warning_signal else None,
         requeue_exit_codes=launch.requeue_exit_codes,
+        keep_running=launch.keep_running,
     )
 
 
@@ -215,4 +218,5 @@ def _launch_value(message: pb.Launch) -> Launch:
         warning_signal=message.warning_signal,
         warning_before_us=from_duration(message.warning_before),
         requeue_exit_codes=tuple(message.requeue_exit_codes),
+        keep_running=message.keep_running,
     )

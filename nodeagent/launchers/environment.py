@@ -182,7 +182,7 @@ def step(
         warn_signal=signal_number(launch.warning_signal) if launch.warning_signal else 0,
         warn_before_ms=launch.warning_before_us // 1000,
         grace_ms=launch.grace_period_us // 1000,
-        deadline_file=node.deadline_file,
+        deadline_file="" if launch.keep_running else node.deadline_file,
         notify_socket=node.notify_socket,
         requeue_exit_codes=launch.requeue_exit_codes,
         job={

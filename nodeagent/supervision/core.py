@@ -53,6 +53,8 @@ class Do(Enum):
     """SIGTERM to every process that the workers left behind."""
     KILL = auto()
     """SIGKILL to every descendant."""
+    TELL_STUCK = auto()
+    """Write down what does not end though it was killed."""
     READ_DEADLINE = auto()
     """Read the deadline and tell it by `Deadline`."""
     END = auto()
@@ -188,6 +190,8 @@ class State:
     """When to send the next SIGKILL."""
     retry_us: int = FIRST_RETRY_US
     """Pause before the SIGKILL after that."""
+    told_stuck: bool = False
+    """Whether it was told that something does not end."""
 
     def wake_us(self) -> int | None:
         """When something is due without any event; None for never."""
@@ -264,7 +268,10 @@ def _tick(rules: Rules, state: State, now_us: int) -> Decision:
     if state.kill_us is not None and state.kill_us <= now_us:
         pause = state.retry_us
         state = replace(state, kill_us=now_us + pause, retry_us=min(2 * pause, LAST_RETRY_US))
-        return state, (Do.KILL,)
+        if pause < LAST_RETRY_US or state.told_stuck:
+            return state, (Do.KILL,)
+        # It was killed again and again for more than a second.
+        return replace(state, told_stuck=True), (Do.KILL, Do.TELL_STUCK)
     if state.phase is Phase.RUNNING and state.limit_us is not None and state.limit_us <= now_us:
         limit_us = limit_of(rules, state) or 0
         words = f"the time limit of {limit_us / 1e6:g} s was reached"

@@ -25,6 +25,8 @@ class Process(NamedTuple):
     """Its session."""
     ticks: int
     """When it was started, in clock ticks since boot: with the pid it names the process."""
+    name: str = ""
+    """The first 15 bytes of its program's name."""
 
 
 def look(pid: int) -> Process | None:
@@ -34,8 +36,15 @@ def look(pid: int) -> Process | None:
         return None
     # The name in parentheses may hold spaces and parentheses itself.
     fields = data[data.rfind(b")") + 2 :].split(None, 20)
+    name = data[data.find(b"(") + 1 : data.rfind(b")")].decode(errors="replace")
     return Process(
-        pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
+        pid,
+        fields[0].decode(),
+        int(fields[1]),
+        int(fields[2]),
+        int(fields[3]),
+        int(fields[19]),
+        name,
     )
 
 

@@ -8,6 +8,7 @@ Facts, each with ``time`` (UTC, microseconds):
   (of it, or of one process that it waited for), stderr_tail when it failed, and oom_limit_bytes and
   oom_peak_bytes when anything of it was ended for want of memory;
 * ``limited``     time_limit_ms: the time limit that is kept from now on, null for none;
+* ``stuck``       message: which processes do not end though they were killed, and why;
 * ``output_fault`` message: what is missing in the files of the workers' output, and why;
 * ``warned``      signal: to all workers, before the time limit;
 * ``signalled``   number, signal, ranks: to these workers, on order; the highest number is the

@@ -247,6 +247,34 @@ def test_a_node_cut_off_ends_its_workers_and_the_job_runs_elsewhere(tmp_path: Pa
             os.kill(one.agents["a"].pid, signal.SIGCONT)
 
 
+def test_a_job_that_keeps_running_outlives_a_node_that_is_cut_off(tmp_path: Path) -> None:
+    serve = {"node-lease-s": "2", "node-lease-margin-s": "1", "hold-s": "0.5"}
+    script = (
+        f"echo $CC_ATTEMPT >> {tmp_path}/ran; while ! [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    )
+    document = {"command": ["sh", "-c", script], "on_disconnect": "keep_running"}
+    with cluster(tmp_path, "a", serve=serve) as one:
+        name = one.submit(document)
+        worker = one.running(name).attempts[-1].workers[0]
+        one.agent("b")
+        os.kill(one.agents["a"].pid, signal.SIGSTOP)
+        try:
+            words = "waits for a word of a, which is silent past its lease"
+            until(lambda: one.client.get(name).reason.startswith(words), "the wait to be told")
+            assert alive(worker.pid)
+        finally:
+            os.kill(one.agents["a"].pid, signal.SIGCONT)
+        until(lambda: one.client.get(name).reason == "", "it to be heard again")
+        # And over a control plane that is away for longer than the lease.
+        one.control.kill()
+        time.sleep(4)
+        one.control.start()
+        (tmp_path / "go").touch()
+        job = one.ended(name)
+        assert (job.exit_code, len(job.attempts)) == (0, 1)
+        assert (tmp_path / "ran").read_text() == "1\n"
+
+
 def test_an_order_that_arrives_after_it_was_taken_back_starts_nothing(tmp_path: Path) -> None:
     serve = {"node-lease-s": "2", "node-lease-margin-s": "1", "hold-s": "0.5"}
     with cluster(tmp_path, "a", serve=serve) as one:

@@ -23,6 +23,7 @@ EVERYTHING: dict[str, object] = {
     "env": {"B": "2", "A": "1"},
     "secret_env": ["B"],
     "working_dir": {"sha256": "ab" * 32, "size": 20480.0},
+    "on_disconnect": "keep_running",
     "output": "logs/%j_%a-%04t.out",
     "error": "none",
     "time_limit": "90m",

@@ -33,6 +33,7 @@ BASE = {
     "CC_JOB_ID": "12",
     "CC_JOB_NAME": "digits",
     "CC_TASK_INDEX": "0",
+    "CC_TASK_COUNT": "1",
     "CC_ATTEMPT": "1",
     "CC_RESTART_COUNT": "0",
     "CC_OWNER": "ada",

@@ -17,9 +17,8 @@ from controlplane.model.lease import LeaseEnd, LeaseStatus
 from nodeagent.plan import Identity, StepPlan
 from nodeagent.spawning import Spawner
 from nodeagent.supervision import processes, scribe
-from tests.support.supervised import ENV, Lease, gone, shell, step, until, worker
+from tests.support.supervised import ENV, FREEZER, Lease, frozen, gone, shell, step, until, worker
 
-FREEZER = Path("/sys/fs/cgroup/freezer")
 Start = Callable[[StepPlan], Lease]
 
 
@@ -219,21 +218,6 @@ def test_a_time_limit_holds_beside_a_scribe_that_hangs(
     )
     assert end["time"] - stopping["time"] < scribe.FINISH_US + scribe.LEAVE_US
     assert over.output_fault.endswith("(ended by SIGKILL)")
-
-
-@contextmanager
-def frozen(pid: int, name: str) -> Iterator[None]:
-    """A process that even SIGKILL does not end, as one whose writes hang in the kernel."""
-    group = FREEZER / name
-    group.mkdir()
-    try:
-        (group / "cgroup.procs").write_text(str(pid))
-        (group / "freezer.state").write_text("FROZEN")
-        yield
-    finally:
-        (group / "freezer.state").write_text("THAWED")
-        until(lambda: not (group / "cgroup.procs").read_text(), "what was frozen to end")
-        group.rmdir()
 
 
 def test_a_scribe_that_cannot_be_ended_is_left_to_itself(start: Start, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
 from nodeagent.spawning import Spawner
 from nodeagent.status import signal_workers
 from nodeagent.supervision import kernel, processes
-from tests.support.supervised import ENV, Lease, gone, shell, step, until, worker
+from tests.support.supervised import ENV, FREEZER, Lease, frozen, gone, shell, step, until, worker
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1; done"
 POLITE = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
@@ -421,6 +421,26 @@ def test_a_worker_that_ignores_sigterm_is_killed_when_its_grace_is_over(start: S
     (only,) = lease.ended().workers
     assert kernel.boot_us() - began >= 100_000
     assert (only.exit_code, only.signal) == (None, signal.SIGKILL)
+
+
+def test_what_no_signal_ends_is_told_and_waited_for(start: Start) -> None:
+    if not os.access(FREEZER, os.W_OK):
+        pytest.skip("nothing can be frozen here")
+    lease = start(step(shell(FOR_LONG)))
+    lease.waits_for(b"ready")
+    pid = lease.running().workers[0].pid
+    with frozen(pid, f"stuck-{os.getpid()}"):
+        assert lease.stop(0)
+        reader = lease.reader()
+        told = until(lambda: reader.read().stuck, "the supervisor to tell")
+        name = processes.look(pid)
+        assert name is not None
+        words = "these do not end, though they were killed"
+        assert told == f"{words}: {pid} ({name.name}, state D)"
+        assert reader.read().phase is LeasePhase.STOPPING
+    over = lease.ended()
+    assert (over.end, over.stuck) == (LeaseEnd.ORDERED, "")
+    assert lease.told().count("stuck") == 1
 
 
 def test_a_second_stop_cuts_the_grace_short(start: Start) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from controlplane.model.lease import LeasePhase, LeaseStatus
@@ -23,12 +24,13 @@ from nodeagent.supervision import kernel, processes, record, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from nodeagent.spawning import Spawner
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 WITHIN_S = 20.0
+FREEZER = Path("/sys/fs/cgroup/freezer")
+"""Where processes can be frozen, if there is such a place."""
 _PAUSE_S = 0.005
 _SUPERVISE = """import os, sys
 from nodeagent.supervisor import supervise
@@ -77,6 +79,21 @@ def gone(pid: int) -> bool:
     """Whether a process has ended, waited for or not."""
     process = processes.look(pid)
     return process is None or process.state in "ZX"
+
+
+@contextlib.contextmanager
+def frozen(pid: int, name: str) -> Iterator[None]:
+    """A process that even SIGKILL does not end, as one whose writes hang in the kernel."""
+    group = FREEZER / name
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / "freezer.state").write_text("FROZEN")
+        yield
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        until(lambda: not (group / "cgroup.procs").read_text(), "what was frozen to end")
+        group.rmdir()
 
 
 class Lease:
