@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from controlplane.registry.store import Store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A server of its own is for `make test`; the quick loop has the other stores."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and "postgresql" in callspec.params.values():
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     """One server for all tests of this room."""
