@@ -21,7 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A server of its own is for `make test`; the quick loop has the other stores."""
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and "postgresql" in callspec.params.values():
+        params = callspec.params.values() if callspec is not None else ()
+        if "postgresql" in params or "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 
 
