@@ -136,7 +136,9 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._helpers: dict[int, helpers.Helper] = {}
         self._done_helpers: set[int] = set()
+        own_folder = plan.workers[0].env.get("CC_JOB_DIR", "") if plan.workers else ""
         self._scribe = scribe.Scribe(
+            own_folder,
             plan.identity,
             kernel.boot_us,
             self._listen,

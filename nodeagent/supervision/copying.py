@@ -43,8 +43,11 @@ _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EAGAIN, e
 """What may be over in a while."""
 
 
-def become_scribe(line: socket.socket, paths: Sequence[str], identity: Identity | None) -> NoReturn:
-    """Be the scribe, in a fork of the supervisor, for streams that go to these files."""
+def become_scribe(
+    line: socket.socket, paths: Sequence[str], done: Sequence[int], identity: Identity | None
+) -> NoReturn:
+    """Be the scribe, in a fork of the supervisor, for streams that go to these files, each from
+    where it is `done`."""
     code = 1
     try:
         reset_signals()
@@ -59,7 +62,7 @@ def become_scribe(line: socket.socket, paths: Sequence[str], identity: Identity 
             os.setgroups(identity.groups)
             os.setresgid(-1, identity.gid, -1)
             os.setresuid(-1, identity.uid, -1)
-        _Copier(line, paths).run()
+        _Copier(line, paths, done).run()
         code = 0
     finally:
         os._exit(code)
@@ -114,10 +117,10 @@ class _File:
 class _Source:
     """A stream, in the segments that are known so far."""
 
-    def __init__(self, file: _File) -> None:
+    def __init__(self, file: _File, at: int) -> None:
         self.file = file
         self.segments: list[tuple[int, int]] = []
-        self.at = 0
+        self.at = at
         self.end = 0
 
     def copy(self) -> None:
@@ -142,10 +145,10 @@ class _Source:
 class _Copier:
     """Hears what may be copied, and does it."""
 
-    def __init__(self, line: socket.socket, paths: Sequence[str]) -> None:
+    def __init__(self, line: socket.socket, paths: Sequence[str], done: Sequence[int]) -> None:
         self._line = line
         self._files = {path: _File(path, line) for path in paths}
-        self._sources = [_Source(self._files[path]) for path in paths]
+        self._sources = [_Source(self._files[p], at) for p, at in zip(paths, done, strict=True)]
 
     def run(self) -> None:
         """Until the line ends."""

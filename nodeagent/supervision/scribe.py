@@ -19,7 +19,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from nodeagent.supervision import copying
+from nodeagent.supervision import copying, ownfile
 from nodeagent.supervision.copying import ENTRIES, ENTRY
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ FINISH_US = 5_000_000
 """At the end of the workers the scribe may take so long for what is left, in microseconds."""
 LEAVE_US = 1_000_000
 """It is left to itself so long after its SIGKILL, in microseconds: it hangs in the kernel."""
+LITTLE_BYTES = 256 << 10
+"""So much of a lease's output is written without a scribe."""
 _UNDONE = 4
 """So many packets may be on their way; the pipe between us is never full."""
 _QUEUE = 256
@@ -68,17 +70,25 @@ class Scribe:
 
     def __init__(
         self,
+        own_folder: str,
         identity: Identity | None,
         now_us: Callable[[], int],
         listen: Callable[[int, Callable[[], None]], None],
         unlisten: Callable[[int], None],
         tell: Callable[[str], None],
     ) -> None:
-        """`identity`: whose the files are; None: our own. `listen` has a function called when a
+        """`own_folder`: the job's, on our own disk; empty for none. `identity`: whose the files
+        are; None: our own. `listen` has a function called when a
         descriptor can be read, `unlisten` closes it. `tell` takes words on what went wrong."""
         self._identity, self._now_us = identity, now_us
         self._listen, self._unlisten, self._tell = listen, unlisten, tell
+        self._own_folder = own_folder
         self._paths: list[str] = []
+        self._by_ourselves = bool(own_folder)
+        self._done: list[int] = []
+        self._little = LITTLE_BYTES
+        self._own: dict[str, int] = {}
+        self._segments: dict[int, int] = {}
         self._queue: list[_Entry] = []
         self._line = -1
         self._undone = 0
@@ -96,6 +106,8 @@ class Scribe:
         if not path:
             return None
         self._paths.append(path)
+        self._done.append(0)
+        self._by_ourselves &= os.path.dirname(path) == self._own_folder
         return _Stream(self, len(self._paths) - 1)
 
     def add(self, stream: int, start: int, path: str) -> None:
@@ -148,6 +160,8 @@ class Scribe:
         if self._kill_us is None and self._leave_us is None:
             self._kill_us = self._now_us() + FINISH_US
             self._pass_on()
+            if not self.pid and not self._over:
+                self._end("")
         return self._over
 
     def reaped(self, status: int) -> None:
@@ -161,6 +175,8 @@ class Scribe:
 
     def _pass_on(self) -> None:
         self._pass_on_us = None
+        if self._by_ourselves and self._write_by_ourselves():
+            return
         if not self.pid and not self._over:
             try:
                 self._fork()
@@ -172,6 +188,53 @@ class Scribe:
         if not self._queue and self._kill_us is not None and not self._over:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
+
+    def _write_by_ourselves(self) -> bool:
+        """Write what waits into the job's own folder; False when a scribe must from now on."""
+        while self._queue:
+            entry = self._queue[0]
+            if entry.fd >= 0:
+                if entry.begin:  # there is an earlier segment, or its bytes were lost
+                    break
+                self._segments[entry.stream] = entry.fd
+                self._queue[0] = entry._replace(begin=-1, fd=-1)
+            if not self._write_entry(self._queue[0]):
+                break
+            del self._queue[0]
+        else:
+            return True
+        # The scribe gets the segments from their beginning, and goes on where we have stopped.
+        self._by_ourselves = False
+        again = [_Entry(stream, 0, 0, fd) for stream, fd in self._segments.items()]
+        self._queue = again + self._queue
+        self._segments = {}
+        self._close_own()
+        return False
+
+    def _write_entry(self, entry: _Entry) -> bool:
+        left = entry.end - self._done[entry.stream]
+        if left > self._little:
+            return False
+        path = self._paths[entry.stream]
+        try:
+            if path not in self._own:
+                self._own[path] = ownfile.open_own(path, self._identity)
+            while left > 0:
+                data = os.pread(self._segments[entry.stream], left, self._done[entry.stream])
+                written = os.write(self._own[path], data)
+                self._done[entry.stream] += written
+                self._little -= written
+                left -= written
+                if not written:
+                    return False
+        except (OSError, KeyError):  # Whatever it is, a scribe may wait for it, and say it.
+            return False
+        return True
+
+    def _close_own(self) -> None:
+        for fd in self._own.values():
+            os.close(fd)
+        self._own = {}
 
     def _send(self, packet: list[_Entry]) -> None:
         data = b"".join(ENTRY.pack(e.stream, e.begin, e.end, int(e.fd >= 0)) for e in packet)
@@ -194,7 +257,7 @@ class Scribe:
             its.close()
             raise
         if self.pid == 0:
-            copying.become_scribe(its, self._paths, self._identity)
+            copying.become_scribe(its, self._paths, self._done, self._identity)
         its.close()
         self._socket.setblocking(False)
         self._line = os.dup(self._socket.fileno())
@@ -227,6 +290,10 @@ class Scribe:
         for entry in self._queue:
             if entry.fd >= 0:
                 os.close(entry.fd)
+        for fd in self._segments.values():
+            os.close(fd)
+        self._segments = {}
+        self._close_own()
         self._queue = []
         self._over = True
         self._pass_on_us = self._kill_us = self._leave_us = None

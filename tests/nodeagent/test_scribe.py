@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,13 +118,76 @@ def test_a_file_holds_all_of_what_the_node_keeps_only_the_end_of(
     assert path.read_bytes() == b"".join(b"%019d\n" % i for i in range(400_000))
 
 
+STAYS = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    first = os.getppid()
+    os.setsid()
+    while os.getppid() == first:
+        time.sleep(0.001)
+    os.write(1, b"late\\n")
+    time.sleep(600)
+os.write(1, b"first\\n")
+"""
+
+
 def test_what_stays_behind_is_written_down_too(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    left = "trap 'echo late; exit' TERM; while :; do sleep 0.01; done"
-    script = f'setsid sh -c "{left}" & sleep 0.3; echo first'
-    assert well(start(step(shell(script, output=str(path), error=str(path)))).ended())
+    plan = step(worker(sys.executable, "-c", STAYS, output=str(path), error=str(path)))
+    assert well(start(plan).ended())
 
-    assert path.read_text().splitlines()[:2] == ["first", "late"]
+    assert path.read_text() == "first\nlate\n"
+
+
+def own(tmp_path: Path, script: str, **fields: Any) -> StepPlan:
+    """A worker whose output goes into its job's own folder."""
+    folder = tmp_path / "jobs" / "7"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = str(folder / "job-7-0.out")
+    env = {**ENV, "CC_JOB_DIR": str(folder), "PATH": f"{Path(sys.executable).parent}:{ENV['PATH']}"}
+    return step(shell(script, env=env, output=path, error=path, cwd=str(tmp_path), **fields))
+
+
+def test_a_little_in_the_jobs_own_folder_takes_no_scribe(start: Start, tmp_path: Path) -> None:
+    script = "echo one; sleep 0.2; echo two >&2; while ! [ -e go ]; do sleep 0.01; done; echo three"
+    lease = start(own(tmp_path, script))
+    path = tmp_path / "jobs" / "7" / "job-7-0.out"
+    until(lambda: path.exists() and path.read_text() == "one\ntwo\n", "the first two lines")
+    assert len(processes.children(lease.supervisor())) == 1
+    (tmp_path / "go").touch()
+
+    over = lease.ended()
+    assert (well(over), over.output_fault) == (True, "")
+    assert path.read_text() == "one\ntwo\nthree\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_much_in_the_jobs_own_folder_is_handed_to_a_scribe(start: Start, tmp_path: Path) -> None:
+    lines = 40_000
+    code = f"for i in range({lines}): print(f'{{i:019}}', flush=i == 7)"
+    lease = start(own(tmp_path, f'python -c "{code}"'))
+
+    over = lease.ended()
+    assert (well(over), over.output_fault) == (True, "")
+    found = (tmp_path / "jobs" / "7" / "job-7-0.out").read_bytes()
+    assert found == b"".join(b"%019d\n" % i for i in range(lines))
+
+
+def test_what_is_odd_in_the_jobs_own_folder_is_the_scribes(start: Start, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    lease_plan = own(tmp_path, "echo one; sleep 0.3; echo two")
+    (tmp_path / "jobs" / "7" / "job-7-0.out").symlink_to(elsewhere)
+    over = start(lease_plan).ended()
+    assert (well(over), over.output_fault) == (True, "")
+    assert elsewhere.read_text() == "one\ntwo\n"
+
+    pipe = tmp_path / "jobs" / "7" / "job-7-0.out"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    over = start(replace(lease_plan, lease_id=8)).ended()
+    assert well(over)
+    assert over.output_fault.startswith(f"{pipe}: No such device or address; ")
 
 
 @pytest.mark.parametrize(
