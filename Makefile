@@ -75,7 +75,7 @@ test-tensorflow: setup horovod-tensorflow ## the tests that train with TensorFlo
 	$(BIN)/pytest -q -m tensorflow
 
 .PHONY: test-guest
-test-guest: setup ## power cuts, and control groups of version 2, in a machine of their own (as root; 10 minutes)
+test-guest: setup ## power cuts, and control groups of version 2, in machines of their own (as root; 15 minutes)
 	$(BIN)/pytest -q -s -m guest
 
 .PHONY: protos

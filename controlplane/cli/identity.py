@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from controlplane.cli.app import App, Group, pass_app
 from controlplane.cli.arguments import node_name
+from controlplane.kit.durable import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,11 +289,13 @@ class _Secretly:
         return self
 
     def write(self, line: str) -> None:
-        if self._fd < 0:
+        if self._out is None:
             click.echo(line)
             sys.stdout.flush()
         else:
             os.write(self._fd, f"{line}\n".encode())
+            os.fsync(self._fd)  # nobody else has it
+            sync(Path(self._out).absolute().parent)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._fd >= 0:

@@ -24,6 +24,7 @@ from controlplane.kit.alone import InUse
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.config import document, render
 from controlplane.kit.credential import Credential
+from controlplane.kit.durable import sync
 from controlplane.kit.logs import configure
 from controlplane.kit.options import settings_options
 from controlplane.kit.private import as_owner_of, one_at_a_time, replace_private
@@ -244,6 +245,8 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
             with as_owner_of(settings.tokens.parent):
                 token = TokenFile(settings.tokens).add(principal, role)
             file.write(f"{token}\n")
+        sync(out)  # nobody else has it
+        sync(out.absolute().parent)
     except FileExistsError:
         raise WrongState(f"{out}: is there already; remove it, or name another file") from None
     except OSError as error:

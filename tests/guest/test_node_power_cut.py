@@ -107,7 +107,7 @@ def test_jobs_of_a_node_that_loses_its_power(machine: Guest) -> None:
         names = [f"long-{number}-{i}" for i in range(2)]
         long = [work(machine, name, 3600) for name in names]
         wait_until_all_run(machine, set(names))
-        racing = [work(machine, f"racing-{number}-{i}", 0, i) for i in range(3)]
+        racing = [work(machine, f"racing-{number}-{i}", 2 * i, i) for i in range(3)]
         machine.run("sleep", f"{chance.uniform(0, 2):.3f}")
         machine.cut()
 

@@ -10,7 +10,10 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from controlplane.cli.identity import _Secretly
+from controlplane.daemon.main import main as daemon
 from controlplane.kit.durable import put_in_place, sync
 from controlplane.kit.private import replace_private
 from controlplane.model.progress import Point
@@ -55,6 +58,17 @@ def test_a_private_file_and_a_nodes_identity(synced: Synced, tmp_path: Path) -> 
     assert synced.has(tmp_path / "node.json", tmp_path)
     identity.obey(5)
     assert synced.has(tmp_path / "node.json", tmp_path)
+
+
+def test_a_token_that_was_handed_out_in_a_file(synced: Synced, tmp_path: Path) -> None:
+    command = ["token", "create", "ada", "--state-dir", str(tmp_path), "--out"]
+    made = CliRunner().invoke(daemon, [*command, str(tmp_path / "ada.token")])
+    assert made.exit_code == 0, made.output
+    assert synced.has(tmp_path / "ada.token", tmp_path)
+    assert synced.has(tmp_path / "tokens.json", tmp_path)
+    with _Secretly(str(tmp_path / "ada.login")) as file:
+        file.write("a secret")
+    assert synced.has(tmp_path / "ada.login", tmp_path)
 
 
 def test_an_uploaded_blob_and_whose_it_is(synced: Synced, tmp_path: Path) -> None:

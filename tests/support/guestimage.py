@@ -11,7 +11,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-CACHE = "CONTROLPLANE_GUEST_CACHE"
+CACHE = "GUEST_CACHE"
 """Names the folder for it; ~/.cache/controlplane-guest else."""
 SUITE, PYTHON = "bookworm", "3.11"
 """Debian's release, and its Python, for which our packages must have been installed."""
