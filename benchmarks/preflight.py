@@ -135,6 +135,7 @@ def a_stage(folders: Folders) -> Stage:
         own=own_account(),
         run_as="owner",
         allow_root=True,
+        devices=tuple,
         cages=None,
     )
 

@@ -117,7 +117,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
     )
     found = await _discover(devices, settings.offered_devices)
     box: list[NodeFacts] = []
-    cages = _cages(settings, identity.uuid, lambda: box[0].devices)
+    cages = _cages(settings, identity.uuid, lambda: devices.last)
     facts = _facts(settings, facts_of_host, address, found, cages)
     box.append(facts)
     nudges = _nudges(folders.nudges)
@@ -147,6 +147,7 @@ async def _run(settings: Settings, folders: Folders) -> None:
             own=own,
             run_as=settings.run_as,  # type: ignore[arg-type]  # the settings allow these words only
             allow_root=settings.allow_root,
+            devices=lambda: devices.last,
             cages=cages,
         )
         preflight = Preflight(

@@ -1,5 +1,6 @@
 """Where this node's leases are caged, if the host lets the agent make control groups, and how each
-is: memory of its workers, processes, shares of cores, and the GPUs of others closed to it."""
+is: memory of its workers, processes, shares of cores, and the accelerators of others
+closed to it."""
 
 from __future__ import annotations
 
@@ -7,13 +8,12 @@ import contextlib
 import errno
 import logging
 import os
-import re
-import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodeagent import scope
+from nodeagent.devicefiles import Host, device_files
 from nodeagent.plan import CagePlan
 from nodeagent.supervision import bpf
 from nodeagent.supervision.cage import mounts, own_groups, remove_group
@@ -31,8 +31,6 @@ WANTED = ("memory", "pids", "cpu", "devices")
 """Controllers that are used where the host has them."""
 LEASES = "leases"
 """In the scope of version 2, the group below which they are."""
-_GPU = re.compile(r"nvidia(\d+)")
-_MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +45,8 @@ class Cages:
     """Processes and threads that a lease may have; 0 for no limit."""
     devices: Callable[[], Iterable[Device]]
     """What the host has now."""
-    dev: Path = Path("/dev")
-    """Where device nodes are."""
-    proc: Path = Path("/proc")
-    """Where the driver tells which is whose."""
+    host: Host = field(default_factory=Host)
+    """Where device nodes are, and who tells whose they are."""
 
     def plan(self, key: LeaseKey, launch: Launch, workers: int) -> CagePlan:
         """The cage of one lease with so many processes to start."""
@@ -64,18 +60,14 @@ class Cages:
         )
 
     def _denied(self, leased: Collection[str]) -> tuple[str, ...]:
-        """The nodes of all GPUs but those of the lease. None where the driver does not tell which
-        is whose: a job must not be kept from its own."""
-        nodes = gpu_nodes(self.dev)
-        if not nodes:
+        """The device nodes of all accelerators but those of the lease. None where nobody tells
+        which are the lease's: a job must not be kept from its own."""
+        files = device_files(self.host)
+        own = {d.pci_bus_id for d in self.devices() if d.device_id in leased and d.pci_bus_id}
+        if not own.issubset(files.values()):
+            log.warning("nobody tells which device nodes are whose: none is closed to jobs")
             return ()
-        minors = gpu_minors(self.proc)
-        own = [device for device in self.devices() if device.device_id in leased]
-        if any(device.pci_bus_id not in minors for device in own):
-            log.warning("the driver does not tell the device nodes of GPUs: none is closed to jobs")
-            return ()
-        kept = {minors[device.pci_bus_id] for device in own}
-        return tuple(node for minor, node in sorted(nodes.items()) if minor not in kept)
+        return tuple(node for node, address in sorted(files.items()) if address not in own)
 
     def clean(self, held: Collection[str]) -> None:
         """Remove the groups of leases that are over, as far as nothing is in them. `held`: the
@@ -131,7 +123,7 @@ def _second(
         os.close(bpf.load(()))
         names.append("devices")
     except OSError as error:
-        log.warning("the GPUs of others are not closed to jobs: %s: %s", error.filename, error)
+        log.warning("the devices of others are not closed to jobs: %s: %s", error.filename, error)
     return Cages(version=2, base=dict.fromkeys(names, base), pids=pids, devices=devices)
 
 
@@ -139,38 +131,6 @@ def _make(folder: str) -> None:
     os.makedirs(folder, exist_ok=True)
     if not os.access(folder, os.W_OK):  # It may be another agent's, of another user.
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-
-
-def gpu_nodes(dev: Path) -> dict[int, str]:
-    """Device nodes of NVIDIA's GPUs: minor number → as a control group's list names it."""
-    found = {}
-    for name in _names(dev):
-        if _GPU.fullmatch(name):
-            status = (dev / name).stat()
-            if stat.S_ISCHR(status.st_mode):
-                minor = os.minor(status.st_rdev)
-                found[minor] = f"c {os.major(status.st_rdev)}:{minor}"
-    return found
-
-
-def gpu_minors(proc: Path) -> dict[str, int]:
-    """PCI address of each GPU → minor number of its node, as NVIDIA's driver tells."""
-    found = {}
-    for address in _names(proc / "driver/nvidia/gpus"):
-        try:
-            text = (proc / "driver/nvidia/gpus" / address / "information").read_text()
-        except OSError:
-            continue
-        if told := _MINOR.search(text):
-            found[address.lower()] = int(told[1])
-    return found
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
 
 
 def _folders(folder: str) -> list[str]:

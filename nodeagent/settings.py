@@ -46,8 +46,8 @@ class Settings:
     )
     devices: str = setting(
         "auto",
-        choices=("auto", "nvml", "cpu", "simulated"),
-        help="where devices come from; auto: NVML where its library is, else none",
+        choices=("auto", "nvml", "rocm", "tpu", "cpu", "simulated"),
+        help="where devices come from; auto: all that NVML and the kernel show",
     )
     offered_devices: tuple[str, ...] = setting(
         (), help="which devices are offered to jobs, by id or index; empty: all that are found"

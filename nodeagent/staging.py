@@ -24,6 +24,7 @@ from nodeagent.room import enter, left, make_a_file
 
 if TYPE_CHECKING:
     from controlplane.model.launch import Launch
+    from controlplane.model.node import Device
     from nodeagent.accounts import Account, RunAs
     from nodeagent.cages import Cages
     from nodeagent.folders import Folders, LeaseKey
@@ -63,6 +64,8 @@ class Stage:
     """As whom workers run."""
     allow_root: bool
     """Whether jobs of root's may run as root."""
+    devices: Callable[[], tuple[Device, ...]]
+    """What the host has now, offered or not."""
     cages: Cages | None
     """Where leases are caged; None: nowhere."""
 
@@ -158,6 +161,7 @@ class Stage:
             work_dir=str(work),
             tmp_dir=str(tmp),
             step_token_file=token_file,
+            devices=self.devices(),
             uid=account.uid,
             user=account.name,
             home=account.home,

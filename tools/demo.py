@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rich.table import Table
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
 from controlplane.kit.credential import Credential
+from controlplane.model.node import DeviceKind
 from controlplane.v1 import job_pb2, node_pb2
 from nodeagent.devices import open_devices
 
@@ -149,9 +151,14 @@ def agent(name: str, index: int, server: str, gpus: Sequence[str]) -> list[str |
 def gpus_to_share() -> list[str]:
     """Ids of this machine's GPUs where both agents can have some and Horovod can use them."""
     devices = open_devices(
-        "auto", simulated_count=0, simulated_model="", simulated_memory_bytes=1, node_uuid=""
+        "auto",
+        simulated_count=0,
+        simulated_model="",
+        simulated_memory_bytes=1,
+        node_uuid=str(uuid.uuid4()),
     )
-    found = [device.device_id for device in devices.discover() if not device.fault]
+    usable = [d for d in devices.discover() if d.kind is DeviceKind.GPU and not d.fault]
+    found = [device.device_id for device in usable]
     devices.close()
     if not found:
         return []

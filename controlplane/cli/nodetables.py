@@ -83,7 +83,7 @@ def draw_node(console: Console, node: node_pb2.Node, now_us: int) -> None:
             cell(device.device_id),
             cell(enum_word(node_pb2.DeviceKind.DESCRIPTOR, device.kind)),
             cell(device.model),
-            cell(text.size(device.memory_bytes)),
+            cell(text.size(device.memory_bytes) if device.memory_bytes else ""),
             cell(device.numa_node if device.HasField("numa_node") else ""),
             cell("yes" if device.device_id in node.leased_device_ids else ""),
             cell(device.fault),

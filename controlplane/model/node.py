@@ -14,7 +14,11 @@ class DeviceKind(StrEnum):
     """What a device is."""
 
     GPU = "gpu"
-    """A GPU found through NVML."""
+    """A GPU of NVIDIA's, found through NVML."""
+    AMD_GPU = "amd_gpu"
+    """A GPU of AMD's, found through the kernel's compute driver."""
+    TPU = "tpu"
+    """A TPU chip of Google's, found on the PCI bus."""
     SIMULATED = "simulated"
     """Exists only in the agent's configuration, for trials without hardware."""
 
@@ -24,15 +28,15 @@ class Device:
     """One accelerator of a node."""
 
     device_id: str
-    """Stable id: the NVML UUID."""
+    """Stable id: the UUID of a GPU; one made up from the node's UUID for what has none."""
     kind: DeviceKind
     """What it is."""
     model: str
     """Model name as the driver tells it."""
     memory_bytes: int
-    """Memory in bytes."""
+    """Memory in bytes; 0 when the driver tells none."""
     index: int
-    """Position among the devices of its node."""
+    """Number among the devices of its kind on its node."""
     pci_bus_id: str = ""
     """PCI bus id; empty for simulated devices."""
     numa_node: int | None = None

@@ -86,7 +86,7 @@ RESOURCES: Final = Table(
             name="gpus",
             kind=kinds.integer(0, 1024),
             default=0,
-            meaning="Whole GPUs.",
+            meaning="Whole GPUs, of any vendor; or TPU chips, where `gpu_model` names them.",
             example=1,
         ),
         Field(
@@ -112,7 +112,8 @@ RESOURCES: Final = Table(
             name="gpu_model",
             kind=kinds.text(minimum=1, maximum=200),
             meaning=(
-                "The model that each GPU must be, as `ccctl node show` names it. "
+                "The model that each GPU must be, or a part of it, as `ccctl node show` names it. "
+                "TPU chips are given only to who names them: `TPU v4`, or `TPU` for any. "
                 "Only with `gpus` of 1 or more."
             ),
             example="NVIDIA H100 80GB HBM3",

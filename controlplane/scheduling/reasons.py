@@ -122,7 +122,7 @@ def _on_one(need: Resources, workers: int) -> str:
 
 
 def _largest(nodes: list[NodeView]) -> str:
-    gpus = max(len(node.devices) for node in nodes)
+    gpus = max(sum(model_matches(None, d) for d in node.devices) for node in nodes)
     cores = max(node.cpus for node in nodes)
     memory = max(node.memory_bytes for node in nodes) / GIB
     return f"the most are {count(gpus, 'GPU')}, {count(cores, 'core')}, {memory:.4g} GiB of memory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from controlplane.model.node import DeviceKind
 from controlplane.model.plan import Part
 
 if TYPE_CHECKING:
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from controlplane.model.spec import Resources
 
 MILLI = 1000
+TPU = "tpu"
+"""Is in the name of every TPU's model."""
 
 
 def model_matches(wanted: str | None, device: Device) -> bool:
     """Whether a device is of the wanted model: the wanted words are a part of its name (`H100` in
-    `NVIDIA H100 80GB`)."""
-    return wanted is None or wanted.casefold() in device.model.casefold()
+    `NVIDIA H100 80GB`). A TPU chip is no GPU: it must be wanted by that name (`TPU v4`, `TPU`)."""
+    words = "" if wanted is None else wanted.casefold()
+    if device.kind is DeviceKind.TPU and TPU not in words:
+        return False
+    return words in device.model.casefold()
 
 
 class ScratchNode:
@@ -51,8 +57,6 @@ class ScratchNode:
         return max(most, 0)
 
     def _matching(self, need: Resources) -> tuple[Device, ...]:
-        if need.gpu_model is None:
-            return self.devices
         return tuple(d for d in self.devices if model_matches(need.gpu_model, d))
 
     def take(self, need: Resources, workers: int, ports: int) -> Part:

@@ -29,9 +29,13 @@ class _DeviceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceKind
     DEVICE_KIND_UNSPECIFIED: _DeviceKind.ValueType  # 0
     """Not set."""
     DEVICE_KIND_GPU: _DeviceKind.ValueType  # 1
-    """A GPU found through NVML."""
+    """A GPU of NVIDIA's, found through NVML."""
     DEVICE_KIND_SIMULATED: _DeviceKind.ValueType  # 2
     """A device that exists only in the agent's configuration, for trials without hardware."""
+    DEVICE_KIND_AMD_GPU: _DeviceKind.ValueType  # 3
+    """A GPU of AMD's, found through the kernel's compute driver."""
+    DEVICE_KIND_TPU: _DeviceKind.ValueType  # 4
+    """A TPU chip of Google's, found on the PCI bus. Only a job whose `gpu_model` names it gets it."""
 
 class DeviceKind(_DeviceKind, metaclass=_DeviceKindEnumTypeWrapper):
     """What a device is."""
@@ -39,9 +43,13 @@ class DeviceKind(_DeviceKind, metaclass=_DeviceKindEnumTypeWrapper):
 DEVICE_KIND_UNSPECIFIED: DeviceKind.ValueType  # 0
 """Not set."""
 DEVICE_KIND_GPU: DeviceKind.ValueType  # 1
-"""A GPU found through NVML."""
+"""A GPU of NVIDIA's, found through NVML."""
 DEVICE_KIND_SIMULATED: DeviceKind.ValueType  # 2
 """A device that exists only in the agent's configuration, for trials without hardware."""
+DEVICE_KIND_AMD_GPU: DeviceKind.ValueType  # 3
+"""A GPU of AMD's, found through the kernel's compute driver."""
+DEVICE_KIND_TPU: DeviceKind.ValueType  # 4
+"""A TPU chip of Google's, found on the PCI bus. Only a job whose `gpu_model` names it gets it."""
 Global___DeviceKind: _TypeAlias = DeviceKind  # noqa: Y015
 
 class _NodeState:
@@ -92,15 +100,15 @@ class Device(_message.Message):
     NVLINKS_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
-    """Stable id: the NVML UUID."""
+    """Stable id: the UUID of a GPU; one made up from the node's UUID for what has none."""
     kind: Global___DeviceKind.ValueType
     """What it is."""
     model: _builtins.str
     """Model name as the driver tells it, e.g. `NVIDIA H100 80GB HBM3`."""
     memory_bytes: _builtins.int
-    """Memory in bytes."""
+    """Memory in bytes; 0 when the driver tells none."""
     index: _builtins.int
-    """Position among the devices of its node."""
+    """Number among the devices of its kind on its node."""
     pci_bus_id: _builtins.str
     """PCI bus id; empty for simulated devices."""
     numa_node: _builtins.int

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml  # type: ignore[import-untyped]
 
 from controlplane.model.node import Device, DeviceKind
-from nodeagent.devices import DevicesUnavailable
+from nodeagent.devices import DevicesUnavailable, process_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,7 +167,7 @@ class NvmlDevices:
                 found[device_id] = in_words(error)
             else:
                 if running:
-                    pids = ", ".join(_process_words(int(each.pid)) for each in running)
+                    pids = ", ".join(process_words(int(each.pid)) for each in running)
                     found[device_id] = f"is in use by {pids}, outside of this lease"
         return found
 
@@ -287,14 +287,6 @@ def _ask(function: str, *arguments: Any, default: Any) -> Any:
         if error.value in _CANNOT_TELL:
             return default
         raise
-
-
-def _process_words(pid: int) -> str:
-    try:
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:  # It has gone, or lives in another namespace.
-        return f"process {pid}"
-    return f"process {pid} ({name})"
 
 
 def _pci_bus_id(handle: Any) -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from controlplane.model.launch import Launch
+    from controlplane.model.node import Device
     from nodeagent.plan import StepPlan
 
 
@@ -39,6 +40,8 @@ class NodeContext:
     do in silence; empty when that is nowhere."""
     cpu_map: Mapping[int, int] = field(default_factory=dict)
     """From the node's core numbers (those of the lease) to this host's; others stay as they are."""
+    devices: tuple[Device, ...] = ()
+    """All that this host has, offered or not."""
     python: str
     """Python in which this package is installed, for our own small programs on the node."""
     mpirun: str = ""

@@ -6,7 +6,7 @@ Later layers win over earlier ones:
 2. defaults that a job may change: OMP_NUM_THREADS, PYTHONUNBUFFERED and the launcher's tunables;
 3. the job's own `env`, less names that begin with `CC_`, which are ours;
 4. `CC_*`: what the program may want to know of its job, its gang and its node;
-5. the lease: CUDA_VISIBLE_DEVICES and CC_DEVICES;
+5. the lease: CC_DEVICES, and the variables of `visibility`;
 6. the launcher's facts: ranks and addresses, which are no one's choice.
 
 Every rank sees all devices of its lease on the node, so that `gpus[hvd.local_rank()]` and
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from controlplane.model.signals import signal_number
 from nodeagent.launchers.context import LaunchError
 from nodeagent.launchers.slots import core_slices, labels, slots
+from nodeagent.launchers.visibility import visibility
 from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def environment(
     }
     usual = {"OMP_NUM_THREADS": str(max(1, len(cores))), "PYTHONUNBUFFERED": "1"}
     asked = {name: value for name, value in launch.env if not name.startswith("CC_")}
-    lease = {"CUDA_VISIBLE_DEVICES": ",".join(visible_devices(launch, slot.local_rank))}
+    lease = device_variables(launch, node, slot.local_rank)
     told = gang_variables(launch, node, slot, cores)
     return {**own, **usual, **defaults, **asked, **told, **lease, **facts}
 
@@ -66,6 +67,12 @@ def visible_devices(launch: Launch, local_rank: int) -> tuple[str, ...]:
         return launch.device_ids
     each = len(launch.device_ids) // launch.here.workers
     return launch.device_ids[local_rank * each : (local_rank + 1) * each]
+
+
+def device_variables(launch: Launch, node: NodeContext, local_rank: int) -> dict[str, str]:
+    """By what a worker of this node finds its devices."""
+    seen = visible_devices(launch, local_rank)
+    return {"CC_DEVICES": ",".join(seen), **visibility(seen, node.devices)}
 
 
 def command_of(launch: Launch) -> tuple[str, ...]:
@@ -112,7 +119,6 @@ def gang_variables(
         "CC_HEAD_ADDRESS": launch.members[0].address,
         "CC_JOB_DIR": node.job_dir,
         "CC_REPORT": f"{node.tmp_dir}/.cc-report.{slot.rank}",
-        "CC_DEVICES": ",".join(visible_devices(launch, slot.local_rank)),
         "CC_CPUS": ",".join(map(str, cores)),
     }
 

@@ -19,6 +19,7 @@ between SIGTERM and SIGKILL; `OMPI_MCA_odls_base_sigkill_timeout` changes that.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -27,12 +28,12 @@ from nodeagent.launchers.context import LaunchError
 from nodeagent.launchers.environment import (
     before_command,
     command_of,
+    device_variables,
     environment,
     head_endpoint,
     own_hostname,
     spans_hosts,
     step,
-    visible_devices,
 )
 from nodeagent.launchers.slots import core_slices, slots
 from nodeagent.plan import WorkerPlan
@@ -66,8 +67,8 @@ def plan(launch: Launch, node: NodeContext) -> StepPlan:
             facts=_parameters(node)
             | {
                 "CC_MPI_CPUS": ";".join(",".join(map(str, part)) for part in slices),
-                "CC_MPI_DEVICES": ";".join(
-                    ",".join(visible_devices(launch, i)) for i in range(launch.here.workers)
+                "CC_MPI_DEVICES": json.dumps(
+                    [device_variables(launch, node, i) for i in range(launch.here.workers)]
                 ),
                 "CC_MPI_CWD": node.work_dir,
             }

@@ -5,6 +5,7 @@ Open MPI calls it as `… mpi_rank env COMMAND…`, in a folder that every node 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
@@ -19,7 +20,9 @@ _NODE_PARAMETER = "CC_MPI_MCA_"
 def rank_env(env: Mapping[str, str]) -> dict[str, str]:
     """The environment of a rank, from that of its node and the numbers that Open MPI gave it."""
     rank, local_rank = env["OMPI_COMM_WORLD_RANK"], env["OMPI_COMM_WORLD_LOCAL_RANK"]
-    devices = _part("CC_MPI_DEVICES", env, int(local_rank))
+    devices: list[dict[str, str]] = json.loads(env["CC_MPI_DEVICES"])
+    # More ranks than were asked for: such a one has no devices.
+    none = dict.fromkeys(devices[0], "")
     own = {
         name.replace(_NODE_PARAMETER, "OMPI_MCA_"): value
         for name, value in env.items()
@@ -30,8 +33,7 @@ def rank_env(env: Mapping[str, str]) -> dict[str, str]:
         "CC_LOCAL_RANK": local_rank,
         "CC_REPORT": f"{env['CC_REPORT'].rpartition('.')[0]}.{rank}",
         "CC_CPUS": _part("CC_MPI_CPUS", env, int(local_rank)),
-        "CC_DEVICES": devices,
-        "CUDA_VISIBLE_DEVICES": devices,
+        **dict(enumerate(devices)).get(int(local_rank), none),
         "PWD": env["CC_MPI_CWD"],
     }
     return {k: v for k, v in env.items() if not k.startswith("CC_MPI_")} | own | told

@@ -4,17 +4,22 @@ under real supervisors."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controlplane.model.lease import LeaseEnd, LeasePhase
 from controlplane.model.node import Device, DeviceKind
-from nodeagent.cages import Cages, find_cages, gpu_minors, gpu_nodes
+from nodeagent.cages import Cages, find_cages
+from nodeagent.devicefiles import Host, nvidia_minors, nvidia_nodes
+from nodeagent.devices.rocm import RocmGpus
+from nodeagent.devices.tpu import Tpus
 from nodeagent.folders import LeaseKey
 from nodeagent.plan import CagePlan, Identity
 from nodeagent.spawning import Spawner
@@ -22,6 +27,7 @@ from nodeagent.supervision import bpf
 from nodeagent.supervision.cage import Cage, own_groups, remove_group
 from tests.support.launches import launch, members
 from tests.support.supervised import Lease, gone, shell, step, until
+from tests.support.sysfs import accel_chip, amd_gpu, vfio_chip
 
 MIB = 1 << 20
 
@@ -338,15 +344,14 @@ def test_the_gpus_of_others_are_closed_by_their_device_nodes(tmp_path: Path) -> 
         told.mkdir(parents=True)
         (told / "information").write_text(f"Model: \t\t H100\nDevice Minor: \t {minor}\n")
     (dev / "nvidiactl").touch()
-    assert gpu_nodes(dev) == {0: "c 195:0", 1: "c 195:1", 2: "c 195:2"}
-    assert gpu_minors(proc) == {"0000:02:00.0": 0, "0000:01:00.0": 1, "0000:00:00.0": 2}
+    assert nvidia_nodes(dev) == {0: "c 195:0", 1: "c 195:1", 2: "c 195:2"}
+    assert nvidia_minors(proc) == {"0000:02:00.0": 0, "0000:01:00.0": 1, "0000:00:00.0": 2}
     cages = Cages(
         version=1,
         base={"devices": "/x"},
         pids=0,
         devices=lambda: [gpu(i) for i in range(3)],
-        dev=dev,
-        proc=proc,
+        host=Host(dev=dev, proc=proc, sysfs=tmp_path / "sys"),
     )
 
     def denied(*device_ids: str) -> tuple[str, ...]:
@@ -358,3 +363,59 @@ def test_the_gpus_of_others_are_closed_by_their_device_nodes(tmp_path: Path) -> 
     assert denied("GPU-0", "GPU-1", "GPU-2") == ()
     (proc / "driver/nvidia/gpus/0000:02:00.0/information").unlink()
     assert denied("GPU-2") == (), "a job must not be kept from its own"
+
+
+def denied_of(devices: tuple[Device, ...], sysfs: Path, *own: Device) -> set[str]:
+    """What is closed to a lease of some of the host's devices."""
+    nowhere = sysfs / "nowhere"
+    cages = Cages(
+        version=2,
+        base={"devices": "/x"},
+        pids=0,
+        devices=lambda: devices,
+        host=Host(dev=nowhere, proc=nowhere, sysfs=sysfs),
+    )
+    order = launch("command", members([1]), device_ids=tuple(d.device_id for d in own))
+    return set(cages.plan(LeaseKey(1, 1), order, 1).denied_devices)
+
+
+def test_amd_gpus_of_others_are_closed_by_render_node_and_card_and_kfd_stays_open(
+    tmp_path: Path,
+) -> None:
+    for place in range(3):
+        amd_gpu(tmp_path, place, unique_id=0 if place == 2 else 0xABC0 + place)
+    (tmp_path / "class/kfd/kfd/dev").write_text("235:0\n")
+    found = tuple(RocmGpus(sysfs=tmp_path).scan())
+    assert len(found) == 2, "one is not offered, and is closed to all"
+    files = [{f"c 226:{128 + place}", f"c 226:{place}"} for place in range(3)]
+    assert denied_of(found, tmp_path, found[0]) == files[1] | files[2]
+    assert denied_of(found, tmp_path, *found) == files[2]
+    assert denied_of(found, tmp_path) == files[0] | files[1] | files[2]
+
+
+def test_a_gpu_whose_render_node_is_not_told_is_not_kept_from_its_job(tmp_path: Path) -> None:
+    for place in range(2):
+        amd_gpu(tmp_path, place, unique_id=0xABC0 + place)
+    found = tuple(RocmGpus(sysfs=tmp_path).scan())
+    shutil.rmtree(tmp_path / "class/drm/renderD129")
+    shutil.rmtree(tmp_path / "bus/pci/devices/0000:2b:00.0/drm")
+    assert denied_of(found, tmp_path, found[1]) == set()
+    assert denied_of(found, tmp_path, found[0]) == set()
+
+
+@pytest.mark.parametrize("make", [accel_chip, vfio_chip])
+def test_tpu_chips_of_others_are_closed_in_either_kind_of_device_node(
+    tmp_path: Path, make: Callable[[Path, int], set[str]]
+) -> None:
+    files = [make(tmp_path, place) for place in range(4)]
+    found = tuple(Tpus(node_uuid=str(uuid.uuid4()), sysfs=tmp_path).scan())
+    assert denied_of(found, tmp_path, found[1], found[2]) == files[0] | files[3]
+    assert denied_of(found, tmp_path) == set().union(*files)
+    assert denied_of(found, tmp_path, *found) == set()
+
+
+def test_a_simulated_device_opens_no_real_one(tmp_path: Path) -> None:
+    amd_gpu(tmp_path, 0, unique_id=0xABC0)
+    real = tuple(RocmGpus(sysfs=tmp_path).scan())
+    own = replace(gpu(0), device_id="SIM-0", kind=DeviceKind.SIMULATED, pci_bus_id="")
+    assert denied_of((*real, own), tmp_path, own) == {"c 226:0", "c 226:128"}

@@ -415,12 +415,7 @@ def test_sysfs_knows_the_numa_node_that_the_driver_does_not(
         folder = tmp_path / "sys/bus/pci/devices" / f"0000:{0x19 + 0x11 * index:02x}:00.0"
         folder.mkdir(parents=True)
         (folder / "numa_node").write_text(node + "\n")
-    prelude = (
-        "import pathlib, nodeagent.devices.nvml as nvml\n"
-        "defaults = nvml.NvmlDevices.__init__.__kwdefaults__\n"
-        f"defaults['sysfs'] = pathlib.Path({str(tmp_path / 'sys')!r})\n"
-    )
-    with DevicesInChild(environment, kind="nvml", prelude=prelude) as devices:
+    with DevicesInChild(environment, kind="nvml", sysfs=tmp_path / "sys") as devices:
         found = devices.discover()
     assert [device.numa_node for device in found] == [1, None, 0, 0]
 

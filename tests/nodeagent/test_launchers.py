@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from typing import Any
@@ -107,7 +108,9 @@ MPI = {
     "CC_MPI_MCA_oob_tcp_if_include": "eth0",
     "CC_MPI_MCA_btl_tcp_if_include": "eth0",
     "CC_MPI_CPUS": "8,9;10,11",
-    "CC_MPI_DEVICES": "GPU-c,GPU-d;GPU-c,GPU-d",
+    "CC_MPI_DEVICES": json.dumps(
+        2 * [{"CC_DEVICES": "GPU-c,GPU-d", "CUDA_VISIBLE_DEVICES": "GPU-c,GPU-d"}]
+    ),
     "CC_MPI_CWD": "/srv/leases/7/work",
     "CC_MPI_STORE_HOST": "10.0.0.1",
     "CC_MPI_STORE_PORT": "20000",

@@ -43,6 +43,7 @@ def stage(folder: Path) -> Stage:
         own=own_account(),
         run_as="agent",
         allow_root=False,
+        devices=tuple,
         cages=None,
     )
 

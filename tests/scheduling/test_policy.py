@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.node import Node
+from controlplane.model.node import DeviceKind, Node
 from controlplane.model.plan import Plan, View, Waiting
 from controlplane.model.spec import Resources
 from controlplane.registry.facts import view_of
@@ -89,6 +89,41 @@ def test_leases_name_distinct_devices_cores_and_ports() -> None:
     assert (first.device_ids, second.device_ids) == (("a-gpu0",), ("a-gpu1",))
     assert (first.cpu_ids, second.cpu_ids) == ((0,), (1,))
     assert (first.ports, second.ports) == ((20000,), (20001,))
+
+
+def with_devices(name: str, *kinds: tuple[DeviceKind, str]) -> Any:
+    made = node(name, gpus=len(kinds))
+    devices = tuple(
+        replace(device, kind=kind, model=model)
+        for device, (kind, model) in zip(made.devices, kinds, strict=True)
+    )
+    return replace(made, devices=devices, free_devices=devices)
+
+
+def test_gpus_are_of_any_vendor_unless_a_model_is_named() -> None:
+    mixed = with_devices(
+        "a", (DeviceKind.AMD_GPU, "AMD Instinct MI300X OAM"), (DeviceKind.GPU, "NVIDIA H100")
+    )
+    (place,) = decide([mixed], gang(1, gpus=2)).places
+    assert place.parts[0].device_ids == ("a-gpu0", "a-gpu1")
+    (place,) = decide([mixed], gang(1, gpus=1, gpu_model="h100")).places
+    assert place.parts[0].device_ids == ("a-gpu1",)
+
+
+def test_a_tpu_chip_is_given_to_a_job_that_names_it_and_to_no_other() -> None:
+    chips = with_devices("a", *[(DeviceKind.TPU, "TPU v4")] * 4)
+    for model in (None, "v4"):
+        decided = decide([chips], gang(1, gpus=1, gpu_model=model))
+        assert decided.places == ()
+        (hold,) = decided.holds
+        assert hold.reason.startswith("can never run because ")
+    assert "the most are 0 GPUs" in decide([chips], gang(1, gpus=1)).holds[0].reason
+    assert "(there are: TPU v4)" in decide([chips], gang(1, gpus=1, gpu_model="v4")).holds[0].reason
+    for model in ("TPU v4", "tpu"):
+        (place,) = decide([chips], gang(1, gpus=4, gpu_model=model)).places
+        assert len(place.parts[0].device_ids) == 4
+    both = [chips, node("b", gpus=1)]
+    assert where(decide(both, gang(1, gpus=1))) == {1: [("b", 1)]}
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ def shim_environment(library: Path, state: Path) -> dict[str, str]:
 
 
 _CHILD = """
-import dataclasses, json, logging, sys
+import dataclasses, json, logging, sys, uuid
+from pathlib import Path
 from nodeagent.devices import open_devices
 
 class Keep(logging.Handler):
@@ -134,13 +135,14 @@ devices = None
 for line in sys.stdin:
     try:
         match json.loads(line):
-            case ["open", kind]:
+            case ["open", kind, sysfs]:
                 devices = open_devices(
                     kind,
                     simulated_count=0,
                     simulated_model="",
                     simulated_memory_bytes=0,
-                    node_uuid="",
+                    node_uuid=str(uuid.UUID(int=0)),
+                    sysfs=Path(sysfs),
                 )
                 answer = None
             case ["users", *ids]:
@@ -165,7 +167,14 @@ class ChildError(RuntimeError):
 class DevicesInChild:
     """A `Devices` that works in a process of its own: NVML is looked for at a process's start."""
 
-    def __init__(self, environment: dict[str, str], *, kind: str, prelude: str = "") -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        *,
+        kind: str,
+        prelude: str = "",
+        sysfs: Path = Path("/nowhere"),
+    ) -> None:
         """Start the child, run `prelude` in it, then open devices of `kind`.
 
         Raises `ChildError` if that fails.
@@ -179,7 +188,7 @@ class DevicesInChild:
             text=True,
         )
         try:
-            self._call("open", kind)
+            self._call("open", kind, str(sysfs))
         except BaseException:
             self.stop()
             raise
