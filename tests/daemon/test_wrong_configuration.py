@@ -26,7 +26,7 @@ from controlplane.service.auth import TokenFile
 from tests.cli.golden import check
 from tests.support.cluster import BIN, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 Line = tuple[str, ...]
 PLAIN = ("--listen", "127.0.0.1:0", "--plaintext")
