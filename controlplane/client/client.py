@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from controlplane.client.logs import LogPiece
     from controlplane.client.steps import Step
+    from controlplane.client.watching import Resumed
     from controlplane.kit.archive import Packed
     from controlplane.v1 import (
         event_pb2,
@@ -36,8 +37,8 @@ class Client:
 
     Every method raises a `ClientError` when it fails. Each call ends within `timeout_s` seconds.
     While the server is away, calls are tried again within that time; changes carry a request id, so
-    that a repeat changes nothing twice. `watch` and `logs` bear an absence of `patience_s` seconds,
-    and go on where they stopped.
+    that a repeat changes nothing twice. `watch`, `watch_jobs`, `watch_events` and `logs` bear an
+    absence of `patience_s` seconds, and go on where they stopped.
     """
 
     def __init__(
@@ -296,6 +297,63 @@ class Client:
         """Yield a job as it is now, and after each change, until it has ended."""
         yield from self._watch(name, self._timeout_s)
 
+    def watch_jobs(
+        self, filter: job_service_pb2.JobFilter | None = None, *, token: str = ""
+    ) -> Iterator[job_pb2.Job]:
+        """Yield the jobs that match a filter, newest first, then each after it has changed, for
+        ever; without attempts.
+
+        It goes on by itself when the server was away. When that was for so long that what changed
+        meanwhile is not known any more, it begins again with the list: a job that was told before
+        may come again. Of the filter's states only the list is made: a job that leaves them is
+        told, too.
+        """
+        from controlplane.client.watching import jobs
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.WatchJobsRequest(filter=filter, token=token)
+        yield from jobs(self._resumed(self._jobs.WatchJobs, request))
+
+    def watch_events(
+        self,
+        resource: str = "",
+        *,
+        kinds: Iterable[str] = (),
+        since_us: int | None = None,
+        token: str = "",
+        on_token: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[event_pb2.Event]:
+        """Yield what happens to a resource and its parts from now on, or since a moment (UTC,
+        microseconds), for ever: each event once, in order, whatever happens to the server.
+
+        `kinds`: only these, such as `node.drained`, or all of a noun, `node`. `token`: from
+        `on_token`, which is called with one when all events before it were taken: a program that
+        keeps it misses nothing when it is started again. Raises `Refused` with the reason
+        TOKEN_OUT_OF_RANGE when what follows the token is not kept any more.
+        """
+        from controlplane.client.watching import events
+        from controlplane.v1 import job_service_pb2
+
+        request = job_service_pb2.WatchEventsRequest(resource=resource, kinds=kinds, token=token)
+        if since_us is not None and not token:
+            request.since_time.FromMicroseconds(since_us)
+        yield from events(self._resumed(self._jobs.WatchEvents, request), on_token)
+
+    def _resumed(
+        self,
+        method: Any,
+        request: job_service_pb2.WatchEventsRequest | job_service_pb2.WatchJobsRequest,
+    ) -> Resumed:
+        from controlplane.client.watching import Resumed
+
+        return Resumed(
+            self._connection,
+            method,
+            request,
+            first_s=self._timeout_s,
+            patience_s=self._patience_s,
+        )
+
     def _watch(self, name: str, first_s: float) -> Iterator[job_pb2.Job]:
         """As `watch`; `first_s`: for so long an absent server is waited for at first."""
         from controlplane.v1 import job_service_pb2
@@ -377,17 +435,23 @@ class Client:
             on_attempt,
         )
 
-    def events(self, resource: str = "", *, after_seq: int = 0) -> Iterator[event_pb2.Event]:
-        """Yield what happened to a resource and its parts, oldest first; without one, to all."""
+    def events(
+        self, resource: str = "", *, after_seq: int = 0, since_us: int | None = None
+    ) -> Iterator[event_pb2.Event]:
+        """Yield what happened to a resource and its parts, oldest first; without one, to all.
+        `since_us`: from that moment on, UTC in microseconds."""
         from controlplane.v1 import job_service_pb2
 
         request = job_service_pb2.ListEventsRequest(resource=resource, after_seq=after_seq)
+        if since_us is not None:
+            request.since_time.FromMicroseconds(since_us)
         while True:
             page = self._connection.call(self._jobs.ListEvents, request, self._timeout_s)
             if not page.events:
                 return
             yield from page.events
             request.after_seq = page.events[-1].seq
+            request.ClearField("since_time")
 
     # Steps
 

@@ -25,12 +25,12 @@ API_VERSION: Final = "v1"
 
 _TREE: Final[dict[grpc.StatusCode, type[ClientError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.UNAUTHENTICATED: Denied,
     grpc.StatusCode.PERMISSION_DENIED: Denied,
     grpc.StatusCode.ALREADY_EXISTS: Refused,
     grpc.StatusCode.FAILED_PRECONDITION: Refused,
+    grpc.StatusCode.OUT_OF_RANGE: Refused,
     grpc.StatusCode.ABORTED: Refused,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Refused,
 }

@@ -58,12 +58,13 @@ def turn(registry: Registry, files: Iterable[JobFiles], reached: Reached, now_us
     seen = seen_events(store, keep, reached, now_us)
     events = unowned(seen, store.ends(list(owners(seen))))
     doomed = Doomed(
-        jobs=tuple(jobs),
+        jobs=tuple(each.job_id for each in jobs),
         jobs_before_us=now_us - keep.jobs_us if jobs else 0,
         usages=tuple(usages),
         usages_before_us=now_us - keep.usage_us if usages else 0,
         events=tuple(event.seq for event in events),
         events_before_us=now_us - keep.events_us if events else 0,
+        events_seq=max([*(e.last_seq for e in jobs), *(e.seq for e in events)], default=0),
     )
     if doomed.told:
         commit(registry, doomed)
@@ -81,13 +82,13 @@ def commit(registry: Registry, doomed: Doomed) -> None:
     log.info("removed what is kept no longer", extra=doomed.told)
 
 
-def old_jobs(store: Store, keep: Keep, now_us: int) -> tuple[list[int], bool]:
+def old_jobs(store: Store, keep: Keep, now_us: int) -> tuple[list[Ended], bool]:
     """Jobs that go in this turn, and whether there are more."""
     if not keep.jobs_us:
         return [], False
     over = store.ended(now_us - keep.jobs_us, limit=TURN_JOBS)
     fit = fitting(over)
-    return [each.job_id for each in fit], len(fit) < len(over) or len(over) == TURN_JOBS
+    return fit, len(fit) < len(over) or len(over) == TURN_JOBS
 
 
 def fitting(over: Sequence[Ended]) -> list[Ended]:

@@ -7,6 +7,7 @@ ControlPlaneError
 ├── AlreadyExists         the name is taken                        ALREADY_EXISTS
 ├── NotAllowed            this principal may not do that           PERMISSION_DENIED
 ├── WrongState            not now                                  FAILED_PRECONDITION
+├── TokenOutOfRange       what follows a token is not kept         OUT_OF_RANGE
 ├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
 ├── StoreUnavailable      the database does not answer             UNAVAILABLE
 ├── StoreRefused          a bug: the database can't keep it        INTERNAL
@@ -65,6 +66,10 @@ class NotAllowed(ControlPlaneError):
 
 class WrongState(ControlPlaneError):
     """That cannot be done in the present state."""
+
+
+class TokenOutOfRange(ControlPlaneError):
+    """What follows a watch's token is not kept, or not there. List again, and watch from now on."""
 
 
 class Overloaded(ControlPlaneError):

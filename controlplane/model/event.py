@@ -43,6 +43,15 @@ class Event:
     """The fields that changed, with their new values; never a whole spec."""
 
     @property
+    def jobs(self) -> range:
+        """Numbers of the jobs that it tells of: of several, where they were submitted together."""
+        noun, _, rest = self.resource.partition("/")
+        first, _, last = rest.partition("/")[0].partition("-")
+        if noun != "jobs" or not first.isdecimal() or not (last or first).isdecimal():
+            return range(0)
+        return range(int(first), int(last or first) + 1)
+
+    @property
     def job_id(self) -> int | None:
         """Number of the job that it belongs to; None for one that belongs to none."""
         noun, _, rest = self.resource.partition("/")

@@ -59,7 +59,9 @@ def advance(draft: Draft, attempt: Attempt, reported: Lease) -> None:
         return
     draft.attempts[attempt.key] = attempt
     if attempt.state is before.state:
-        draft.emit(f"lease.{reported.phase}", attempt.name, {"lease_id": reported.lease_id})
+        node = draft.nodes[reported.node_uuid].facts.display_name
+        told = {"lease_id": reported.lease_id, "node": node}
+        draft.emit(f"lease.{reported.phase}", attempt.name, told)
     else:
         changed: dict[str, object] = {"state": attempt.state}
         if attempt.cause is not None:
@@ -167,6 +169,8 @@ def close(draft: Draft, attempt: Attempt) -> None:
     if attempt.cause is not None:
         changed["cause"] = attempt.cause.message
         changed["cause_kind"] = attempt.cause.kind
+    if not task.state.final:
+        changed["waits_us"] = max(0, task.not_before_us - draft.now_us)
     seq = draft.emit(f"attempt.{attempt.state}", attempt.name, changed)
     for lease_id in attempt.lease_ids:
         lease = draft.leases[lease_id]
@@ -234,7 +238,7 @@ def _judge_nodes(draft: Draft, attempt: Attempt, leases: list[Lease], owner: str
                 "node.suspected", node.name, {"failures": len(row), "job_id": failure.job_id}
             )
             if (reason := drain_reason(row)) and node.drain_reason is None:
-                draft.emit("node.drained", node.name, {"reason": reason})
+                draft.emit("node.drained", node.name, {"reason": [None, reason]})
                 draft.nodes[node.uuid] = replace(node, drain_reason=reason)
         elif node.quick_failures and (ran_us >= QUICK_US or cause is None):
             draft.emit("node.cleared", node.name, {"job_id": attempt.job_id})

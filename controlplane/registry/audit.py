@@ -32,3 +32,13 @@ def deny(draft: Draft, denial: Denial) -> None:
     if denial.passed_over:
         changed["passed_over"] = denial.passed_over
     draft.emit("access.denied", f"principals/{principal}" if principal else "principals", changed)
+
+
+def uploaded(draft: Draft, sha256: str, size_bytes: int) -> None:
+    """Write down that somebody uploads a blob that was none of theirs: before it is kept."""
+    draft.emit("blob.uploaded", f"blobs/{sha256}", {"size_bytes": size_bytes})
+
+
+def renewed(draft: Draft, generation: int) -> None:
+    """Write down that a node is given another certificate: before it has it."""
+    draft.emit("node.renewed", draft.actor.principal, {"generation": generation})

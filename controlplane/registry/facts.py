@@ -68,6 +68,8 @@ class Cluster:
     """Output of jobs that ended before this may have been removed."""
     usage_removed_us: int = 0
     """What attempts used that ended before this may have been removed."""
+    events_removed_seq: int = 0
+    """Events up to this number may have been removed; later ones were not."""
 
 
 @dataclass(slots=True)

@@ -30,9 +30,11 @@ def update_user(draft: Draft, name: str, role: Role | None, barred: bool | None)
     before = user = known_user(draft, name)
     changed: dict[str, object] = {}
     if role is not None and role is not user.role:
-        user, changed["role"] = replace(user, role=role), role.value
+        changed["role"] = [user.role.value, role.value]
+        user = replace(user, role=role)
     if barred is not None and barred != (user.barred_us is not None):
-        user, changed["barred"] = replace(user, barred_us=draft.now_us if barred else None), barred
+        changed["barred"] = [not barred, barred]
+        user = replace(user, barred_us=draft.now_us if barred else None)
     if user != before:
         draft.emit("user.changed", f"users/{name}", changed)
         draft.users[name] = user
@@ -65,7 +67,8 @@ def create_token(
         created_by=draft.actor.principal,
         expires_us=None if lifetime_us is None else draft.now_us + lifetime_us,
     )
-    draft.emit("token.created", f"tokens/{made.token_id}", {"user": user, "label": label})
+    told = {"user": user, "label": label, "expires_us": made.expires_us}
+    draft.emit("token.created", f"tokens/{made.token_id}", told)
     draft.tokens[sha256] = made
     return made
 
@@ -92,7 +95,9 @@ def create_join_token(draft: Draft, sha256: str, lifetime_us: int, node_uuid: st
         created_by=draft.actor.principal,
         expires_us=draft.now_us + lifetime_us,
     )
-    told = {"node": f"nodes/{node_uuid}"} if node_uuid else {}
+    told: dict[str, object] = {"expires_us": made.expires_us}
+    if node_uuid:
+        told["node"] = f"nodes/{node_uuid}"
     draft.emit("join_token.created", f"joinTokens/{made.token_id}", told)
     draft.join_tokens[sha256] = made
     return made
@@ -147,7 +152,13 @@ def join(draft: Draft, sha256: str, node_uuid: str, key_sha256: str) -> int:
             principal,
         )
     generation = admission.generation + 1 if admission is not None else 1
-    draft.emit("node.admitted", principal, {"join_token": token.token_id, "generation": generation})
+    told: dict[str, object] = {
+        "join_token": token.token_id,
+        "generation": [admission.generation if admission is not None else None, generation],
+    }
+    if node is not None and node.enrolled_by != principal:
+        told["enrolled_by"] = [node.enrolled_by, principal]
+    draft.emit("node.admitted", principal, told)
     draft.join_tokens[sha256] = replace(
         token, used_by=node_uuid, key_sha256=key_sha256, generation=generation
     )
@@ -172,10 +183,13 @@ def revoke(draft: Draft, node_uuid: str, unspent: Iterable[str]) -> None:
     if admission is None:
         raise NotFound(f"nodes/{node_uuid}: no host has joined as this node")
     generation = admission.generation + 1
-    draft.emit("node.revoked", principal_of_node(node_uuid), {"generation": generation})
+    tokens = [draft.join_tokens[sha256] for sha256 in unspent]
+    void = [token for token in tokens if token.revoked_us is None and not token.used_by]
+    told: dict[str, object] = {"generation": [admission.generation, generation]}
+    if void:
+        told["join_tokens"] = [token.token_id for token in void]
+    draft.emit("node.revoked", principal_of_node(node_uuid), told)
     draft.admissions[node_uuid] = replace(admission, generation=generation)
     nodes.give_up(draft, node_uuid)
-    for sha256 in unspent:
-        token = draft.join_tokens[sha256]
-        if token.revoked_us is None and not token.used_by:
-            draft.join_tokens[sha256] = replace(token, revoked_us=draft.now_us)
+    for token in void:
+        draft.join_tokens[token.sha256] = replace(token, revoked_us=draft.now_us)

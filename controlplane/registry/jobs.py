@@ -34,15 +34,16 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
     """Accept jobs: all of them, with one event. Their numbers, one after the other."""
     first = draft.cluster.last_job_id + 1
     last = first + len(wanted) - 1
+    owner = draft.actor.principal
+    held_by = owner if hold else ""
+    held = {"held_by": held_by} if hold else {}
     if len(wanted) == 1:
         spec = wanted[0].spec
         changed = {"name": spec.name, "spec_sha256": wanted[0].spec_sha256, "state": "pending"}
-        seq = draft.emit("job.submitted", f"jobs/{first}", changed)
+        seq = draft.emit("job.submitted", f"jobs/{first}", changed | held)
     else:
-        seq = draft.emit("jobs.submitted", f"jobs/{first}-{last}", {"jobs": len(wanted)})
+        seq = draft.emit("jobs.submitted", f"jobs/{first}-{last}", {"jobs": len(wanted), **held})
     draft.cluster = replace(draft.cluster, last_job_id=last)
-    owner = draft.actor.principal
-    held_by = owner if hold else ""
     for job_id, one in enumerate(wanted, start=first):
         draft.jobs[job_id] = Job(
             job_id=job_id,
@@ -89,7 +90,8 @@ def _cancel(draft: Draft, job: Job) -> None:
     if job.cancelled_by:
         return
     who = draft.actor.principal
-    seq = draft.emit("job.cancelled", job.name, {"state": job.state})
+    changed = {"state": job.state, "cancelled_by": ["", who]}
+    seq = draft.emit("job.cancelled", job.name, changed)
     left = job.unmade
     draft.jobs[job.job_id] = replace(
         job,
@@ -106,9 +108,10 @@ def _cancel(draft: Draft, job: Job) -> None:
 
 def _cancel_task(draft: Draft, job: Job, index: int) -> None:
     name = str(Which(job.job_id, index))
-    seq = draft.emit("task.cancelled", name, {})
-    job = replace(job, revision=seq)
     task = draft.tasks.get((job.job_id, index))
+    state = task.state if task is not None else JobState.PENDING
+    seq = draft.emit("task.cancelled", name, {"state": state})
+    job = replace(job, revision=seq)
     if task is None:
         draft.tasks[job.job_id, index] = Task(
             job_id=job.job_id, index=index, state=JobState.CANCELLED
@@ -160,7 +163,8 @@ def hold(draft: Draft, job_ids: Iterable[int]) -> None:
     for job_id in dict.fromkeys(job_ids):
         job = living(draft, Which(job_id), "held")
         if not job.held_by:
-            seq = draft.emit("job.held", job.name, {})
+            changed = {"held_by": ["", draft.actor.principal]}
+            seq = draft.emit("job.held", job.name, changed)
             draft.jobs[job_id] = replace(job, held_by=draft.actor.principal, revision=seq)
 
 
@@ -169,7 +173,7 @@ def release(draft: Draft, job_ids: Iterable[int]) -> None:
     for job_id in dict.fromkeys(job_ids):
         job = living(draft, Which(job_id), "released")
         if job.held_by:
-            seq = draft.emit("job.released", job.name, {"held_by": job.held_by})
+            seq = draft.emit("job.released", job.name, {"held_by": [job.held_by, ""]})
             draft.jobs[job_id] = replace(job, held_by="", revision=seq)
 
 
@@ -192,7 +196,8 @@ def requeue(draft: Draft, which: Iterable[Which]) -> list[str]:
                 why = attempt.cause.message if attempt.cause is not None else "it ends"
                 raise WrongState(f"{attempt.name} is being ended, and cannot be requeued: {why}")
             words = f"requeued by {draft.actor.principal}"
-            seq = draft.emit("task.requeued", str(Which(task.job_id, task.index)), {})
+            told = {"attempt": attempt.number, "state": attempt.state}
+            seq = draft.emit("task.requeued", str(Which(task.job_id, task.index)), told)
             draft.jobs[job.job_id] = replace(draft.jobs[job.job_id], revision=seq)
             _stop(draft, attempt, words, requeue=True)
             names.append(str(Which(task.job_id, task.index)))

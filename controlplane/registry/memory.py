@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.model.errors import StaleControlPlane, StoreUnavailable
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -185,6 +185,11 @@ class MemoryStore:
         ]
         return [self._record(job, full=full) for job in found[:limit]]
 
+    def jobs_of(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
+        """Jobs by number."""
+        jobs = self._tables.jobs
+        return {number: jobs[number] for number in job_ids if number in jobs}
+
     def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
         """Owners of jobs."""
         return {
@@ -210,6 +215,12 @@ class MemoryStore:
             )
         ]
         return found[:limit]
+
+    def event_page(self, resource: str, *, after: int, limit: int) -> EventPage:
+        """A page of events, and how far they go."""
+        c = self._tables.cluster
+        events = self.events(resource, after=after, limit=limit)
+        return EventPage(events=events, seq=c.seq, removed_seq=c.events_removed_seq)
 
     def usage_sums(
         self,
@@ -249,6 +260,7 @@ class MemoryStore:
                 job_id=number,
                 rows=sum(event.job_id == number for event in self._tables.events)
                 + sum(len(a.workers) for a in self._tables.attempts.values() if a.job_id == number),
+                last_seq=max((e.seq for e in self._tables.events if e.job_id == number), default=0),
             )
             for _, number in over[:limit]
         ]

@@ -14,7 +14,7 @@ from controlplane.model.lease import (
     WorkerState,
     WorkerStatus,
 )
-from controlplane.model.node import Node, NodeFacts
+from controlplane.model.node import Device, Node, NodeFacts
 from controlplane.model.spec import OnDisconnect
 from controlplane.registry import attempts, signals
 
@@ -94,14 +94,14 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
         return
     changed: dict[str, object] = {}
     if node.boot_id != report.boot_id:
-        changed["boot_id"] = report.boot_id
+        changed["boot_id"] = [node.boot_id, report.boot_id]
     if report.facts is not None and node.facts != report.facts:
         changed["facts"] = _difference(node.facts, report.facts)
     if node.silent_since_us is not None:
-        changed["silent_since"] = None
+        changed["silent_since"] = [node.silent_since_us, None]
         _heard_again(draft, node)
     if not node.enrolled_by:
-        changed["enrolled_by"] = draft.actor.principal
+        changed["enrolled_by"] = ["", draft.actor.principal]
     if changed:
         draft.emit("node.changed", node.name, changed)
         draft.nodes[node.uuid] = replace(
@@ -113,8 +113,22 @@ def _update_node(draft: Draft, node: Node | None, report: NodeReport) -> None:
         )
 
 
-def _difference(before: NodeFacts, after: NodeFacts) -> list[str]:
-    return [name for name in NodeFacts.__slots__ if getattr(before, name) != getattr(after, name)]
+def _difference(before: NodeFacts, after: NodeFacts) -> dict[str, object]:
+    """What has changed of a host, by name: before, and after."""
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in NodeFacts.__slots__}
+    return {name: [_told(a), _told(b)] for name, (a, b) in pairs.items() if a != b}
+
+
+def _told(value: object) -> object:
+    """A value of a host as an event tells it: of devices their ids, with what is wrong."""
+    if not isinstance(value, tuple):
+        return value
+    return [
+        " ".join(filter(None, (each.device_id, each.fault)))
+        if isinstance(each, Device)
+        else list(each)
+        for each in value
+    ]
 
 
 def _take_in(draft: Draft, lease: Lease, status: LeaseStatus) -> None:
@@ -191,7 +205,7 @@ def silence(draft: Draft, node_uuid: str, since_us: int) -> None:
     """Say that a node has been silent past its lease: from now on it is unknown."""
     node = draft.nodes[node_uuid]
     if node.silent_since_us is None:
-        draft.emit("node.silent", node.name, {"silent_since": since_us})
+        draft.emit("node.silent", node.name, {"silent_since": [None, since_us]})
         draft.nodes[node_uuid] = replace(node, silent_since_us=since_us)
 
 
@@ -251,7 +265,7 @@ def drain(draft: Draft, node_uuid: str, reason: str) -> None:
     """Send a node no more work."""
     node = _known(draft, node_uuid)
     if node.drain_reason != reason:
-        draft.emit("node.drained", node.name, {"reason": reason})
+        draft.emit("node.drained", node.name, {"reason": [node.drain_reason, reason]})
         draft.nodes[node_uuid] = replace(node, drain_reason=reason)
 
 
@@ -259,7 +273,7 @@ def undrain(draft: Draft, node_uuid: str) -> None:
     """Take a node back into service."""
     node = _known(draft, node_uuid)
     if node.drain_reason is not None:
-        draft.emit("node.undrained", node.name, {"reason": None})
+        draft.emit("node.undrained", node.name, {"reason": [node.drain_reason, None]})
         draft.nodes[node_uuid] = replace(node, drain_reason=None, quick_failures=())
 
 
@@ -267,7 +281,7 @@ def release(draft: Draft, node_uuid: str) -> None:
     """Forget who enrolled a node: the next agent that speaks for it enrols it anew."""
     node = _known(draft, node_uuid)
     if node.enrolled_by:
-        draft.emit("node.released", node.name, {"enrolled_by": ""})
+        draft.emit("node.released", node.name, {"enrolled_by": [node.enrolled_by, ""]})
         draft.nodes[node_uuid] = replace(node, enrolled_by="")
 
 

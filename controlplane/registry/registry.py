@@ -302,6 +302,16 @@ class Registry:
         """The epoch of this control plane."""
         return self._facts.cluster.epoch
 
+    @property
+    def seq(self) -> int:
+        """Number of the last event that was committed."""
+        return self._facts.cluster.seq
+
+    @property
+    def events_removed_seq(self) -> int:
+        """Events up to this number may have been removed; 0: none was."""
+        return self._facts.cluster.events_removed_seq
+
     def view(self, now_us: int) -> View:
         """Everything that a scheduling decision may see."""
         with self._lock:

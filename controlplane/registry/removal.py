@@ -30,6 +30,8 @@ class Doomed:
     """Numbers of events that belong to no kept job."""
     events_before_us: int = 0
     """All of them happened before this."""
+    events_seq: int = 0
+    """Every event that goes, those of the jobs included, has a number up to this; 0: none goes."""
     blobs: int = 0
     """How many blobs went: these are files, and have no rows."""
     blobs_before_us: int = 0
@@ -66,5 +68,6 @@ def remove(draft: Draft, doomed: Doomed) -> None:
         jobs_removed_us=max(c.jobs_removed_us, doomed.jobs_before_us),
         logs_removed_us=max(c.logs_removed_us, doomed.outputs_before_us),
         usage_removed_us=max(c.usage_removed_us, doomed.usages_before_us),
+        events_removed_seq=max(c.events_removed_seq, doomed.events_seq),
     )
     draft.emit("records.removed", "records", doomed.told)

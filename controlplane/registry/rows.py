@@ -56,6 +56,7 @@ def cluster_row(cluster: Cluster) -> Row:
         "jobs_removed_us": cluster.jobs_removed_us,
         "logs_removed_us": cluster.logs_removed_us,
         "usage_removed_us": cluster.usage_removed_us,
+        "events_removed_seq": cluster.events_removed_seq,
     }
 
 

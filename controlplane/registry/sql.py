@@ -17,7 +17,7 @@ from controlplane.model.errors import StaleControlPlane, StoreUnavailable
 from controlplane.registry import rows, sqljobs, sqlprogress, sqlremoval, sqlusage, tables
 from controlplane.registry.database import connect, name_of, reading, writing
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, Ended, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -242,6 +242,17 @@ class SqlStore:
             result.close()
             return sqljobs.records(connection, found, full=full)
 
+    def jobs_of(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
+        """Jobs by number."""
+        found: dict[int, Job] = {}
+        with reading(self._engine) as connection:
+            for i in range(0, len(job_ids), _CHUNK):
+                numbers = job_ids[i : i + _CHUNK]
+                query = sa.select(tables.job).where(tables.job.c.job_id.in_(numbers))
+                for row in connection.execute(query).mappings():
+                    found[row["job_id"]] = rows.job_value(row)
+        return found
+
     def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
         """Owners of jobs."""
         c = tables.job.c
@@ -261,14 +272,16 @@ class SqlStore:
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """A page of events."""
-        c = tables.event.c
-        query = sa.select(tables.event).where(c.seq > after).order_by(c.seq).limit(limit)
-        if resource:
-            # '0' follows '/': every name that begins with `resource/`, by the index.
-            parts = sa.and_(c.resource >= f"{resource}/", c.resource < f"{resource}0")
-            query = query.where(sa.or_(c.resource == resource, parts))
         with reading(self._engine) as connection:
-            return [rows.event_value(row) for row in connection.execute(query).mappings()]
+            return sqljobs.events(connection, resource, after, limit)
+
+    def event_page(self, resource: str, *, after: int, limit: int) -> EventPage:
+        """A page of events, and how far they go."""
+        c = tables.cluster.c
+        with reading(self._engine) as connection:
+            events = sqljobs.events(connection, resource, after, limit)
+            row = connection.execute(sa.select(c.seq, c.events_removed_seq)).one()
+        return EventPage(events=events, seq=row.seq, removed_seq=row.events_removed_seq)
 
     def usage_sums(
         self,

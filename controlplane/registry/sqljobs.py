@@ -14,6 +14,7 @@ from controlplane.registry.store import JobRecord
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from controlplane.model.event import Event
     from controlplane.model.job import Job, JobState
     from controlplane.model.lease import Lease
     from controlplane.registry.facts import Facts
@@ -178,6 +179,17 @@ def _record(job: Job, parts: Parts) -> JobRecord:
         usages={usage.key: usage for usage in usages},
         progress={progress.key: progress for progress in told},
     )
+
+
+def events(connection: sa.Connection, resource: str, after: int, limit: int) -> list[Event]:
+    """As `Store.events`."""
+    c = tables.event.c
+    query = sa.select(tables.event).where(c.seq > after).order_by(c.seq).limit(limit)
+    if resource:
+        # '0' follows '/': every name that begins with `resource/`, by the index.
+        parts = sa.and_(c.resource >= f"{resource}/", c.resource < f"{resource}0")
+        query = query.where(sa.or_(c.resource == resource, parts))
+    return [rows.event_value(row) for row in _all(connection, query)]
 
 
 def where(which: JobFilter) -> sa.Select[Any]:

@@ -70,14 +70,12 @@ def ended(connection: sa.Connection, before_us: int, limit: int) -> list[Ended]:
         .order_by(_j.ended_us, _j.job_id)
         .limit(limit)
     )
-    events = sa.select(sa.func.count()).where(_OF_JOB)
-    return [
-        Ended(
-            job_id=job_id,
-            rows=count + connection.execute(events, _names(job_id)).scalar_one(),
-        )
-        for job_id, count in connection.execute(query).all()
-    ]
+    events = sa.select(sa.func.count(), sa.func.max(_e.seq)).where(_OF_JOB)
+    found = []
+    for job_id, count in connection.execute(query).all():
+        told, last = connection.execute(events, _names(job_id)).one()
+        found.append(Ended(job_id=job_id, rows=count + told, last_seq=last or 0))
+    return found
 
 
 def ends(connection: sa.Connection, job_ids: Sequence[int]) -> dict[int, int | None]:

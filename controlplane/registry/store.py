@@ -83,6 +83,24 @@ class Ended:
     """Its number."""
     rows: int
     """How many workers and events of it are on record: what its removal costs."""
+    last_seq: int
+    """Number of its last event; 0 where none is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Events as they were kept at one moment."""
+
+    events: Sequence[Event]
+    """They, oldest first."""
+    seq: int
+    """Number of the last event that there was."""
+    removed_seq: int
+    """Events up to this number may have been removed by then."""
+
+    def upto(self, limit: int) -> int:
+        """The number up to which it tells of all that there is, where it was asked for so many."""
+        return self.events[-1].seq if len(self.events) >= limit else self.seq
 
 
 class Store(Protocol):
@@ -121,6 +139,9 @@ class Store(Protocol):
     ) -> Sequence[JobRecord]:
         """Jobs with numbers under `before`, newest first; without attempts unless `full`."""
 
+    def jobs_of(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
+        """Those of these jobs that there are, live or ended, by number."""
+
     def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
         """Owners of those of these jobs that there are, live or ended, by number."""
 
@@ -129,6 +150,9 @@ class Store(Protocol):
 
     def events(self, resource: str, *, after: int, limit: int) -> Sequence[Event]:
         """Events of a resource and its parts (all when empty), oldest first."""
+
+    def event_page(self, resource: str, *, after: int, limit: int) -> EventPage:
+        """As `events`, with how far they go; all of it of one moment."""
 
     def usage_sums(
         self,

@@ -87,6 +87,13 @@ cluster = Table(
     ),
     Column("logs_removed_us", BigInteger, nullable=False, server_default="0"),
     Column("usage_removed_us", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "events_removed_seq",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="events up to this number may have been removed",
+    ),
 )
 
 job = Table(

@@ -19,6 +19,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.identity import is_node, principal_of_node
 from controlplane.model.nodefaults import fact_faults
+from controlplane.registry import audit
 from controlplane.registry.nodes import NodeReport, foreign, observe
 from controlplane.service.auth import CALLER
 from controlplane.service.errors import answers, streams
@@ -241,10 +242,10 @@ class AgentService(AgentServiceServicer):
         node_uuid = name.removeprefix("nodes/")
         # Of the caller's own generation: one that is revoked meanwhile gives what is void.
         generation = CALLER.get().generation
-        return pb.RenewCertificateResponse(
-            certificate=issuer.issue(request.certificate_request, node_uuid, generation),
-            authority=issuer.certificate,
-        )
+        certificate = issuer.issue(request.certificate_request, node_uuid, generation)
+        actor = self._house.actor(context)
+        await self._house.write(lambda draft: audit.renewed(draft, generation), actor)
+        return pb.RenewCertificateResponse(certificate=certificate, authority=issuer.certificate)
 
     def _keep(
         self, request: pb.ShipLogsRequest, places: list[StreamId | None], now_us: int

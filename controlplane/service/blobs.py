@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.identity import Role
+from controlplane.registry import audit
 from controlplane.service.auth import CALLER
 from controlplane.service.blobstore import absent
 from controlplane.service.errors import answers, streams
@@ -50,11 +51,19 @@ class BlobService(BlobServiceServicer):
             if receiving is None:
                 words = "the upload carried no message; the first one names the blob"
                 raise InvalidRequest(FieldFault(field="sha256", description=words))
+            await self._write_down(receiving, sha256, context)
             await asyncio.to_thread(receiving.finish, CALLER.get().name)
             return pb.Blob(sha256=sha256, size_bytes=receiving.size)
         finally:
             if receiving is not None:
                 receiving.close()
+
+    async def _write_down(self, receiving: Receiving, sha256: str, context: Any) -> None:
+        house, caller = self._house, CALLER.get()
+        receiving.check()
+        if house.blobs.owner(sha256, caller.name) is None:
+            size = receiving.size
+            await house.write(lambda d: audit.uploaded(d, sha256, size), house.actor(context))
 
     @streams
     async def DownloadBlob(

@@ -150,12 +150,16 @@ class Receiving:
         while view:
             view = view[os.write(self._fd, view) :]
 
-    def finish(self, principal: str) -> None:
-        """Keep it, durably, if it is what was announced, as this principal's; InvalidRequest
-        else."""
+    def check(self) -> None:
+        """InvalidRequest unless it is what was announced."""
         if self._digest.hexdigest() != self._sha256:
             words = f"announced as {self._sha256}, but the content's is {self._digest.hexdigest()}"
             raise InvalidRequest(FieldFault(field="sha256", description=words))
+
+    def finish(self, principal: str) -> None:
+        """Keep it, durably, if it is what was announced, as this principal's; InvalidRequest
+        else."""
+        self.check()
         os.fsync(self._fd)
         with self._lock:
             os.utime(self._fd)

@@ -40,6 +40,7 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
     e.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     e.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     e.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    e.TokenOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     e.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     e.StaleControlPlane: grpc.StatusCode.ABORTED,

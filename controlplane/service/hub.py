@@ -7,6 +7,8 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from controlplane.service.feed import Feed, Group, Told
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
 
@@ -14,11 +16,13 @@ if TYPE_CHECKING:
 
 
 class Hub:
-    """Waiting calls by topic: `("node", uuid)`, `("job", number)`, `("log", number)`."""
+    """Waiting calls by topic: `("node", uuid)`, `("job", number)`, `("log", number)`; and the feed
+    of commits for those who watch many things."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """`loop`: where the calls wait."""
         self._loop = loop
+        self.feed = Feed()
         self._waiting: dict[Hashable, set[asyncio.Event]] = defaultdict(set)
 
     def committed(self, draft: Draft) -> None:
@@ -28,8 +32,16 @@ class Hub:
         topics += [("job", job_id) for job_id in draft.jobs.changed]
         topics += [("job", job_id) for job_id, _, _ in draft.progress.changed]
         topics += [("job", job_id) for job_id in draft.removed.jobs]
-        if topics:
-            self._loop.call_soon_threadsafe(self.tell, topics)
+        jobs = {number: job for number, job in draft.jobs.changed.items() if job is not None}
+        events = [Told(event=event) for event in draft.events]
+        group = Group(events=events, jobs=jobs) if events else None
+        if topics or group is not None:
+            self._loop.call_soon_threadsafe(self._take, topics, group)
+
+    def _take(self, topics: Iterable[Hashable], group: Group | None) -> None:
+        if group is not None:
+            self.feed.add(group)
+        self.tell(topics)
 
     def tell(self, topics: Iterable[Hashable]) -> None:
         """Wake who waits for these topics. Called in the loop."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
+from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.signals import parse_signal
 from controlplane.model.spec import parse_spec
 from controlplane.model.specfaults import shown
@@ -14,7 +13,7 @@ from controlplane.registry import jobs as commands
 from controlplane.registry import signals
 from controlplane.registry.store import JobFilter, JobRecord
 from controlplane.registry.which import Which
-from controlplane.service import jobchanges
+from controlplane.service import eventlist, jobchanges, watching
 from controlplane.service.asked import (
     LARGEST_PAGE,
     all_mine,
@@ -26,27 +25,19 @@ from controlplane.service.asked import (
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for, once_of
 from controlplane.service.errors import answers, streams
+from controlplane.service.filters import job_filter, narrowed
 from controlplane.service.hub import wait
 from controlplane.service.jobchanges import checked, named
 from controlplane.service.logreader import read_logs
-from controlplane.service.permissions import (
-    READ_LOGS,
-    RPC,
-    Reach,
-    may,
-    reach,
-    refusal,
-)
+from controlplane.service.permissions import READ_LOGS, may
 from controlplane.service.progress import metrics
 from controlplane.service.tasklist import list_tasks
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
-from controlplane.wire.basics import document, from_timestamp
+from controlplane.wire.basics import document
 from controlplane.wire.jobs import (
-    JOB_STATES,
     checked_job,
     conceal,
-    event_message,
     job_message,
     narrow_to_task,
 )
@@ -58,8 +49,6 @@ if TYPE_CHECKING:
     from controlplane.service.context import House
     from controlplane.v1 import job_pb2
 
-LONGEST_PATTERN = 200
-"""Characters of a pattern; display names are no longer."""
 REASON_PERIOD_S = 1.0
 """Reasons to wait are not events: a watched job that waits is looked at so often."""
 
@@ -139,7 +128,7 @@ class JobService(JobServiceServicer):
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
             raise InvalidRequest(FieldFault(field="page_token", description=words))
-        which = _narrowed(job_filter(request.filter))
+        which = narrowed(job_filter(request.filter))
         full = request.view == pb.JOB_VIEW_FULL
         store = self._house.registry.store
         records = await asyncio.to_thread(
@@ -202,7 +191,7 @@ class JobService(JobServiceServicer):
         if which == JobFilter():
             words = "would end every job; set at least one field, e.g. states"
             raise InvalidRequest(FieldFault(field="filter", description=words))
-        which = _narrowed(which)
+        which = narrowed(which)
         numbers: list[int] = []
         before: int | None = None
         while True:
@@ -240,15 +229,23 @@ class JobService(JobServiceServicer):
         self, request: pb.ListEventsRequest, context: Any
     ) -> pb.ListEventsResponse:
         """List events in the order of commits."""
-        submitted = await self._may_see(request.resource)
-        after, limit = request.after_seq, page_size(request.page_size)
-        store = self._house.registry.store
-        events = await asyncio.to_thread(store.events, request.resource, after=after, limit=limit)
-        if after < submitted and (not events or events[0].seq != submitted):
-            # It was submitted with others, which is an event of all of them.
-            first = await asyncio.to_thread(store.events, "", after=submitted - 1, limit=1)
-            events = [*(e for e in first if e.seq == submitted), *events][:limit]
-        return pb.ListEventsResponse(events=[event_message(event) for event in events])
+        return await eventlist.list_events(self._house, request)
+
+    @streams
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Follow events."""
+        async for message in watching.watch_events(self._house, request):
+            yield message
+
+    @streams
+    async def WatchJobs(
+        self, request: pb.WatchJobsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchJobsResponse]:
+        """Follow the jobs that match a filter."""
+        async for message in watching.watch_jobs(self._house, request):
+            yield message
 
     @streams
     async def ReadLogs(
@@ -265,25 +262,6 @@ class JobService(JobServiceServicer):
     ) -> pb.GetMetricsResponse:
         """Show what an attempt reported of its progress."""
         return await metrics(self._house, await asked(self._house, request.name), request)
-
-    async def _may_see(self, resource: str) -> int:
-        """NotAllowed unless the caller may see the events of a resource. Number of the event of its
-        submit, for a job; else 0."""
-        name, _, part = resource.removeprefix("jobs/").partition("/")
-        if resource.startswith("jobs/") and decimal(name) is not None:
-            which = await asked(self._house, f"jobs/{name}")
-            if part:
-                return 0
-            registry = self._house.registry
-            record = await asyncio.to_thread(registry.job, which.job_id)
-            return record.job.submitted_seq
-        caller = CALLER.get()
-        if reach(caller, RPC.get()) is not Reach.ALL:
-            raise NotAllowed(
-                f"{caller.name} has the role {caller.role}, which sees events of its own jobs"
-                " alone; name one of them, or a part of one, as the resource: jobs/123"
-            )
-        return 0
 
     async def _message(self, which: Which) -> job_pb2.Job:
         registry = self._house.registry
@@ -311,42 +289,3 @@ class JobService(JobServiceServicer):
         if not may(CALLER.get(), READ_LOGS, record.job.owner):
             conceal(message)
         return message
-
-
-def _narrowed(which: JobFilter) -> JobFilter:
-    """A filter that takes only what the caller may do this to. NotAllowed when it asks for others'
-    by name."""
-    caller = CALLER.get()
-    if reach(caller, RPC.get()) is Reach.ALL:
-        return which
-    if which.owner and not may(caller, RPC.get(), which.owner):
-        error = refusal(caller, RPC.get(), f"jobs of {which.owner[:100]!r}")
-        error.resource = "jobs"  # the name is the caller's words, and may be anything
-        raise error
-    return replace(which, owner=caller.name)
-
-
-def job_filter(message: pb.JobFilter) -> JobFilter:
-    """A filter. InvalidRequest for a state that this release does not know, or no moment."""
-    try:
-        states = frozenset(JOB_STATES.into(state) for state in message.states)
-    except ValueError as error:
-        raise InvalidRequest(FieldFault(field="filter.states", description=str(error))) from None
-    if len(message.display_name) > LONGEST_PATTERN:
-        words = f"has {len(message.display_name)} characters; at most {LONGEST_PATTERN} are allowed"
-        raise InvalidRequest(FieldFault(field="filter.display_name", description=words))
-    return JobFilter(
-        states=states,
-        owner=message.owner,
-        name_pattern=message.display_name,
-        created_from_us=_moment(message, "created_after"),
-        created_before_us=_moment(message, "created_before"),
-        labels=tuple(sorted(message.labels.items())),
-    )
-
-
-def _moment(message: pb.JobFilter, field: str) -> int | None:
-    try:
-        return from_timestamp(message, field)
-    except ValueError as error:
-        raise InvalidRequest(FieldFault(field=f"filter.{field}", description=str(error))) from None

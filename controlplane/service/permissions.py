@@ -52,7 +52,9 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.JobService/ListTasks": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/SignalJob": _row(NONE, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/WatchJob": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/WatchJobs": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ListEvents": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.JobService/WatchEvents": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.JobService/ReadLogs": _row(OWN, OWN, OWN, ALL, NONE),
     # Whoever runs a step acts as the job's owner: no part of keeping a centre running.
     "/controlplane.v1.StepService/Exec": _row(NONE, OWN, OWN, ALL, NONE),

@@ -51,7 +51,9 @@ class Event(_message.Message):
 
     @_builtins.property
     def changed(self) -> _struct_pb2.Struct:
-        """The fields that changed, with their new values; never a whole spec."""
+        """What is to be known of it; never a whole spec, never a secret. Of a field that changed, a list of two: its value before, and
+        after. Of what is new, its values as they are.
+        """
 
     def __init__(
         self,

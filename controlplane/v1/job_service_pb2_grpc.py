@@ -98,10 +98,20 @@ class JobServiceStub:
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/controlplane.v1.JobService/WatchJobs',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/controlplane.v1.JobService/ListEvents',
                 request_serializer=controlplane_dot_v1_dot_job__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_job__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/controlplane.v1.JobService/WatchEvents',
+                request_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_job__service__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
         self.ReadLogs = channel.unary_stream(
                 '/controlplane.v1.JobService/ReadLogs',
@@ -222,10 +232,36 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Follows the jobs that match a filter and that the caller may see: first the present list, newest first, then each job
+        after it has changed, for ever. Caller: people, and programs that keep a picture of all jobs. Each message has a token; with the
+        last one a later call goes on where this one broke off, also amid the list, also when the control plane was restarted. Several
+        changes of one job that come close together are told as one. On a repeat a job may come once more with the `etag` that it
+        had. On a gap, that is when events after the token are not kept any more, OUT_OF_RANGE: call again without a token,
+        and take the list as the truth. Reasons to wait and progress are told with the next change, and make none by
+        themselves. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly is told later, and of less in between.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
         others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
         them as the resource, or a part of one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Follows events in the order of commits, for ever: each once, with none left out. Caller: as with ListEvents. The first message
+        comes at once, with a token; with the last token a later call goes on behind the last event that was told, also when the control
+        plane was restarted: with no gap and no repeat. On a gap, that is when an event after the token may have been
+        removed, OUT_OF_RANGE with the reason TOKEN_OUT_OF_RANGE: what is missing is gone; ask for what there is by `since_time`, or
+        watch from now on. Where a kept job is the resource there is no gap, for its events stay as long as itself; when the
+        job is removed the stream ends with NOT_FOUND. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly
+        loses nothing: it is told later, from the database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,10 +348,20 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
                     request_deserializer=controlplane_dot_v1_dot_job__service__pb2.ListEventsRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_job__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=controlplane_dot_v1_dot_job__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_job__service__pb2.WatchEventsResponse.SerializeToString,
             ),
             'ReadLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLogs,
@@ -666,6 +712,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/controlplane.v1.JobService/WatchJobs',
+            controlplane_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListEvents(request,
             target,
             options=(),
@@ -682,6 +755,33 @@ class JobService:
             '/controlplane.v1.JobService/ListEvents',
             controlplane_dot_v1_dot_job__service__pb2.ListEventsRequest.SerializeToString,
             controlplane_dot_v1_dot_job__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/controlplane.v1.JobService/WatchEvents',
+            controlplane_dot_v1_dot_job__service__pb2.WatchEventsRequest.SerializeToString,
+            controlplane_dot_v1_dot_job__service__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,10 +88,28 @@ class JobServiceStub:
     """Follows one job: the first message is its present state, then one after each change, until it ends.
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
+    """Follows the jobs that match a filter and that the caller may see: first the present list, newest first, then each job
+    after it has changed, for ever. Caller: people, and programs that keep a picture of all jobs. Each message has a token; with the
+    last one a later call goes on where this one broke off, also amid the list, also when the control plane was restarted. Several
+    changes of one job that come close together are told as one. On a repeat a job may come once more with the `etag` that it
+    had. On a gap, that is when events after the token are not kept any more, OUT_OF_RANGE: call again without a token,
+    and take the list as the truth. Reasons to wait and progress are told with the next change, and make none by
+    themselves. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly is told later, and of less in between.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]
     """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
     others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
     them as the resource, or a part of one.
+    """
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _job_service_pb2.WatchEventsResponse]
+    """Follows events in the order of commits, for ever: each once, with none left out. Caller: as with ListEvents. The first message
+    comes at once, with a token; with the last token a later call goes on behind the last event that was told, also when the control
+    plane was restarted: with no gap and no repeat. On a gap, that is when an event after the token may have been
+    removed, OUT_OF_RANGE with the reason TOKEN_OUT_OF_RANGE: what is missing is gone; ask for what there is by `since_time`, or
+    watch from now on. Where a kept job is the resource there is no gap, for its events stay as long as itself; when the
+    job is removed the stream ends with NOT_FOUND. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly
+    loses nothing: it is told later, from the database.
     """
     ReadLogs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
@@ -163,10 +181,28 @@ class JobServiceAsyncStub(JobServiceStub):
     """Follows one job: the first message is its present state, then one after each change, until it ends.
     Nothing is lost by reconnecting: the first message always tells the whole present state.
     """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Follows the jobs that match a filter and that the caller may see: first the present list, newest first, then each job
+    after it has changed, for ever. Caller: people, and programs that keep a picture of all jobs. Each message has a token; with the
+    last one a later call goes on where this one broke off, also amid the list, also when the control plane was restarted. Several
+    changes of one job that come close together are told as one. On a repeat a job may come once more with the `etag` that it
+    had. On a gap, that is when events after the token are not kept any more, OUT_OF_RANGE: call again without a token,
+    and take the list as the truth. Reasons to wait and progress are told with the next change, and make none by
+    themselves. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly is told later, and of less in between.
+    """
     ListEvents: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListEventsRequest, _job_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
     others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
     them as the resource, or a part of one.
+    """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _job_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Follows events in the order of commits, for ever: each once, with none left out. Caller: as with ListEvents. The first message
+    comes at once, with a token; with the last token a later call goes on behind the last event that was told, also when the control
+    plane was restarted: with no gap and no repeat. On a gap, that is when an event after the token may have been
+    removed, OUT_OF_RANGE with the reason TOKEN_OUT_OF_RANGE: what is missing is gone; ask for what there is by `since_time`, or
+    watch from now on. Where a kept job is the resource there is no gap, for its events stay as long as itself; when the
+    job is removed the stream ends with NOT_FOUND. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly
+    loses nothing: it is told later, from the database.
     """
     ReadLogs: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadLogsRequest, _job_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """Reads the output of a job's workers as bytes with offsets. On a gap (an offset higher than
@@ -309,6 +345,21 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _job_service_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
+        """Follows the jobs that match a filter and that the caller may see: first the present list, newest first, then each job
+        after it has changed, for ever. Caller: people, and programs that keep a picture of all jobs. Each message has a token; with the
+        last one a later call goes on where this one broke off, also amid the list, also when the control plane was restarted. Several
+        changes of one job that come close together are told as one. On a repeat a job may come once more with the `etag` that it
+        had. On a gap, that is when events after the token are not kept any more, OUT_OF_RANGE: call again without a token,
+        and take the list as the truth. Reasons to wait and progress are told with the next change, and make none by
+        themselves. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly is told later, and of less in between.
+        """
+
+    @_abc_1.abstractmethod
     def ListEvents(
         self,
         request: _job_service_pb2.ListEventsRequest,
@@ -317,6 +368,21 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists events in the order of commits, oldest first, a page at a time. Events of a kept job are all there; older ones of
         others may have been removed, of which `records.removed` tells. Who sees only their own jobs must name one of
         them as the resource, or a part of one.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _job_service_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_job_service_pb2.WatchEventsResponse]]:
+        """Follows events in the order of commits, for ever: each once, with none left out. Caller: as with ListEvents. The first message
+        comes at once, with a token; with the last token a later call goes on behind the last event that was told, also when the control
+        plane was restarted: with no gap and no repeat. On a gap, that is when an event after the token may have been
+        removed, OUT_OF_RANGE with the reason TOKEN_OUT_OF_RANGE: what is missing is gone; ask for what there is by `since_time`, or
+        watch from now on. Where a kept job is the resource there is no gap, for its events stay as long as itself; when the
+        job is removed the stream ends with NOT_FOUND. A token of another cluster is INVALID_ARGUMENT. A caller that reads slowly
+        loses nothing: it is told later, from the database.
         """
 
     @_abc_1.abstractmethod

@@ -65,6 +65,8 @@ class World:
     """Whether the version is told at the end of a call, or at its start."""
     token: str | None = None
     piece_bytes: int = 7
+    oldest_token: int = 0
+    """Tokens of watches before this number are refused as too old."""
 
 
 class _Handlers(grpc.ServerInterceptor):
@@ -263,6 +265,43 @@ class FakeServer(
             if event.seq > request.after_seq and event.resource.startswith(request.resource)
         ]
         return job_service_pb2.ListEventsResponse(events=found[:2])
+
+    def WatchEvents(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Tokens are numbers of events. Ends where a real one would wait."""
+        self.world.requests.append(request)
+        after = int(request.token or 0)
+        self._check_token(after, context)
+        yield job_service_pb2.WatchEventsResponse(token=str(after))
+        for event in self.world.events:
+            if event.seq > after and event.resource.startswith(request.resource):
+                yield job_service_pb2.WatchEventsResponse(events=[event], token=str(event.seq))
+
+    def WatchJobs(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Lists the first states, then tells the later ones; tokens are their places in a row."""
+        self.world.requests.append(request)
+        after = int(request.token or 0)
+        self._check_token(after, context)
+        names = sorted(self.world.jobs, reverse=True)
+        if not request.token:
+            jobs = [self.world.jobs[name][0] for name in names]
+            yield job_service_pb2.WatchJobsResponse(jobs=jobs, token="1")
+        later = [job for name in names for job in self.world.jobs[name][1:]]
+        for number, job in enumerate(later, 2):
+            if number > after:
+                yield job_service_pb2.WatchJobsResponse(jobs=[job], token=str(number))
+
+    def _check_token(self, after: int, context: grpc.ServicerContext) -> None:
+        if 0 < after < self.world.oldest_token:
+            status = status_pb2.Status(code=11, message="events after this token were removed")
+            packed = AnyMessage()
+            packed.Pack(
+                error_details_pb2.ErrorInfo(reason="TOKEN_OUT_OF_RANGE", domain="controlplane")
+            )
+            status.details.append(packed)
+            context.set_trailing_metadata(
+                (("grpc-status-details-bin", status.SerializeToString()),)
+            )
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, status.message)
 
     def ReadLogs(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         self.world.requests.append(request)

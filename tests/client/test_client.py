@@ -271,3 +271,36 @@ def test_a_folder_that_cannot_be_shipped_is_a_fault_of_its_field(
     with Client() as client, pytest.raises(InvalidInput, match=words) as caught:
         client.submit({**HELLO, "working_dir": {"ship": folder}}, base=tmp_path)
     assert caught.value.faults[0].field == "working_dir.ship"
+
+
+def test_a_watch_of_events_goes_on_behind_its_last_token() -> None:
+    world = World(cuts={"WatchEvents": [2, 0, 3]})
+    world.events = [event_pb2.Event(seq=n, resource="nodes/a") for n in range(1, 6)]
+    tokens: list[str] = []
+    with served(world) as client:
+        watch = client.watch_events("nodes", kinds=["node"], since_us=5, on_token=tokens.append)
+        assert [event.seq for event in itertools.islice(watch, 5)] == [1, 2, 3, 4, 5]
+    asked = [(request.token, request.HasField("since_time")) for request in world.requests]
+    assert asked == [("", True), ("1", False), ("1", False), ("3", False)]
+    assert tokens == ["0", "1", "1", "2", "3", "3", "4"], "5 was not done with"
+
+
+def test_a_token_that_is_too_old_ends_a_watch_of_events_in_words() -> None:
+    world = World(oldest_token=3)
+    with served(world) as client, pytest.raises(Refused, match="were removed") as caught:
+        next(client.watch_events(token="2"))
+    assert caught.value.reason == "TOKEN_OUT_OF_RANGE"
+
+
+def test_a_watch_of_jobs_lists_again_when_its_token_is_too_old_and_tells_nothing_twice() -> None:
+    first = [job(1, "PENDING", "1"), job(1, "ACTIVE", "2"), job(1, "FAILED", "3")]
+    world = World(jobs={"jobs/1": first, "jobs/2": [job(2, "PENDING", "1")]})
+    world.cuts["WatchJobs"] = [2]
+    with served(world) as client:
+        watch = client.watch_jobs()
+        told = [(each.job_id, each.etag) for each in itertools.islice(watch, 3)]
+        assert told == [(2, "1"), (1, "1"), (1, "2")]
+        world.oldest_token = 3
+        world.jobs["jobs/1"] = [job(1, "FAILED", "3"), job(1, "FAILED", "4")]
+        assert [each.etag for each in itertools.islice(watch, 2)] == ["3", "4"]
+    assert [request.token for request in world.requests] == ["", "2", ""]

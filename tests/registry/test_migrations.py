@@ -110,6 +110,7 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
     engine = connect(url)
     with engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0001")
+        put(connection, "cluster", id=1, uuid="c", seq=7)
         put(connection, "node", uuid="u", facts="{}")
         put(connection, "job", job_id=7, owner="ada")
         put(connection, "task", job_id=7, state="active", not_before_us=5)
@@ -119,6 +120,8 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
     upgrade(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        cluster = only(connection, "cluster")
+        assert (cluster["seq"], cluster["events_removed_seq"]) == (7, 7), "who knows what went"
         task = only(connection, "task")
         assert (task["job_id"], task["not_before_us"], task["released_us"]) == (7, 5, None)
         assert task["quick_requeues"] == 0

@@ -258,3 +258,21 @@ def test_a_job_that_lives_is_never_removed(world: World) -> None:
         world.do(lambda draft: remove(draft, doomed))
     assert world.attempt(runs).state.final is False
     assert world.store.lease(1) is not None
+
+
+def test_how_far_events_were_removed_is_known_by_number(world: World) -> None:
+    turn = Turns(world)
+    world.join("a")
+    job_id = run(world)
+    of_job = world.store.events(f"jobs/{job_id}", after=0, limit=99)[-1].seq
+    world.clock.advance(30 * DAY_US + 10**9)
+    lives = world.submit()
+    page = world.store.event_page(f"jobs/{lives}", after=0, limit=9)
+    assert (page.removed_seq, page.seq, page.upto(9)) == (0, world.registry.seq, page.seq)
+    assert page.upto(1) == page.events[-1].seq
+    turn()
+    for look in (world.registry, Registry(world.store, world.clock.now_us, KEEP)):
+        assert look.events_removed_seq == of_job
+    page = world.store.event_page("", after=of_job, limit=1)
+    assert (page.removed_seq, page.seq) == (of_job, world.registry.seq)
+    assert dict(world.store.jobs_of([job_id, lives])) == {lives: world.job(lives)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ HONEST = {
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.OUT_OF_RANGE,
 }
 """What an odd request may be answered with."""
 
@@ -128,6 +130,15 @@ EXTREMES: list[tuple[str, Message]] = [
     ("JobService/ListJobs", jobs_pb.ListJobsRequest(page_size=2**31 - 1)),
     ("JobService/ListJobs", jobs_pb.ListJobsRequest(page_size=-(2**31))),
     ("JobService/ListJobs", jobs_pb.ListJobsRequest(page_token="9" * 18)),
+    ("JobService/WatchEvents", jobs_pb.WatchEventsRequest(token="x")),
+    ("JobService/WatchEvents", jobs_pb.WatchEventsRequest(kinds=["a"] * 101)),
+    ("JobService/WatchEvents", jobs_pb.WatchEventsRequest(since_time=Timestamp(seconds=2**62))),
+    ("JobService/WatchJobs", jobs_pb.WatchJobsRequest(token="x")),
+    (
+        "JobService/WatchJobs",
+        jobs_pb.WatchJobsRequest(filter=jobs_pb.JobFilter(states=[job_pb2.JobState.ValueType(77)])),
+    ),
+    ("JobService/ListEvents", jobs_pb.ListEventsRequest(since_time=Timestamp(seconds=2**62))),
     ("JobService/ListEvents", jobs_pb.ListEventsRequest(page_size=-1, resource="jobs/1")),
     ("JobService/ListEvents", jobs_pb.ListEventsRequest(after_seq=-(2**63), resource="jobs/1")),
     ("JobService/CancelJobs", jobs_pb.CancelJobsRequest(names=["jobs/1"] * 100_000)),

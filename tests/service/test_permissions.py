@@ -152,6 +152,10 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
             name=job(made, owner), signal="USR1"
         ),
         "JobService/WatchJob": lambda: jobs_pb.WatchJobRequest(name=ended(made, owner)),
+        "JobService/WatchJobs": lambda: jobs_pb.WatchJobsRequest(
+            filter=jobs_pb.JobFilter(owner=owner)
+        ),
+        "JobService/WatchEvents": lambda: jobs_pb.WatchEventsRequest(resource=job(made, owner)),
         "JobService/ListEvents": lambda: jobs_pb.ListEventsRequest(resource=job(made, owner)),
         "JobService/ReadLogs": lambda: jobs_pb.ReadLogsRequest(name=job(made, owner)),
         "JobService/GetMetrics": lambda: jobs_pb.GetMetricsRequest(name=job(made, owner)),

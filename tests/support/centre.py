@@ -65,6 +65,8 @@ METHODS: dict[str, Any] = {
     for method in service.methods
 }
 """Every rpc of ours, with its descriptor."""
+FOREVER = ("/controlplane.v1.JobService/WatchEvents", "/controlplane.v1.JobService/WatchJobs")
+"""Rpcs that go on for ever; the first answer comes at once."""
 MICRO = 1_000_000
 AUTHORITY = Authority(make_authority("a test", SystemClock().now_us()))
 
@@ -120,8 +122,8 @@ class Centre:
     def call(
         self, rpc: str, data: bytes | list[bytes], token: str | None, timeout_s: float = 10.0
     ) -> list[bytes]:
-        """Call an rpc with bytes as they are, and give the bytes of all its answers. Raises
-        grpc.RpcError."""
+        """Call an rpc with bytes as they are, and give the bytes of all its answers; of one that
+        goes on for ever, of the first. Raises grpc.RpcError."""
         method = METHODS[rpc]
         many, given = method.server_streaming, [data] if isinstance(data, bytes) else data
         metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
@@ -134,6 +136,10 @@ class Centre:
         }[kind]
         asked = iter(given) if method.client_streaming else given[0]
         answer = make(rpc)(asked, metadata=metadata, timeout=timeout_s)
+        if rpc in FOREVER:
+            first: bytes = next(answer)
+            answer.cancel()
+            return [first]
         return list(answer) if many else [answer]
 
     def code(

@@ -1,0 +1,169 @@
+"""What was committed last, for those who watch: one ring for all of them, whose size is bounded.
+
+Nobody has a queue of their own. A watcher knows the number of the last event that it has told, and
+asks for what follows; one that is too slow for the ring reads from the database until it is back.
+All of it runs in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from controlplane.wire.jobs import event_message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from controlplane.model.event import Event
+    from controlplane.model.job import Job
+    from controlplane.v1 import event_pb2, job_pb2
+
+KEPT = 10_000
+"""Events and changed jobs in the ring, together."""
+MESSAGE_S = 0.001
+"""A message to a watcher takes so much of the loop's time, and what all watchers get is spread
+accordingly: the more there are, the more comes together in each message."""
+ENTRY_S = 0.00001
+"""And so much for each event or job in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """An event that watchers are told of; made into a message once for all of them."""
+
+    event: Event
+    """The event."""
+
+    @cached_property
+    def message(self) -> event_pb2.Event:
+        """As it travels."""
+        return event_message(self.event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What one commit has changed."""
+
+    events: Sequence[Told]
+    """Its events, in order; at least one."""
+    jobs: Mapping[int, Job]
+    """The jobs that it changed, as they are since."""
+
+    @property
+    def first(self) -> int:
+        """Number of its first event."""
+        return self.events[0].event.seq
+
+    @property
+    def last(self) -> int:
+        """Number of its last event."""
+        return self.events[-1].event.seq
+
+    @property
+    def weight(self) -> int:
+        """What it counts in the ring."""
+        return len(self.events) + len(self.jobs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What follows a position."""
+
+    events: Sequence[Told]
+    """Events, in order."""
+    jobs: Mapping[int, Job] | None
+    """The jobs that they changed, by number; None where they are to be looked up."""
+    upto: int
+    """The position behind it: nothing up to this number is left out."""
+
+
+class Recent(OrderedDict[tuple[int, int, bool], "job_pb2.Job"]):
+    """The messages that were made last."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: so many are kept."""
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: tuple[int, int, bool], value: job_pb2.Job) -> None:
+        """Keep one, and forget the oldest of too many."""
+        super().__setitem__(key, value)
+        while len(self) > self._most:
+            self.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Feed:
+    """The last commits."""
+
+    kept: int = KEPT
+    """How much the ring holds."""
+    messages: Recent = field(default_factory=lambda: Recent(KEPT // 10))
+    """Jobs as they travel, by number, revision, and whether something is left out for the caller:
+    made once for all watchers."""
+    _groups: deque[Group] = field(default_factory=deque)
+    _weight: int = 0
+    _last: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _next_turn: float = 0.0
+
+    def add(self, group: Group) -> None:
+        """Take in a commit, and wake who waits for it."""
+        if group.first != self._last + 1:
+            # The first one since the start, or of a registry that was read again.
+            self._groups.clear()
+            self._weight = 0
+        self._last = group.last
+        self._groups.append(group)
+        self._weight += group.weight
+        while self._weight > self.kept:
+            self._weight -= self._groups.popleft().weight
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def after(self, position: int, limit: int) -> Batch | None:
+        """What follows a position, at most so many events; None when not all of that is here."""
+        if not self._last:
+            return None  # nothing was committed since the start
+        if position >= self._last:
+            return Batch(events=(), jobs={}, upto=position)
+        if not self._groups or position < self._groups[0].first - 1:
+            return None
+        wanted = []
+        for group in reversed(self._groups):
+            if group.last <= position:
+                break
+            wanted.append(group)
+        events: list[Told] = []
+        jobs: dict[int, Job] = {}
+        for group in reversed(wanted):
+            events += (told for told in group.events if told.event.seq > position)
+            jobs.update(group.jobs)
+            if len(events) >= limit:
+                break
+        events = events[:limit]
+        upto = events[-1].event.seq
+        # Of a commit that was cut here the rest is told with the rest of its events.
+        changed = {n: job for n, job in jobs.items() if position < job.revision <= upto}
+        return Batch(events=events, jobs=changed, upto=upto)
+
+    async def wait(self, position: int) -> None:
+        """Wait until something follows a position."""
+        while self._last <= position:
+            await self._changed.wait()
+
+    async def turn(self) -> None:
+        """Wait for one's turn to be told something, so that many watchers leave room for calls."""
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._next_turn)
+        self._next_turn = at + MESSAGE_S
+        if at > now:
+            await asyncio.sleep(at - now)
+
+    def charge(self, entries: int) -> None:
+        """Say how much a watcher was told in its turn."""
+        self._next_turn += entries * ENTRY_S
