@@ -23,7 +23,7 @@ def denials(app: App, principal: str) -> None:
     At most 10 in an hour are kept of each principal, and 10 of all who had no valid token; the next
     one that is kept tells how many were passed over.
     """
-    from controlplane.cli.jobtables import draw_events
+    from controlplane.cli.eventtables import draw_events
     from controlplane.cli.render import plain
 
     with app.client() as client:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from controlplane.cli.app import App, Command, pass_app
 from controlplane.cli.arguments import (
@@ -30,6 +31,7 @@ from controlplane.cli.failures import INTERRUPTED, Failure
     ccctl list --owner ada --since 1d           what ada submitted in the last day
     ccctl list --name 'bert-*' --label team=nlp
     ccctl list --all -o json                    everything, for a program
+    ccctl list --watch --state active           and a line for each change, until Ctrl-C
     """,
 )
 @filter_options
@@ -38,9 +40,22 @@ from controlplane.cli.failures import INTERRUPTED, Failure
     help="At most so many.",
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
+@click.option(
+    "--watch", "-w", "watch_", is_flag=True,
+    help="A line for each, and then one for each that changes, until Ctrl-C.",
+)  # fmt: skip
 @pass_app
-def list_jobs(app: App, /, limit: int, everything: bool, **wanted: Any) -> None:
+@click.pass_context
+def list_jobs(
+    ctx: click.Context, app: App, /, limit: int, everything: bool, watch_: bool, **wanted: Any
+) -> None:
     """List jobs, newest first."""
+    if watch_:
+        from controlplane.cli.joblines import watch_list
+
+        if everything or ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--watch tells all that match: leave out --limit and --all.")
+        watch_list(app, Wanted(**wanted))
     from controlplane.cli.jobtables import draw_jobs
     from controlplane.cli.render import plain
 
@@ -305,29 +320,4 @@ def signal(app: App, job: str, signal: str, ranks: tuple[int, ...]) -> None:
     app.emit(
         lambda: plain(answer),
         lambda console: console.print(f"{answer.signal} is being sent to {whom} of {job}."),
-    )
-
-
-@click.command(
-    cls=Command,
-    examples="""
-    ccctl history 123
-    """,
-)
-@click.argument("job", type=job_name)
-@pass_app
-def history(app: App, job: str) -> None:
-    """Tell what happened to JOB.
-
-    Every event, oldest first, and who asked for it.
-    """
-    from controlplane.cli.jobtables import draw_events
-    from controlplane.cli.render import plain
-
-    with app.client() as client:
-        client.get(job)  # a job that is not there is an error, not an empty history
-        events = list(client.events(job))
-    app.emit(
-        lambda: {"events": [plain(event) for event in events]},
-        lambda console: draw_events(console, events),
     )

@@ -15,7 +15,7 @@ from controlplane.cli.render import enum_word, struct
 from controlplane.cli.usagewords import usage_words
 from controlplane.model.quantity import format_duration
 from controlplane.model.words import signal_name
-from controlplane.v1 import event_pb2, job_pb2, lease_pb2
+from controlplane.v1 import job_pb2, lease_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -257,33 +257,3 @@ def _exit(worker: lease_pb2.Worker) -> str:
     if worker.HasField("signal") and worker.signal:
         return signal_name(worker.signal)
     return str(worker.exit_code) if worker.HasField("exit_code") else ""
-
-
-def draw_events(console: Console, events: Iterable[event_pb2.Event]) -> None:
-    """One line for each event, as a sentence."""
-    made = table("TIME", "WHAT HAPPENED", "BY", wide="WHAT HAPPENED")
-    for event in events:
-        made.add_row(
-            cell(text.local_time(text.micros(event.time))),
-            cell(event_sentence(event)),
-            cell(f"{event.principal} ({event.peer})" if event.peer else event.principal),
-        )
-    console.print(made)
-
-
-def event_sentence(event: event_pb2.Event) -> str:
-    """Say what happened: `jobs/3/tasks/0/attempts/1: placed; nodes = a, b`.
-
-    The new state is left out, because the event's kind says it already, and so are hashes.
-    """
-    what = event.kind.partition(".")[2].replace("_", " ") or event.kind
-    changed = "; ".join(
-        f"{key} = {_words(value)}"
-        for key, value in struct(event.changed).items()
-        if key not in ("state", "spec_sha256")
-    )
-    return f"{event.resource}: {what}" + (f"; {changed}" if changed else "")
-
-
-def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -12,6 +12,7 @@ import click
 from controlplane.cli import (
     changes,
     denials,
+    events,
     identity,
     jobs,
     login,
@@ -74,7 +75,8 @@ for command in (
     changes.requeue,
     changes.update,
     changes.tasks,
-    jobs.history,
+    events.history,
+    events.events_,
     steps.exec_,
     steps.shell,
     metrics.metrics,
