@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 KEPT = 10_000
 """Events and changed jobs in the ring, together."""
-MESSAGE_S = 0.001
+MESSAGE_S = 0.002
 """A message to a watcher takes so much of the loop's time, and what all watchers get is spread
 accordingly: the more there are, the more comes together in each message."""
-ENTRY_S = 0.00001
+ENTRY_S = 0.00002
 """And so much for each event or job in it."""
 
 

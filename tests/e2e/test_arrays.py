@@ -75,7 +75,7 @@ def test_a_list_of_jobs_is_accepted_whole_or_not_at_all(two: Cluster, tmp_path: 
     assert len(names) == 50
     assert all(two.ended(name).exit_code == 0 for name in names)
     history = two.ccctl("history", names[3]).stdout
-    assert f"{names[0]}-{names[-1].removeprefix('jobs/')}: submitted" in history
+    assert "admin submitted it from 127.0.0.1, one of 50 jobs together" in history
 
 
 def test_hold_release_requeue_and_cancel_of_one_task(two: Cluster) -> None:

@@ -506,8 +506,8 @@ def test_another_agent_speaks_for_a_node_only_after_an_admin_released_it(made: C
     kinds = [(e.kind, e.changed.get("enrolled_by")) for e in made.events(f"nodes/{node_uuid}")]
     assert kinds == [
         ("node.joined", "old-agent"),
-        ("node.released", ""),
-        ("node.changed", "the-agent"),
+        ("node.released", ["old-agent", ""]),
+        ("node.changed", ["", "the-agent"]),
     ]
 
 
