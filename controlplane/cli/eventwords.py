@@ -270,6 +270,16 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "attempt.output_missing": lambda told: (
         f"of {told.attempt}, files of output are missing on {told.get('node')}: {told.get('fault')}"
     ),
+    "attempt.stuck": lambda told: (
+        f"{told.attempt} is being ended on {told.get('node')}: {told.get('message')}"
+    ),
+    "attempt.cut_off": lambda told: (
+        f"{told.get('node')} is silent past its lease; the workers of"
+        f" {told.attempt} may run on there, and are waited for"
+    ),
+    "attempt.heard_again": lambda told: (
+        f"{told.get('node')}, where {told.attempt} runs, was heard again"
+    ),
     "attempt.succeeded": _ended("succeeded"),
     "attempt.failed": _ended("failed"),
     "attempt.cancelled": _ended("ended"),

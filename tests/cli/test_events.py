@@ -57,6 +57,9 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("attempt.stopping", ATTEMPT, {"cause": "cancelled by ada"}),
     ("attempt.warned", ATTEMPT, {"signal": "SIGUSR2", "node": "n1"}),
     ("attempt.output_missing", ATTEMPT, {"node": "n2", "fault": "the disk is full"}),
+    ("attempt.stuck", ATTEMPT, {"node": "n2", "message": "process 4711 does not end"}),
+    ("attempt.cut_off", ATTEMPT, {"node": "n2"}),
+    ("attempt.heard_again", ATTEMPT, {"node": "n2"}),
     ("attempt.succeeded", ATTEMPT, {"job_state": "succeeded"}),
     (
         "attempt.failed",
