@@ -39,6 +39,11 @@ class Wanted:
     kinds: tuple[str, ...] = ()
     """Kinds, or nouns of kinds; empty for all."""
 
+    @property
+    def everything(self) -> bool:
+        """Whether it asks for all events."""
+        return not self.resource and not self.kinds
+
     def takes(self, event: Event) -> bool:
         """Whether it asks for an event."""
         return self._of(event) and (not self.kinds or self._kind(event.kind))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from controlplane.v1 import job_service_pb2 as pb
 from controlplane.wire.jobs import event_message
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from controlplane.model.event import Event
     from controlplane.model.job import Job
-    from controlplane.v1 import event_pb2, job_pb2
+    from controlplane.v1 import job_pb2
 
 KEPT = 10_000
 """Events and changed jobs in the ring, together."""
@@ -33,15 +34,16 @@ ENTRY_S = 0.00002
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """An event that watchers are told of; made into a message once for all of them."""
+    """An event that watchers are told of; encoded once for all of them."""
 
     event: Event
     """The event."""
 
     @cached_property
-    def message(self) -> event_pb2.Event:
-        """As it travels."""
-        return event_message(self.event)
+    def wire(self) -> bytes:
+        """As it travels: a response with this event alone. Responses that are joined are one
+        response with the events of all of them."""
+        return pb.WatchEventsResponse(events=[event_message(self.event)]).SerializeToString()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,8 @@ class Batch:
 
     events: Sequence[Told]
     """Events, in order."""
-    jobs: Mapping[int, Job] | None
-    """The jobs that they changed, by number; None where they are to be looked up."""
+    stored: bool = False
+    """Whether it is from the database: then the jobs that they changed are there, too."""
     upto: int
     """The position behind it: nothing up to this number is left out."""
 
@@ -106,6 +108,10 @@ class Feed:
     """Jobs as they travel, by number, revision, and whether something is left out for the caller:
     made once for all watchers."""
     _groups: deque[Group] = field(default_factory=deque)
+    _told: list[Told] = field(default_factory=list)
+    """The events of the groups, one number after the other, behind some that are gone."""
+    _gone: int = 0
+    """How many of those."""
     _weight: int = 0
     _last: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,12 +122,19 @@ class Feed:
         if group.first != self._last + 1:
             # The first one since the start, or of a registry that was read again.
             self._groups.clear()
-            self._weight = 0
+            self._told.clear()
+            self._gone = self._weight = 0
         self._last = group.last
         self._groups.append(group)
+        self._told += group.events
         self._weight += group.weight
         while self._weight > self.kept:
-            self._weight -= self._groups.popleft().weight
+            oldest = self._groups.popleft()
+            self._weight -= oldest.weight
+            self._gone += len(oldest.events)
+        if self._gone > self.kept:
+            del self._told[: self._gone]
+            self._gone = 0
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -130,26 +143,24 @@ class Feed:
         if not self._last:
             return None  # nothing was committed since the start
         if position >= self._last:
-            return Batch(events=(), jobs={}, upto=position)
+            return Batch(events=(), upto=position)
         if not self._groups or position < self._groups[0].first - 1:
             return None
-        wanted = []
+        begin = self._gone + position + 1 - self._groups[0].first
+        events = self._told[begin : begin + limit]
+        return Batch(events=events, upto=events[-1].event.seq)
+
+    def changed(self, position: int, upto: int) -> dict[int, Job]:
+        """Jobs that changed behind a position and up to another, of what `after` has just told. Of
+        a commit that was cut at `upto` the rest is told with the rest of its events."""
+        jobs: dict[int, Job] = {}
         for group in reversed(self._groups):
             if group.last <= position:
                 break
-            wanted.append(group)
-        events: list[Told] = []
-        jobs: dict[int, Job] = {}
-        for group in reversed(wanted):
-            events += (told for told in group.events if told.event.seq > position)
-            jobs.update(group.jobs)
-            if len(events) >= limit:
-                break
-        events = events[:limit]
-        upto = events[-1].event.seq
-        # Of a commit that was cut here the rest is told with the rest of its events.
-        changed = {n: job for n, job in jobs.items() if position < job.revision <= upto}
-        return Batch(events=events, jobs=changed, upto=upto)
+            for number, job in group.jobs.items():
+                if position < job.revision <= upto:
+                    jobs.setdefault(number, job)
+        return jobs
 
     async def wait(self, position: int) -> None:
         """Wait until something follows a position."""

@@ -65,10 +65,11 @@ async def watch_events(
         batch = await place.next(house)
         if which.of_job and any(each.event.kind == "records.removed" for each in batch.events):
             await eventlist.wanted(house, request.resource)  # NotFound once it is gone
-        events = [each.message for each in batch.events if which.takes(each.event)]
-        if events or _aged(place.position - told, clock.boot_us() - told_us):
+        wires = [each.wire for each in batch.events if which.everything or which.takes(each.event)]
+        if wires or _aged(place.position - told, clock.boot_us() - told_us):
             told, told_us = place.position, clock.boot_us()
-            yield pb.WatchEventsResponse(events=events, token=_token(registry, told))
+            end = pb.WatchEventsResponse(token=_token(registry, told)).SerializeToString()
+            yield pb.WatchEventsResponse.FromString(b"".join((*wires, end)))
 
 
 async def watch_jobs(
@@ -96,10 +97,11 @@ async def watch_jobs(
     while True:
         before = place.position
         batch = await place.next(house)
-        found = batch.jobs
-        if found is None:
+        if batch.stored:
             numbers = sorted({number for each in batch.events for number in each.event.jobs})
             found = await asyncio.to_thread(registry.store.jobs_of, numbers)
+        else:
+            found = house.hub.feed.changed(before, batch.upto)
         changed = [j for j in found.values() if j.revision > before and matches(anywhere, j)]
         fresh = tell.fresh(changed, batch.upto)
         for i in range(0, len(fresh), JOBS):
@@ -145,7 +147,7 @@ class _Place:
         if not self.which.of_job and page.removed_seq > max(self.position, self.accepted):
             raise _gone(registry)
         events = [Told(event=event) for event in page.events]
-        return Batch(events=events, jobs=None, upto=page.upto(PAGE))
+        return Batch(events=events, upto=page.upto(PAGE), stored=True)
 
 
 @dataclass(slots=True, kw_only=True)
