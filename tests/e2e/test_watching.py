@@ -153,12 +153,12 @@ def test_what_people_follow_carries_on(one: Cluster, tmp_path: Path) -> None:
     followed = {
         "watch": Ccctl(one, "watch", "watch", name, "-o", "json"),
         "list": Ccctl(one, "list", "list", "--watch", "--name", "speaker", "-o", "json"),
-        "events": Ccctl(one, "events", "events", "--follow", "--kind", "job"),
+        "events": Ccctl(one, "events", "events", "-f", "--kind", "job", "--since", "1d"),
         "logs": Ccctl(one, "logs", "logs", "-f", name),
     }
     try:
-        until(lambda: followed["logs"].lines(), "output")
-        until(lambda: followed["list"].lines() and followed["watch"].lines(), "the job")
+        for kind, each in followed.items():
+            until(each.lines, f"{kind} to have begun")
         one.control.kill()
         one.control.start()
         until(one.client.server_info, "the control plane to answer")
