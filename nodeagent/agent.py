@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from controlplane import __version__
+from controlplane.kit import failpoints
 from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.pki import PkiError
@@ -82,6 +83,8 @@ class AgentError(Exception):
 
 async def run(settings: Settings) -> None:
     """Serve the node until SIGTERM or SIGINT; workers run on. AgentError when it cannot start."""
+    if folder := failpoints.armed():
+        log.warning(failpoints.WARNING, folder)
     # Workers start in folders below it, and not from ours.
     settings = replace(settings, state_dir=settings.state_dir.absolute())
     folders = Folders(

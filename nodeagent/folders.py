@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from controlplane.kit import failpoints
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -89,6 +91,8 @@ class Folders:
         """Remove a lease's folders."""
         # The control folder goes last: data without one is taken for what a reboot has left.
         for folder in (self.data, self.tmp, self.control):
+            if folder is self.control:
+                failpoints.reach("agent.half_dropped")
             shutil.rmtree(folder / str(key), ignore_errors=True)
 
     def leftovers(self) -> set[LeaseKey]:

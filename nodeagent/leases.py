@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from controlplane.kit import failpoints
 from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from controlplane.model.signals import signal_number
 from nodeagent import reconcile, status
@@ -217,6 +218,7 @@ class Leases:
                 self.held[key.lease_id] = Held(key=key, status=_ended(key, LeaseEnd.ORDERED, ""))
                 self._changed()
             case reconcile.Forget():
+                failpoints.reach("agent.forgets")
                 self.held[action.lease_id].forgotten = True
                 self._stopping.pop(action.lease_id, None)
 
@@ -230,6 +232,7 @@ class Leases:
 
     def drop(self, lease_id: int) -> None:
         """Remove a forgotten lease whose output has been handed over."""
+        failpoints.reach("agent.drops")
         self._folders.remove(self.held.pop(lease_id).key)
 
     def resend(self) -> None:
@@ -248,6 +251,7 @@ class Leases:
         return self._folders.control / str(key)
 
     def _start(self, action: reconcile.Start) -> None:
+        failpoints.reach("agent.ordered")
         key = LeaseKey(action.lease_id, action.token)
         told = LeaseStatus(lease_id=action.lease_id, token=action.token, phase=LeasePhase.STAGING)
         held = self.held[action.lease_id] = Held(key=key, status=told)
@@ -256,6 +260,7 @@ class Leases:
         except OSError as error:
             self._failed(held, error)
             return
+        failpoints.reach("agent.folder_made")
         held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
 
     async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
@@ -302,11 +307,14 @@ class Leases:
         """Have a supervisor started."""
         folder = self.control(held.key)
         held.plan = plan
+        failpoints.reach("agent.prepared")
         (folder / record.PLAN).write_text(plan.to_json())
+        failpoints.reach("agent.plan_written")
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
         held.reports = self._reports(held.key, held.reader.read(), plan)
         self._spawner.spawn(folder)
+        failpoints.reach("agent.spawned")
 
     def _failed(self, held: Held, error: Exception) -> None:
         refused = isinstance(error, LaunchRefused)
@@ -319,6 +327,7 @@ class Leases:
         self._unheard.pop(action.lease_id, None)
         if held is None or held.status.phase is LeasePhase.ENDED:
             return
+        failpoints.reach("agent.stop_ordered")
         self._stopping[action.lease_id] = action.grace_period_us
         if held.staging is not None:
             held.staging.cancel()
@@ -327,6 +336,7 @@ class Leases:
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
+        failpoints.reach("agent.stop_sent")
 
     def _send_signals(self, lease_id: int) -> None:
         """Order what is not reported as sent; again with each look, for the supervisor may not

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from controlplane.kit import failpoints
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import agent_service_pb2_grpc, blob_service_pb2, blob_service_pb2_grpc
 from controlplane.wire.agents import order_value, status_message
@@ -21,10 +22,11 @@ from nodeagent.steps import step_end_message
 if TYPE_CHECKING:
     import hashlib
     import random
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from controlplane.kit.clock import Clock
+    from controlplane.model.lease import LeaseStatus
     from controlplane.model.node import NodeFacts
     from nodeagent.credential import NodeCredential
     from nodeagent.identity import Identity
@@ -158,6 +160,8 @@ class Session:
     async def _call(self) -> pb.SynchronizeResponse:
         self._call_number += 1
         facts = facts_message(self._facts())
+        statuses = self._leases.statuses()
+        _reach(statuses, "reports")
         digest = self._digest(facts.SerializeToString(deterministic=True)).hexdigest()
         request = pb.SynchronizeRequest(
             node_uuid=self._identity.uuid,
@@ -168,13 +172,14 @@ class Session:
             generation_seen=self._generation,
             facts=facts if digest != self._known_digest else None,
             facts_digest=digest,
-            leases=[status_message(status) for status in self._leases.statuses()],
+            leases=[status_message(status) for status in statuses],
             steps_ended=[step_end_message(*each) for each in self._leases.steps_ended()],
             steps_known=self.steps.known() if self.steps is not None else (),
         )
         answer: pb.SynchronizeResponse = await self._line.agents.Synchronize(
             request, metadata=self._line.metadata, timeout=CALL_DEADLINE_S
         )
+        _reach(statuses, "told")
         if not answer.superseded:
             self._known_digest = "" if answer.resend_facts else digest
         return answer
@@ -248,6 +253,13 @@ class Session:
         )
         async for part in call:
             yield part.data
+
+
+def _reach(statuses: Sequence[LeaseStatus], when: str) -> None:
+    """Be at the failpoints of what is reported."""
+    if failpoints.armed() is not None:
+        for status in statuses:
+            failpoints.reach(f"agent.{when}_{status.phase}")
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

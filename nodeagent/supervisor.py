@@ -19,6 +19,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from controlplane.kit import failpoints
 from nodeagent import streams
 from nodeagent.plan import StepPlan, WorkerPlan
 from nodeagent.supervision import (
@@ -90,6 +91,7 @@ def _was_supervised() -> bool:
 
 
 def _held(folder: str, plan_file: int, boot_id: str) -> bool:
+    failpoints.reach("supervisor.holds")
     control = sockets.bind_to(record.CONTROL)
     try:
         plan = StepPlan.from_json(os.read(plan_file, os.fstat(plan_file).st_size))
@@ -165,6 +167,7 @@ class Supervisor:
         self._record.tell(
             "supervising", pid=os.getpid(), ticks=me.ticks if me else 0, boot=self._boot_id
         )
+        failpoints.reach("supervisor.shown")
         if self._plan.deadline_file:
             self._perform(Do.READ_DEADLINE)
         self._go_on_preparing()
@@ -300,6 +303,7 @@ class Supervisor:
             words += f": {error.strerror or error}"
             self._happens(core.Failed(words, frozenset(self._workers)))
         else:
+            failpoints.reach("supervisor.workers_started")
             self._happens(core.Started(frozenset(self._workers)))
         finally:
             os.close(faults)
@@ -331,6 +335,7 @@ class Supervisor:
         finally:
             for into in ends:
                 os.close(into)
+        failpoints.reach("supervisor.worker_started")
         started = self._workers[plan.rank] = _Worker(plan, pid, pipes)
         process = processes.look(pid)
         self._record.tell("started", rank=plan.rank, pid=pid, ticks=process.ticks if process else 0)
@@ -389,6 +394,7 @@ class Supervisor:
                 ended.append((by_pid[pid].plan.rank, status != 0))
                 if code in self._plan.requeue_exit_codes:
                     asking.add(by_pid[pid].plan.rank)
+                failpoints.reach("supervisor.exit_seen")
                 self._tell_exit(by_pid[pid], code, used.ru_maxrss * 1024)
             else:
                 self._steps.reaped(pid, os.waitstatus_to_exitcode(status), self._why_over())
@@ -441,6 +447,7 @@ class Supervisor:
             peak_memory_bytes=peak_memory_bytes,
             **tail,
         )
+        failpoints.reach("supervisor.exit_written")
 
     def _read_faults(self) -> str:
         try:
@@ -462,8 +469,10 @@ class Supervisor:
                 grown[rank] = of.bytes()
         if self._cage is not None:
             self._cage.remove()
+        failpoints.reach("supervisor.ends")
         more = {"bytes": grown} if grown else {}
         self._record.tell("ended", end=self._state.end, message=self._state.message, **more)
+        failpoints.reach("supervisor.ended")
         os.unlink(record.CONTROL)
 
     # Orders and signals
@@ -498,6 +507,8 @@ class Supervisor:
             return
         for fd in fds:
             os.close(fd)
+        if isinstance(order, core.Stop):
+            failpoints.reach("supervisor.stop_heard")
         if order is not None and not isinstance(order, steps.Order):
             self._happens(order)
 

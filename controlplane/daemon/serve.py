@@ -14,6 +14,7 @@ from controlplane import __version__
 from controlplane.daemon import retiring, starting
 from controlplane.daemon.doors import Doors
 from controlplane.engine import schedule, upkeep
+from controlplane.kit import failpoints
 from controlplane.kit.alone import alone
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.loop import Duties, Duty
@@ -57,6 +58,8 @@ STOP_GRACE_S = 2.0
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. WrongState when it cannot start, with the reason."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if folder := failpoints.armed():
+        log.warning(failpoints.WARNING, folder)
     os.umask(0o077)
     starting.make_state_dir(settings.state_dir)
     with alone(settings.state_dir, "control plane"), ExitStack() as until_the_end:

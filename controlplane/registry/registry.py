@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from controlplane.kit import failpoints
 from controlplane.model.errors import (
     ControlPlaneError,
     NotFound,
@@ -254,6 +255,7 @@ class Registry:
         return value
 
     def _commit(self, draft: Draft, answers: Mapping[RequestKey, Answer]) -> None:
+        _reach(draft, "before_commit")
         try:
             self._store.commit(draft, answers)
         except StoreUnavailable:
@@ -261,6 +263,7 @@ class Registry:
             if not self._settle():
                 raise
             return
+        _reach(draft, "after_commit")
         with self._lock:
             self._facts.apply(draft)
         self._tell(draft)
@@ -531,6 +534,13 @@ class LeaseSummary:
 
 def _newest(token: Token | JoinToken) -> tuple[int, str]:
     return -token.created_us, token.sha256
+
+
+def _reach(draft: Draft, when: str) -> None:
+    """Be at the failpoints of what is committed."""
+    if failpoints.armed() is not None:
+        for event in draft.events:
+            failpoints.reach(f"{event.kind}.{when}")
 
 
 def _wanted(group: list[_Item[Any]]) -> list[_Item[Any]]:

@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from controlplane.kit import failpoints
 from controlplane.model.errors import (
     FieldFault,
     InvalidRequest,
@@ -103,6 +104,7 @@ class AgentService(AgentServiceServicer):
             return pb.SynchronizeResponse(epoch=registry.epoch, resend_facts=True)
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
         heard: list[int] = []
+        failpoints.reach("synchronize.heard")
         try:
             await self._take_in(session, request, context)
             for told in request.steps_ended[:MOST_ENDS]:
@@ -192,6 +194,9 @@ class AgentService(AgentServiceServicer):
         if session.agent_id != request.agent_id or session.call_number != request.call_number:
             return pb.SynchronizeResponse(superseded=True)
         desire = registry.desire(request.node_uuid)
+        for order in desire.orders if failpoints.armed() is not None else ():
+            verb = "stop" if order.stop else "start"
+            failpoints.reach(f"synchronize.{verb}_answered")
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
         return pb.SynchronizeResponse(
             cluster_uuid=registry.cluster_uuid,

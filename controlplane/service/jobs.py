@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from controlplane.kit import failpoints
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.signals import parse_signal
 from controlplane.model.spec import parse_spec
@@ -75,6 +76,7 @@ class JobService(JobServiceServicer):
             return {"job_id": job_id}
 
         body = await house.write(command, house.actor(context), once)
+        failpoints.reach("submit.answered")
         return await self._message(Which(int(str(body["job_id"]))))
 
     @answers
@@ -160,6 +162,7 @@ class JobService(JobServiceServicer):
             return {"cancelled": list(done.cancelled), "already_ended": list(done.already_ended)}
 
         body: Any = await house.write(command, house.actor(context), once)
+        failpoints.reach("cancel.answered")
         return pb.CancelJobsResponse(
             cancelled=body["cancelled"], already_ended=body["already_ended"]
         )
