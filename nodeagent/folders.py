@@ -91,7 +91,7 @@ class Folders:
         """Remove a lease's folders."""
         # The control folder goes last: data without one is taken for what a reboot has left.
         for folder in (self.data, self.tmp, self.control):
-            if folder is self.control:
+            if folder == self.control:
                 failpoints.reach("agent.half_dropped")
             shutil.rmtree(folder / str(key), ignore_errors=True)
 

@@ -20,7 +20,9 @@ from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.support.netns import Host
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +43,14 @@ def until(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> An
 class Daemon:
     """One process of ours; its log is in a file."""
 
-    def __init__(self, name: str, command: list[str | Path], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str | Path],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.env = {**os.environ, **env} if env is not None else None
         self.name, self.command, self.log = name, command, folder / f"{name}.log"
         self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -50,7 +59,12 @@ class Daemon:
     def start(self) -> None:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=self._folder
+                self.command,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                cwd=self._folder,
+                env=self.env,
             )
 
     @property
@@ -78,33 +92,43 @@ class Daemon:
 class Cluster:
     """A control plane and its agents."""
 
-    def __init__(self, folder: Path, python: Path, serve: Mapping[str, str]) -> None:
-        self.folder, self._python = folder, python
+    def __init__(
+        self,
+        folder: Path,
+        python: Path,
+        serve: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        hosts: Sequence[Host] = (),
+    ) -> None:
+        self.folder, self._python, self._env = folder, python, env
+        self._centre: list[str | Path] = [*hosts[0].prefix] if hosts else []
+        self._hosts = hosts[1:]
         self.plaintext = "plaintext" in serve
         self.port, agents = free_ports(2)
         self.server = f"127.0.0.1:{self.port}"
+        listen_agents, named = f"127.0.0.1:{agents}", []
+        if hosts:  # we are on none of them, and share the files with all
+            self.server = f"unix:{folder}/people.sock"
+            listen_agents = f"{hosts[0].address}:{agents}"
+            named = ["--host", hosts[0].address]
+            serve = {**serve, "agents-address": listen_agents}
         state = folder / "controlplane"
         subprocess.run(
             [
                 *(BIN / "controlplane", "init", "--state-dir", state, "--listen", self.server),
-                *(["--plaintext"] if self.plaintext else []),
+                *(["--plaintext"] if self.plaintext else named),
             ],
             check=True,
             capture_output=True,
             timeout=60,
         )
         flags = [word for name, value in serve.items() for word in (f"--{name}", value) if word]
-        self.control = Daemon(
-            "controlplane",
-            [
-                *(BIN / "controlplane", "serve", "--state-dir", state, "--listen", self.server),
-                *("--listen-agents", f"127.0.0.1:{agents}", *flags),
-            ],
-            folder,
-        )
+        command = [*self._centre, BIN / "controlplane", "serve", "--state-dir", state]
+        command += ["--listen", self.server, "--listen-agents", listen_agents, *flags]
+        self.control = Daemon("controlplane", command, folder, env)
         self.agents: dict[str, Daemon] = {}
         self.token_file = state / "admin.token"
-        self.ca_file = None if self.plaintext else state / "pki" / "ca.crt"
+        self.ca_file = None if self.plaintext or hosts else state / "pki" / "ca.crt"
         token = self.token_file.read_text().strip()
         self.client = Client(self.server, token=token, ca_file=self.ca_file)
         until(self.client.server_info, "the control plane to answer")
@@ -114,10 +138,11 @@ class Cluster:
         if not self.plaintext:
             self.join(self.folder / name)
         first = FIRST_PORT + 100 * len(self.agents)
+        host = self._hosts[len(self.agents)] if self._hosts else None
         settings = {
             "state-dir": str(self.folder / name),
             "name": name,
-            "address": "127.0.0.1",
+            "address": host.address if host is not None else "127.0.0.1",
             "cpus": str(cpus),
             "port-first": str(first),
             "port-last": str(first + 99),
@@ -129,7 +154,9 @@ class Cluster:
             **flags,
         }
         words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        daemon = Daemon(name, [BIN / "nodeagent", "run", *words], self.folder)
+        command: list[str | Path] = [*(host.prefix if host is not None else [])]
+        command += [BIN / "nodeagent", "run", *words]
+        daemon = Daemon(name, command, self.folder, self._env)
         self.agents[name] = daemon
         until(lambda: self.node(name), f"{name} to join")
         return daemon
@@ -240,10 +267,17 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    folder: Path, *names: str, python: Path | None = None, serve: Mapping[str, str] | None = None
+    folder: Path,
+    *names: str,
+    python: Path | None = None,
+    serve: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    hosts: Sequence[Host] = (),
 ) -> Iterator[Cluster]:
-    """A cluster with agents of these names. `python`: whose folder comes first in workers' PATH."""
-    made = Cluster(folder, python or Path(sys.executable), serve or {})
+    """A cluster with agents of these names. `python`: whose folder comes first in workers' PATH.
+    `env`: more variables of its daemons. `hosts`: where they run instead of here: the first is the
+    control plane's, and each agent gets one of the others."""
+    made = Cluster(folder, python or Path(sys.executable), serve or {}, env, hosts)
     try:
         for name in names:
             made.agent(name)

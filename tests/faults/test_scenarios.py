@@ -1,0 +1,32 @@
+"""The quick ones of the scenarios, and a short soak; `make faults` plays them all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.playing import play
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.soak import soak
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+SOAK_S = float(os.environ.get("FAULTS_SOAK_S", "20"))
+
+
+@pytest.mark.parametrize("on", ["sqlite", "postgresql", "small-disk", "hosts"])
+def test_what_goes_wrong_is_borne(tmp_path: Path, on: str) -> None:
+    wanted = [scenario for scenario in SCENARIOS if scenario.quick and scenario.on == on]
+    if not wanted:
+        pytest.skip("none of these is quick")
+    if on in ("small-disk", "hosts") and os.geteuid() != 0:
+        pytest.skip("needs root, for a disk or hosts of its own")
+    outcomes = play(wanted, tmp_path, print)
+    assert not any(outcome.faults for outcome in outcomes), "\n".join(map(str, outcomes))
+
+
+def test_everything_at_once_loses_nothing(tmp_path: Path) -> None:
+    found = soak(tmp_path, seed=SEED, seconds=SOAK_S)
+    assert not found, f"python -m tests.faults.soak --seed {SEED} --seconds {SOAK_S:g}\n{found}"
