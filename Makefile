@@ -8,6 +8,8 @@ SHELL := /bin/bash
 # newest that TensorFlow 2.15 is published for.
 PYTHON ?= python3
 PYTHON_TENSORFLOW ?= $(PYTHON)
+# How long the random part of `make faults` goes on.
+SOAK_SECONDS ?= 75
 VENV := .venv
 VENV_TENSORFLOW := .venv-tensorflow
 BIN := $(VENV)/bin
@@ -69,6 +71,11 @@ format: setup ## put code into form, and mend what can be mended without thought
 .PHONY: test
 test: check horovod ## everything: `check`, then real daemons, real jobs, real Horovod
 	$(BIN)/pytest -q -m "(e2e or slow) and not tensorflow"
+
+.PHONY: faults
+faults: setup ## have every process die, stop or be cut off at every step, then all at random (8 minutes)
+	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults.soak --seconds $(SOAK_SECONDS)
 
 .PHONY: test-tensorflow
 test-tensorflow: setup horovod-tensorflow ## the tests that train with TensorFlow

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.faults.stage import Stage
 
-PAUSE_S = 1.5
+PAUSE_S = 1.0
 """Between two faults, at most; half of it on average."""
 AWAY_S = 1.5
 """A daemon that died is started again after so long, at most."""
@@ -46,6 +46,7 @@ class Injector:
         deeds: dict[Callable[[], str], int] = {
             self._step: 10,
             self._kill_daemon: 3,
+            self._restart_daemon: 2,
             self._kill_supervisor: 2,
             self._kill_worker: 2,
             self._stop_and_go: 3,
@@ -54,6 +55,8 @@ class Injector:
             deeds[self._restart_database] = 3
         if self._stage.small_disk:
             deeds[self._fill_disk] = 3
+        if self._stage.cables:
+            deeds[self._cut] = 3
         while not self._stop.is_set():
             # Both are drawn before anything is done: what comes is the seed's alone.
             (deed,) = self._chance.choices(list(deeds), list(deeds.values()))
@@ -87,6 +90,12 @@ class Injector:
         time.sleep(away_s)
         return f"kill {daemon.name}, for {away_s:.1f} s"
 
+    def _restart_daemon(self) -> str:
+        daemon = self._chance.choice(self._stage.daemons)
+        daemon.stop()
+        daemon.start()
+        return f"restart {daemon.name}"
+
     def _kill_supervisor(self) -> str:
         return self._hit(self._stage.spawners(), signal.SIGKILL, "spawner or supervisor")
 
@@ -116,6 +125,14 @@ class Injector:
         time.sleep(seconds)
         processes.signal_all(pids, signal.SIGCONT)
         return f"stop {what} {daemon.name if what == 'daemon' else pids} for {seconds} s"
+
+    def _cut(self) -> str:
+        name = self._chance.choice(sorted(self._stage.cables))
+        seconds = self._chance.choice(STOPS_S)
+        self._stage.cables[name].link_down()
+        time.sleep(seconds)
+        self._stage.cables[name].link_up()
+        return f"cut {name} off for {seconds} s"
 
     def _restart_database(self) -> str:
         restart_postgresql(self._stage)

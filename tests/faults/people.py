@@ -45,6 +45,8 @@ class Person:
             self._requeue: 1,
             self._hold: 1,
             self._release: 3,
+            self._signal: 1,
+            self._change: 1,
             self._read: 6,
         }
         with self._stage.client(timeout_s=20) as client:
@@ -71,6 +73,8 @@ class Person:
         code = chance.choice((0, 0, 0, 3))
         hold = chance.random() < 0.1
         fields: dict[str, Any] = {"max_attempts": chance.choice((1, 2))}
+        if chance.random() < 0.2:
+            fields["time_limit"] = 1
         shape: dict[str, dict[str, Any]] = {
             "plain": {},
             "gang": GANG,
@@ -97,6 +101,14 @@ class Person:
     def _hold(self, client: Client) -> None:
         if name := self._some():
             self._stage.note(Told(what="held", names=tuple(client.hold_jobs([name]))))
+
+    def _signal(self, client: Client) -> None:
+        if name := self._some():
+            client.signal(name, "CONT")
+
+    def _change(self, client: Client) -> None:
+        if name := self._some():
+            client.update(name, time_limit_us=self._chance.randint(1, 9) * 1_000_000)
 
     def _release(self, client: Client) -> None:
         for name in list(self._living):

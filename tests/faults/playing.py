@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.faults.scenarios import Scenario
 
+KINDS = ("sqlite", "postgresql", "small-disk", "hosts")
+"""Of centres."""
 AGENTS = {name: {"cpus": 8} for name in "abc"}
 
 

@@ -24,7 +24,7 @@ from tests.faults.check import faults
 from tests.faults.injector import Injector
 from tests.faults.logbooks import suspicious
 from tests.faults.people import Person
-from tests.faults.playing import centre
+from tests.faults.playing import KINDS, centre
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=CLIENTS)
-    parser.add_argument("--on", choices=("sqlite", "postgresql", "small-disk"), default="sqlite")
+    parser.add_argument("--on", choices=KINDS, default=KINDS[0])
     mix = ",".join(f"{kind}={weight}" for kind, weight in MIX.items())
     parser.add_argument("--jobs-mix", default=mix, help="what is submitted how often")
     asked = parser.parse_args()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.playing import play
+from tests.faults.playing import KINDS, play
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.soak import soak
 
@@ -16,7 +16,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "1"))
 SOAK_S = float(os.environ.get("FAULTS_SOAK_S", "20"))
 
 
-@pytest.mark.parametrize("on", ["sqlite", "postgresql", "small-disk", "hosts"])
+@pytest.mark.parametrize("on", KINDS)
 def test_what_goes_wrong_is_borne(tmp_path: Path, on: str) -> None:
     wanted = [scenario for scenario in SCENARIOS if scenario.quick and scenario.on == on]
     if not wanted:

@@ -187,6 +187,7 @@ def test_many_jobs_are_accepted_with_one_event(world: World) -> None:
     assert numbers == [first + 1, first + 2, first + 3]
     (event,) = world.store.events("", after=before, limit=9)
     assert (event.kind, event.resource) == ("jobs.submitted", f"jobs/{first + 1}-{first + 3}")
+    assert event.changed == {"jobs": 3, "held_by": "alice"}, "history must tell why none starts"
     assert world.job(first + 3).submitted_seq == event.seq
     assert world.job(first + 3).held_by == "alice"
 
