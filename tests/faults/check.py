@@ -97,6 +97,8 @@ class Accounts:
     """What workers wrote, in the order of their writing."""
     told: Sequence[Told]
     """What clients were told, each in its order."""
+    printed: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """What the control plane has of the output of attempts that succeeded, by name and rank."""
     left: Sequence[str] = ()
     """What is still there that should be gone: processes, leases, files, control groups."""
 
@@ -113,6 +115,7 @@ def faults(accounts: Accounts) -> list[str]:
         *_at_once(events, accounts.lines),
         *_causes(events, jobs),
         *_successes(events, accounts.lines),
+        *_outputs(accounts.printed),
     ]
     return found + [f"left behind: {each}" for each in accounts.left]
 
@@ -278,3 +281,10 @@ def _successes(events: Sequence[Happened], lines: Sequence[Line]) -> Iterator[st
         name = event.resource
         if event.kind == "attempt.succeeded" and done[name] != set(range(sizes.get(name, 1))):
             yield f"{name}: is told as succeeded, and only ranks {sorted(done[name])} say so"
+
+
+def _outputs(printed: Mapping[tuple[str, int], str]) -> Iterator[str]:
+    """What a worker printed, from its beginning to its end, is there, once."""
+    for (name, rank), text in printed.items():
+        if text != f"begin {rank}\nend {rank}\n":
+            yield f"{name}: the output of rank {rank} is {text!r}"

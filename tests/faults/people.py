@@ -104,7 +104,7 @@ class Person:
 
     def _signal(self, client: Client) -> None:
         if name := self._some():
-            client.signal(name, "CONT")
+            client.signal(f"{name}/tasks/0", "CONT")
 
     def _change(self, client: Client) -> None:
         if name := self._some():

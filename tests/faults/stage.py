@@ -224,9 +224,29 @@ class Stage:
         ]
         with self._lock:
             told = list(self._told)
+        left, lines = self.left(), self.lines()
+        succeeded = {event.resource for event in events if event.kind == "attempt.succeeded"}
         return Accounts(
-            events=events, jobs=self.jobs(), lines=self.lines(), told=told, left=self.left()
+            events=events,
+            jobs=self.jobs(),
+            lines=lines,
+            told=told,
+            printed=self._printed(succeeded, lines),
+            left=left,
         )
+
+    def _printed(self, names: set[str], lines: Sequence[Line]) -> dict[tuple[str, int], str]:
+        """The output of the ranks of attempts, as the control plane has it."""
+        found = {}
+        for line in lines:
+            name = f"jobs/{line.job}/tasks/{line.task}/attempts/{line.attempt}"
+            if line.what == "begin" and name in names:
+                pieces = self.cluster.client.logs(
+                    f"jobs/{line.job}/tasks/{line.task}", attempt=line.attempt, ranks=[line.rank]
+                )
+                data = b"".join(piece.data for piece in pieces)
+                found[name, line.rank] = data.decode(errors="replace")
+        return found
 
     def lines(self) -> list[Line]:
         """What workers wrote."""

@@ -41,6 +41,7 @@ WELL = Accounts(
         Line(what="end", job=1, attempt=2, rank=0),
         Line(what="end", job=1, attempt=2, rank=1),
     ],
+    printed={(SECOND, rank): f"begin {rank}\nend {rank}\n" for rank in range(2)},
     told=[
         Told(what="submitted", names=("jobs/1",), request_id="r1"),
         Told(what="submitted", names=("jobs/2", "jobs/3"), request_id="r2"),
@@ -178,6 +179,14 @@ PLANTED: dict[str, tuple[Accounts, str]] = {
     "a success that is none": (
         replace(WELL, lines=WELL.lines[:-1]),
         f"{SECOND}: is told as succeeded, and only ranks [0] say so",
+    ),
+    "output that is lost": (
+        replace(WELL, printed={(SECOND, 0): "begin 0\n"}),
+        f"{SECOND}: the output of rank 0 is 'begin 0\\n'",
+    ),
+    "output that is there twice": (
+        replace(WELL, printed={(SECOND, 1): "begin 1\nbegin 1\nend 1\n"}),
+        f"{SECOND}: the output of rank 1 is",
     ),
     "something left behind": (replace(WELL, left=["process 7: sleep"]), "left behind: process 7"),
 }

@@ -31,6 +31,7 @@ def main(folder: str, seconds: str, code: str, until: str = "") -> int:
     def say(what: str, **more: object) -> None:
         place = {"job": job, "task": task, "attempt": attempt, "rank": rank, "pid": os.getpid()}
         os.write(out, json.dumps({"what": what, **place, **more}).encode() + b"\n")
+        print(what, rank, flush=True)
 
     prefix = f"{job}.{task}."
     mine = f"{prefix}{attempt}."
