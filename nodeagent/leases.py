@@ -336,6 +336,10 @@ class Leases:
         ):
             # Its supervisor does not listen yet: told again with the next look.
             self._unheard[action.lease_id] = action.grace_period_us
+            try:
+                status.forbid(self.control(held.key))
+            except OSError as error:
+                log.error("a start cannot be forbidden: %s", error)
         failpoints.reach("agent.stop_sent")
 
     def _send_signals(self, lease_id: int) -> None:

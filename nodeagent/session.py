@@ -202,12 +202,16 @@ class Session:
             log.info("joined the control plane", extra={"epoch": answer.epoch})
         if newer:
             self._leases.resend()
-        self._renew(deadline_us)
         self._generation = answer.generation
         orders = [order_value(order) for order in answer.leases]
         known, stopping = self._leases.known(), self._leases.stopping()
-        for action in reconcile(orders, known, stopping):
-            self._leases.perform(action)
+        try:
+            for action in reconcile(orders, known, stopping):
+                self._leases.perform(action)
+        finally:
+            # Not before: a supervisor that is just beginning must not start by the new deadline
+            # what this answer ends, and what may run elsewhere by now.
+            self._renew(deadline_us)
         if answer.steps_heard:
             self._leases.steps_heard(answer.steps_heard)
         if self.steps is not None:

@@ -261,6 +261,12 @@ def stop(folder: Path, grace_ms: int, why: str) -> bool:
     return _tell(folder, {"do": "stop", "why": why, "grace_ms": grace_ms})
 
 
+def forbid(folder: Path) -> None:
+    """Have a supervisor that has not started its workers yet never start them. OSError when that
+    cannot be written down."""
+    (folder / record.FORBIDDEN).touch()
+
+
 def signal_workers(folder: Path, number: int, which: int, ranks: Collection[int]) -> bool:
     """Have a supervisor send signal `which` to some workers, to all if `ranks` is empty; False when
     it does not listen. A repeat of a `number` changes nothing."""

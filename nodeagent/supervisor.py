@@ -205,7 +205,8 @@ class Supervisor:
     def _perform(self, action: Do) -> None:
         match action:
             case Do.START:
-                self._start_workers()
+                if self._may_start():
+                    self._start_workers()
             case Do.WARN:
                 self._signal(self._plan.warn_signal)
                 self._record.tell("warned", signal=self._plan.warn_signal)
@@ -285,6 +286,18 @@ class Supervisor:
             self._happens(core.Failed(f"the wait for {helper.name} ended"))
 
     # Workers
+
+    def _may_start(self) -> bool:
+        """Whether the lease still holds: its agent may have been held up on the way here.
+
+        The deadline is read first: an agent leaves word that the start is forbidden before it tells
+        of a deadline that came with the order to end.
+        """
+        if self._plan.deadline_file:
+            self._perform(Do.READ_DEADLINE)
+        if os.path.exists(record.FORBIDDEN):
+            self._happens(core.Stop("ordered", "", 0))
+        return self._state.phase is core.Phase.PREPARING
 
     def _start_workers(self) -> None:
         self._faults, faults = os.pipe()

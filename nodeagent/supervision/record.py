@@ -40,6 +40,8 @@ PLAN = "plan.json"
 """The plan in a lease's folder. Its flock is held by whoever may write facts."""
 CONTROL = "control.sock"
 """Where a supervisor listens for orders."""
+FORBIDDEN = "forbidden"
+"""Lies in a lease's folder once its workers must not be started any more."""
 
 
 class Recorder:

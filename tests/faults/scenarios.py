@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from controlplane.client.errors import Refused
 from controlplane.kit.failpoints import POINTS
 from nodeagent.supervision import processes
 from tests.faults.check import Told
@@ -133,6 +135,23 @@ def stop_and_go(stage: Stage, *, who: str, attempts: int, seconds: float = TOO_L
     assert job.exit_code == 0, job.reason
 
 
+def stop_at(point: str, stage: Stage) -> None:
+    """A process is stopped at a step until its gang runs elsewhere, and goes on then."""
+    go = stage.folder / "go"
+    go.unlink(missing_ok=True)
+    stage.arm(point, "stop")
+    with stage.client() as client:
+        (name,) = stage.submit(client, stage.document(60, 0, str(go), **GANG))
+    pid = stage.wait_reached(point)
+    until(lambda: len(stage.cluster.client.get(name).attempts) > 1, "another attempt")
+    stage.cluster.running(name)
+    processes.signal_all([pid], signal.SIGCONT)
+    until(lambda: all(map(stage.cluster.node, stage.cluster.agents)), "its node to be heard")
+    time.sleep(1)  # for what it may have begun
+    go.touch()
+    assert stage.cluster.ended(name).exit_code == 0
+
+
 def cancel_stopped(stage: Stage) -> None:
     """A job is cancelled while the supervisors of its workers are stopped."""
     name, pids = running_gang(stage)
@@ -160,14 +179,17 @@ def cut(stage: Stage, *, seconds: float, attempts: int) -> None:
 
 def under_load(stage: Stage, *, what: Callable[[Stage], None]) -> None:
     """Something goes wrong while clients submit and cancel."""
-    until_s = time.monotonic() + 6
+    until_s = time.monotonic() + 5
 
     def client(number: int) -> None:
         with stage.client() as mine:
             while time.monotonic() < until_s:
-                names = stage.submit(mine, *(stage.document(0.05) for _ in range(1 + number % 2)))
-                if number % 3 == 0:
-                    cancel_job(stage, names[0])
+                documents = [stage.document(0.05) for _ in range(1 + number % 2)]
+                with contextlib.suppress(Refused):  # where there is no room
+                    names = stage.submit(mine, *documents)
+                    if number % 3 == 0:
+                        cancel_job(stage, names[0], mine)
+                time.sleep(0.1)
 
     with ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(client, number) for number in range(8)]
@@ -215,10 +237,8 @@ def _steps() -> list[Scenario]:
         "synchronize.start_answered",
         "agent.ordered",
         "agent.spawned",
-        "agent.half_dropped",
         "supervisor.worker_started",
         "cancel.answered",
-        "attempt.placed.after_commit",
         "attempt.succeeded.before_commit",
     }
     ends = {"cancel.answered", "synchronize.stop_answered", "agent.stop_ordered", "agent.stop_sent"}
@@ -275,6 +295,15 @@ SCENARIOS = [
             ("supervisor", 1, "a supervisor"),
             ("worker", 1, "a worker"),
         )
+    ),
+    *(
+        Scenario(
+            name=f"stop:{point}",
+            prose=f"SIGSTOP until the gang runs elsewhere, then SIGCONT: {POINTS[point]}",
+            play=partial(stop_at, point),
+            quick=point == "agent.plan_written",
+        )
+        for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:5]
     ),
     Scenario(
         name="stop:agent-shortly",

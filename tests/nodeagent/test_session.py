@@ -40,8 +40,10 @@ FACTS = NodeFacts(
 class Leases:
     """Holds nothing, and notes what it is told to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: Path) -> None:
+        self._deadline = deadline
         self.performed: list[Action] = []
+        self.deadlines: list[bool] = []
         self.resends = 0
 
     def statuses(self) -> list[Any]:
@@ -58,6 +60,7 @@ class Leases:
 
     def perform(self, action: Action) -> None:
         self.performed.append(action)
+        self.deadlines.append(self._deadline.exists())
 
     def resend(self) -> None:
         self.resends += 1
@@ -95,7 +98,8 @@ class Channel:
 
 def converse(folder: Path, *takes_s: int) -> tuple[Leases, list[int], Path]:
     """Answers that take so long: what was done, the generations asked with, the deadline's file."""
-    leases, clock, deadline = Leases(), ManualClock(boot_us=BOOT_US), folder / "deadline"
+    clock, deadline = ManualClock(boot_us=BOOT_US), folder / "deadline"
+    leases = Leases(deadline)
 
     async def talk() -> list[int]:
         stop = asyncio.Event()
@@ -126,6 +130,7 @@ def test_an_answer_is_obeyed_and_gives_a_lease_from_when_the_call_was_sent(tmp_p
     assert leases.resends == 1, "a control plane of a new epoch may have forgotten output"
     assert generations == [0, 7]
     assert int(deadline.read_text()) == BOOT_US + LEASE_S * 1_000_000
+    assert leases.deadlines == [False], "what is to end must not begin by the new deadline"
 
 
 def test_an_answer_that_was_under_way_for_longer_than_its_lease_is_not_obeyed(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.model.lease import LeaseEnd, LeasePhase, WorkerState
+from nodeagent import status
 from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
 from nodeagent.spawning import Spawner
 from nodeagent.status import signal_workers
@@ -633,6 +634,19 @@ def test_a_deadline_in_the_past_lets_nothing_start(start: Start, tmp_path: Path)
 
     assert over.end is LeaseEnd.FENCED
     assert over.message == "the control plane was silent past the node's lease"
+    assert over.workers[0].state is WorkerState.WAITING
+    assert lease.told() == ["supervising", "stopping", "ended"]
+
+
+def test_a_start_that_was_forbidden_before_there_was_a_supervisor_is_none(
+    make: Make, spawner: Spawner
+) -> None:
+    lease = make(step(shell(FOR_LONG)))
+    status.forbid(lease.control)
+
+    over = lease.spawn(spawner).ended()
+
+    assert over.end is LeaseEnd.ORDERED
     assert over.workers[0].state is WorkerState.WAITING
     assert lease.told() == ["supervising", "stopping", "ended"]
 
