@@ -1,4 +1,4 @@
-"""The quick ones of the scenarios, and a short soak; `make faults` plays them all."""
+"""The quick ones of the scenarios; `make faults` plays them all, and the random soak."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import pytest
 
 from tests.faults.playing import KINDS, play
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.soak import soak
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-SEED = int(os.environ.get("FAULTS_SEED", "1"))
-SOAK_S = float(os.environ.get("FAULTS_SOAK_S", "20"))
 
 
 @pytest.mark.parametrize("on", KINDS)
@@ -25,8 +22,3 @@ def test_what_goes_wrong_is_borne(tmp_path: Path, on: str) -> None:
         pytest.skip("needs root, for a disk or hosts of its own")
     outcomes = play(wanted, tmp_path, print)
     assert not any(outcome.faults for outcome in outcomes), "\n".join(map(str, outcomes))
-
-
-def test_everything_at_once_loses_nothing(tmp_path: Path) -> None:
-    found = soak(tmp_path, seed=SEED, seconds=SOAK_S)
-    assert not found, f"python -m tests.faults.soak --seed {SEED} --seconds {SOAK_S:g}\n{found}"
