@@ -107,7 +107,7 @@ def test_a_running_job_gets_another_time_limit(two: Cluster) -> None:
     job = two.ended(name)
     assert job.attempts[0].state == job_pb2.ATTEMPT_STATE_TIMED_OUT
     assert job.exit_code == 124
-    longer = two.submit({"command": ["sleep", "3"], "time_limit": "2s"})
+    longer = two.submit({"command": ["sleep", "12"], "time_limit": "10s"})
     two.running(longer)
     assert two.ccctl("update", longer, "--time-limit", "none").returncode == 0
     assert two.ended(longer).exit_code == 0
