@@ -308,6 +308,8 @@ class Leases:
         folder = self.control(held.key)
         held.plan = plan
         failpoints.reach("agent.prepared")
+        # It holds the job's environment: only we may read it, wherever its folder lies.
+        (folder / record.PLAN).touch(mode=0o600)
         (folder / record.PLAN).write_text(plan.to_json())
         failpoints.reach("agent.plan_written")
         held.reader = StatusReader(folder, plan)
