@@ -98,6 +98,7 @@ bench: setup ## measure throughput and latency, and print the table
 	$(BIN)/python -m benchmarks.preflight
 	$(BIN)/python -m benchmarks.reports
 	$(BIN)/python -m benchmarks.watching
+	$(BIN)/python -m benchmarks.registry
 
 .PHONY: clean
 clean: ## remove what was made here; kept wheels of Horovod stay in the user's cache

@@ -133,7 +133,8 @@ def submits(registry: Registry, count: int) -> list[float]:
     for _ in range(count):
         began = time.monotonic()
         registry.submit(
-            lambda draft: jobs.submit(draft, SPEC, sha256, 1000), Actor(principal="ada")
+            lambda draft: jobs.submit(draft, [jobs.Wanted(SPEC, sha256, 1000)]),
+            Actor(principal="ada"),
         ).result()
         waited.append(time.monotonic() - began)
     return waited

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 MICRO = 1_000_000
 SCHEDULE_GAP_S = 0.004
 """Rest between two scheduling cycles: a burst of submits shares one."""
+SCHEDULE_REST = 3.0
+"""Rest of a scheduling cycle, as a multiple of it: beside a long queue calls are still answered."""
 SWITCH_INTERVAL_S = 0.0005
 """Python threads take turns so often: the writer and the planner must not make calls wait for
 long."""
@@ -58,6 +61,7 @@ STOP_GRACE_S = 2.0
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. WrongState when it cannot start, with the reason."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(GC_THRESHOLD)
     if folder := failpoints.armed():
         log.warning(failpoints.WARNING, folder)
     os.umask(0o077)
@@ -136,6 +140,7 @@ async def _serve(
         run=lambda: schedule.cycle(registry, clock.now_us()),
         period_s=settings.schedule_period_s,
         gap_s=SCHEDULE_GAP_S,
+        rest=SCHEDULE_REST,
     )
     duties = Duties(
         tick,

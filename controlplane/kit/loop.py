@@ -33,6 +33,9 @@ class Duty:
     """Done at least so often, in seconds."""
     gap_s: float = 0.0
     """Rests so long after each run, so that wake-ups in a burst share the next run."""
+    rest: float = 0.0
+    """Rests at least so many times as long as the run took: a long one leaves most of the time to
+    others."""
     _ring: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -52,14 +55,14 @@ class Duty:
             self._ring.clear()
             if self._stop.is_set():
                 return
+            began = time.monotonic()
             try:
                 self.run()
                 told = ""
             except Exception as error:
                 if told != (told := f"{type(error).__name__}: {error}"):
                     log.exception("the duty %s failed; it is tried again", self.name)
-            if self.gap_s:
-                time.sleep(self.gap_s)
+            self._stop.wait(max(self.gap_s, self.rest * (time.monotonic() - began)))
 
     def _end(self) -> None:
         self._stop.set()

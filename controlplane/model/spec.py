@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.model.specdocs import json_schema, reference_markdown
@@ -55,6 +56,9 @@ __all__ = [
 VERSION: Final = 1
 """Version of the format that `canonical` writes."""
 
+SPECS_REMEMBERED: Final = 256
+"""Of so many specs what was made last is kept: jobs that are submitted together are often alike."""
+
 _ENCODER = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
 )
@@ -93,6 +97,7 @@ def canonical(spec: JobSpec) -> dict[str, object]:
     return {**JOB.write(spec), "version": VERSION}
 
 
+@lru_cache(SPECS_REMEMBERED)
 def canonical_json(spec: JobSpec) -> str:
     """Give the canonical document as compact JSON with sorted keys: equal specs give equal text."""
     return _ENCODER.encode(canonical(spec))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from controlplane.model.errors import StaleControlPlane, StoreUnavailable
+from controlplane.model.errors import StaleControlPlane, StoreRefused, StoreUnavailable
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
@@ -112,6 +112,8 @@ class MemoryStore:
                 f"the store is at event {of.cluster.seq}, and this change was made at event"
                 f" {made_at}; it is read again"
             )
+        if of.answers.keys() & answers.keys():
+            raise StoreRefused("a request was answered before")
         of.cluster = draft.cluster
         for table, overlay in (
             (of.jobs, draft.jobs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 GROUP_LIMIT = 2_000
 """At most so many commands share a transaction."""
+LINGER_S = 0.01
+"""So long a group waits for those that were in the last one."""
 QUEUE_LIMIT = 20_000
 """At most so many commands wait for the writer; more are refused."""
 
@@ -135,16 +138,10 @@ class Registry:
         return future
 
     def _write(self) -> None:
-        running = True
+        running, before = True, 0
         while running:
-            group: list[_Item[Any]] = []
-            item = self._queue.get()
-            while item is not None:
-                group.append(item)
-                if len(group) >= GROUP_LIMIT or self._queue.empty():
-                    break
-                item = self._queue.get()
-            running = item is not None
+            group, running = self._gather(before)
+            before = max(len(group), before // 2)
             group = _wanted(group)
             if group:
                 try:
@@ -162,6 +159,24 @@ class Registry:
                 except Exception as error:
                     log.exception("the writer failed")
                     _fail(group, ControlPlaneError(f"internal error: {type(error).__name__}"))
+
+    def _gather(self, before: int) -> tuple[list[_Item[Any]], bool]:
+        """What waits, once there is something, and whether more will come.
+
+        Callers that were answered together come back together: one commit for all of them is worth
+        a moment's wait. `before`: so many commands the last groups had; of one there is no wait.
+        """
+        item = self._queue.get()
+        deadline = time.monotonic() + LINGER_S
+        while 1 + self._queue.qsize() < before and time.monotonic() < deadline:
+            time.sleep(LINGER_S / 5)
+        group: list[_Item[Any]] = []
+        while item is not None:
+            group.append(item)
+            if len(group) >= GROUP_LIMIT or self._queue.empty():
+                break
+            item = self._queue.get()
+        return group, item is not None
 
     def _say(self, away: str) -> None:
         """Log once that the database does not answer, and once that it does again."""
@@ -183,9 +198,11 @@ class Registry:
         if group:
             self._run(group)
 
-    def _run(self, group: list[_Item[Any]]) -> None:
+    def _run(self, group: list[_Item[Any]], *, look: bool = False) -> None:
+        """Decide and commit a group. Hardly any request is a repeat: the store is searched for the
+        answers that they got first (`look`) only once it refuses a group, or a command fails."""
         self._settle()
-        known = self._known(group)
+        known = self._known(group) if look else {}
         answers: dict[RequestKey, Answer] = {}
         draft = Draft(self._facts, self._now_us(), group[0].actor)
         results: list[tuple[_Item[Any], Any, Exception | None]] = []
@@ -199,15 +216,21 @@ class Registry:
                 results.append(
                     (item, None, ControlPlaneError(f"internal error: {type(error).__name__}"))
                 )
+        if not look and any(fault and item.once for item, _, fault in results):
+            self._run(group, look=True)
+            return
         if draft.dirty and not draft.events:
             raise AssertionError("a change without an event")
         if draft.events or answers or draft.progress.changed:
             try:
                 self._commit(draft, answers)
             except StoreRefused:
-                if len(group) == 1:
+                if answers and not look:
+                    self._run(group, look=True)
+                elif len(group) == 1:
                     raise
-                self._run_alone(group)
+                else:
+                    self._run_alone(group)
                 return
         for item, value, fault in results:
             if fault is not None:
@@ -219,7 +242,7 @@ class Registry:
         """One after another, where the database refuses the group for one of them."""
         for item in group:
             try:
-                self._run([item])
+                self._run([item], look=True)
             except ControlPlaneError as error:
                 log.error("%s", error)
                 _fail([item], error)

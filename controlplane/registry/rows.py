@@ -22,7 +22,7 @@ from controlplane.model.job import (
 )
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
-from controlplane.model.spec import JobSpec, canonical_json, parse_spec
+from controlplane.model.spec import SPECS_REMEMBERED, JobSpec, canonical_json, parse_spec
 from controlplane.model.tasks import TaskCounts
 from controlplane.registry.facts import Cluster
 
@@ -79,7 +79,7 @@ def job_row(job: Job) -> Row:
     return {
         "job_id": job.job_id,
         "name": job.spec.name,
-        "spec": _spec_text(job),
+        "spec": canonical_json(job.spec),
         "spec_sha256": job.spec_sha256,
         "owner": job.owner,
         "account": job.spec.account,
@@ -88,20 +88,6 @@ def job_row(job: Job) -> Row:
         "blob_sha256": job.blob_sha256,
         **_job_changes(job),
     }
-
-
-_TEXTS: dict[str, str] = {}
-_TEXTS_KEPT = 256
-
-
-def _spec_text(job: Job) -> str:
-    """Its spec in canonical form; jobs that are submitted together are often alike."""
-    known = _TEXTS.get(job.spec_sha256)
-    if known is None:
-        if len(_TEXTS) >= _TEXTS_KEPT:
-            _TEXTS.clear()
-        known = _TEXTS[job.spec_sha256] = canonical_json(job.spec)
-    return known
 
 
 JOB_CHANGES = (
@@ -188,7 +174,7 @@ def _spec(sha256: str, text: str) -> JobSpec:
     """The spec of a row; those that are alike are read once, and share their memory."""
     known = _SPECS.get(sha256)
     if known is None:
-        if len(_SPECS) >= _TEXTS_KEPT:
+        if len(_SPECS) >= SPECS_REMEMBERED:
             _SPECS.clear()
         known = _SPECS[sha256] = parse_spec(json.loads(text))
     return known

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from controlplane.model.errors import StaleControlPlane, StoreUnavailable
 from controlplane.registry import rows, sqljobs, sqlprogress, sqlremoval, sqlusage, tables
+from controlplane.registry.bulk import Bulk
 from controlplane.registry.database import connect, name_of, reading, writing
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
@@ -32,6 +33,9 @@ _MOVE_JOB = (
     tables.job.update()
     .where(tables.job.c.job_id == sa.bindparam("of"))
     .values({name: sa.bindparam(name) for name in rows.JOB_CHANGES})
+)
+_NEW_JOB, _NEW_EVENT, _NEW_REQUEST = (
+    table.insert() for table in (tables.job, tables.event, tables.request)
 )
 _CHUNK = 500
 """Numbers in one IN list; SQLite allows 32,766 parameters."""
@@ -62,6 +66,7 @@ class SqlStore:
                 tables.progress,
             )
         }
+        self._bulk = Bulk(self._engine)
         self._epoch = 0
 
     # --- writing -------------------------------------------------------------------------------
@@ -119,10 +124,8 @@ class SqlStore:
             jobs = _new(draft.jobs)
             fresh = [rows.job_row(j) for j in jobs if draft.jobs.before(j.job_id) is None]
             moved = [rows.job_changes(j) for j in jobs if draft.jobs.before(j.job_id) is not None]
-            if fresh:
-                connection.execute(tables.job.insert(), fresh)
-            if moved:
-                connection.execute(_MOVE_JOB, moved)
+            self._bulk.run(connection, _NEW_JOB, fresh)
+            self._bulk.run(connection, _MOVE_JOB, moved)
             self._put(connection, tables.task, [rows.task_row(t) for t in _new(draft.tasks)])
             attempts = _new(draft.attempts)
             self._put(connection, tables.attempt, [rows.attempt_row(a) for a in attempts])
@@ -134,15 +137,11 @@ class SqlStore:
             sqlusage.insert(connection, draft.usages)
             told = [sqlprogress.row(p) for p in _new(draft.progress)]
             self._put(connection, tables.progress, told)
-            if draft.events:
-                events = [rows.event_row(e) for e in draft.events]
-                connection.execute(tables.event.insert(), events)
+            self._bulk.run(connection, _NEW_EVENT, [rows.event_row(e) for e in draft.events])
             # Last of all: late words on a job that is removed go with it.
             sqlremoval.remove(connection, draft.removed)
-            if answers:
-                connection.execute(
-                    tables.request.insert(), [_answer_row(k, a) for k, a in answers.items()]
-                )
+            answered = [_answer_row(k, a) for k, a in answers.items()]
+            self._bulk.run(connection, _NEW_REQUEST, answered)
 
     def _refuse(self, connection: sa.Connection, seq: int) -> NoReturn:
         found = connection.execute(sa.select(tables.cluster)).mappings().one()
@@ -154,8 +153,7 @@ class SqlStore:
         )
 
     def _put(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
-        if values:
-            connection.execute(self._upserts[table], values)
+        self._bulk.run(connection, self._upserts[table], values)
 
     def forget_answers(self, before_us: int) -> int:
         """Drop old answers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,7 +116,7 @@ class House:
         """
         future = self.registry.submit(command, actor, once)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), COMMIT_DEADLINE_S)
+            return await self.hub.result(future, COMMIT_DEADLINE_S)
         except TimeoutError:
             words = f"the change was not written down within {COMMIT_DEADLINE_S:g} s"
             raise StoreUnavailable(words) from None

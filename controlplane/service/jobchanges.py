@@ -5,11 +5,21 @@ from __future__ import annotations
 import asyncio
 import difflib
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from google.protobuf.struct_pb2 import Struct
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
 from controlplane.model.identity import Role
-from controlplane.model.spec import Archive, InvalidSpec, JobSpec, parse_spec, spec_sha256
+from controlplane.model.spec import (
+    SPECS_REMEMBERED,
+    Archive,
+    InvalidSpec,
+    JobSpec,
+    parse_spec,
+    spec_sha256,
+)
 from controlplane.registry import jobs as commands
 from controlplane.registry.jobs import Change, Wanted
 from controlplane.service.asked import all_mine, which_of
@@ -33,9 +43,10 @@ LONGEST_LIMIT_US = 366 * 86_400_000_000
 _OPERATORS = (Role.OPERATOR, Role.ADMIN)
 
 
-def checked(house: House, spec: JobSpec) -> Wanted:
-    """What only this site can know of a spec: its classes, its queues, its blobs. InvalidRequest
-    with each fault."""
+def checked(house: House, message: Struct) -> Wanted:
+    """A spec as it was sent, checked. InvalidSpec with each fault of the document; InvalidRequest
+    with each that only this site can know of: its classes, its queues, its blobs."""
+    spec, spec_hash = _read(message.SerializeToString(deterministic=True))
     rules, faults = house.rules, []
     wanted = spec.priority_class or rules.default_priority_class
     priority = rules.priority_classes.get(wanted)
@@ -54,7 +65,14 @@ def checked(house: House, spec: JobSpec) -> Wanted:
             faults.append(FieldFault(field="working_dir.sha256", description=words))
     if faults or priority is None:
         raise InvalidRequest(*faults)
-    return Wanted(spec, spec_sha256(spec), priority)
+    return Wanted(spec, spec_hash, priority)
+
+
+@lru_cache(SPECS_REMEMBERED)
+def _read(sent: bytes) -> tuple[JobSpec, str]:
+    """A spec, and its SHA-256: of those that are sent again and again this is done once."""
+    spec = parse_spec(document(Struct.FromString(sent)))
+    return spec, spec_sha256(spec)
 
 
 def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
@@ -92,7 +110,7 @@ def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
         found = known.get(content)
         if found is None:
             try:
-                found = known[content] = checked(house, parse_spec(document(spec)))
+                found = known[content] = checked(house, spec)
             except InvalidSpec as error:
                 faults += [
                     FieldFault(

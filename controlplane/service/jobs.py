@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from controlplane.kit import failpoints
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.signals import parse_signal
-from controlplane.model.spec import parse_spec
 from controlplane.model.specfaults import shown
 from controlplane.registry import jobs as commands
 from controlplane.registry import signals
@@ -35,7 +34,6 @@ from controlplane.service.progress import metrics
 from controlplane.service.tasklist import list_tasks
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
-from controlplane.wire.basics import document
 from controlplane.wire.jobs import (
     checked_job,
     conceal,
@@ -65,7 +63,7 @@ class JobService(JobServiceServicer):
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> job_pb2.Job:
         """Accept a job."""
         house, caller = self._house, CALLER.get()
-        wanted = checked(house, parse_spec(document(request.spec)))
+        wanted = checked(house, request.spec)
         if request.validate_only:
             return checked_job(wanted.spec, wanted.spec_sha256, caller.name)
         content = wanted.spec_sha256 + (" held" if request.hold else "")
@@ -287,7 +285,7 @@ class JobService(JobServiceServicer):
             record.leases,
             record.usages,
             record.progress,
-            registry.node_names(),
+            registry.node_names() if record.attempts else {},
         )
         if not may(CALLER.get(), READ_LOGS, record.job.owner):
             conceal(message)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from google.protobuf.struct_pb2 import Struct
 
 from controlplane.model import outputs
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import WorkerState
 from controlplane.model.outputs import Files
-from controlplane.model.spec import NodePath, canonical
+from controlplane.model.spec import SPECS_REMEMBERED, NodePath, canonical
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 from controlplane.wire.basics import EnumWire, duration, struct, timestamp
 from controlplane.wire.progress import progress_message
@@ -16,8 +19,6 @@ from controlplane.wire.usage import usage_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from google.protobuf.struct_pb2 import Struct
 
     from controlplane.model.event import Event
     from controlplane.model.job import Attempt, Cause, Job, SentSignal, Task
@@ -142,10 +143,15 @@ SECRET = "(secret)"
 
 def shown_spec(spec: JobSpec) -> Struct:
     """A spec as everybody may see it who may see the job at all: without its secrets."""
+    return Struct.FromString(_shown_spec(spec))
+
+
+@lru_cache(SPECS_REMEMBERED)
+def _shown_spec(spec: JobSpec) -> bytes:
     message = struct(canonical(spec))
     for name in spec.secret_env:
         message.fields["env"].struct_value.fields[name].string_value = SECRET
-    return message
+    return message.SerializeToString()
 
 
 CONCEALED = "(concealed)"

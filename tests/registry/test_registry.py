@@ -8,20 +8,35 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from controlplane.engine.upkeep import Liveness, check_nodes
-from controlplane.model.errors import NotAllowed, NotFound, RequestIdReused, StaleControlPlane
+from controlplane.model.errors import (
+    NotAllowed,
+    NotFound,
+    RequestIdReused,
+    StaleControlPlane,
+    WrongState,
+)
 from controlplane.model.event import Actor
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import LeaseEnd, LeasePhase
-from controlplane.registry import nodes
-from controlplane.registry.registry import Registry
-from controlplane.registry.store import JobFilter
+from controlplane.model.spec import parse_spec, spec_sha256
+from controlplane.registry import jobs, nodes
+from controlplane.registry.registry import Once, Registry
+from controlplane.registry.store import JobFilter, RequestKey
 from controlplane.registry.which import Which
 from tests.support.world import ALICE, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
+    from controlplane.registry.draft import Draft
     from controlplane.registry.store import Store
+
+
+def repeated(world: World, command: Callable[[Draft], dict[str, object]]) -> Future[Any]:
+    """Hand in a command under one request id, and do not wait for it."""
+    key = RequestKey(principal="alice", request_id="r")
+    return world.registry.submit(command, ALICE, Once(key=key, content_hash="h"))
 
 
 def finish(world: World, job_id: int, *, exit_code: int = 0) -> None:
@@ -51,6 +66,38 @@ def test_a_job_goes_from_waiting_to_its_end(world: World) -> None:
         "attempt.running",
         "attempt.succeeded",
     ]
+
+
+def test_a_repeat_gets_its_first_answer_though_it_could_not_be_done_again(world: World) -> None:
+    done: list[bool] = []
+
+    def once_only(draft: Draft) -> dict[str, object]:
+        if done:
+            raise WrongState("it was done before")
+        draft.emit("cluster.test", "cluster", {})
+        return {"number": 7}
+
+    first = repeated(world, once_only)
+    world.registry.run_once()
+    done.append(True)
+    again = repeated(world, once_only)
+    world.registry.run_once()
+    assert first.result(0) == again.result(0) == {"number": 7}
+
+
+def test_a_repeat_keeps_nobody_of_its_group_from_being_answered(world: World) -> None:
+    def job(draft: Draft) -> dict[str, object]:
+        return {"job_id": jobs.submit(draft, [wanted])[0]}
+
+    spec = parse_spec({"command": ["true"]})
+    wanted = jobs.Wanted(spec, spec_sha256(spec), 1000)
+    first = repeated(world, job)
+    world.registry.run_once()
+    again, other = repeated(world, job), world.registry.submit(job, ALICE)
+    world.registry.run_once()
+    assert again.result(0) == first.result(0)
+    assert other.result(0) == {"job_id": int(first.result(0)["job_id"]) + 1}
+    assert world.registry.last_job_id == other.result(0)["job_id"]
 
 
 def test_numbers_of_events_have_no_gap_and_jobs_are_never_numbered_twice(world: World) -> None:
