@@ -101,7 +101,7 @@ def test_an_operator_ends_alices_job_and_does_not_read_it(one: Cluster) -> None:
         lambda: (said := ccctl(one, operator, "denials").stdout).count("denied") > 1 and said,
         "the denials to be written",
     )
-    assert "role = viewer; rpc = FleetService/DrainNode" in told
+    assert "victor was denied FleetService/DrainNode from 127.0.0.1, with the role viewer" in told
 
 
 def test_a_node_whose_agent_gets_another_token_joins_again_once_it_is_released(

@@ -164,6 +164,9 @@ def test_what_people_follow_carries_on(one: Cluster, tmp_path: Path) -> None:
         until(one.client.server_info, "the control plane to answer")
         one.client.hold_jobs([name])
         until(lambda: any("held it" in line for line in followed["events"].lines()), "the hold")
+        # Who follows one job is told how it is, not all that it was: let each see the hold.
+        held = '"held_by": "admin"'
+        until(lambda: any(held in line for line in followed["watch"].lines()), "its watcher to see")
         assert one.control.stop() == 0
         one.control.start()
         until(one.client.server_info, "the control plane to answer")
