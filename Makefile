@@ -52,7 +52,7 @@ serve: horovod ## serve what `make demo` made, until Ctrl-C; `source .demo/env` 
 	@$(BIN)/python tools/demo.py --serve
 
 .PHONY: check
-check: lint ## the quick loop: lint, types, import rules, fast tests (under 2 minutes)
+check: lint ## the quick loop: lint, types, import rules, fast tests
 	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow and not guest"
 
 .PHONY: lint
@@ -73,7 +73,7 @@ test: check horovod ## everything: `check`, then real daemons, real jobs, real H
 	$(BIN)/pytest -q -m "(e2e or slow) and not tensorflow"
 
 .PHONY: faults
-faults: setup ## have every process die, stop or be cut off at every step, then all at random (8 minutes)
+faults: setup ## have every process die, stop or be cut off at every step, then all at random
 	$(BIN)/python -m tests.faults
 	$(BIN)/python -m tests.faults.soak --seconds $(SOAK_SECONDS)
 
