@@ -121,8 +121,8 @@ def a_second(since_s: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > since_s + 1.1
 
 
-def said(made: Cluster, name: str, line: str) -> Callable[[], bool]:
-    return lambda: made.ccctl("logs", name).stdout.endswith(line)
+def said(made: Cluster, name: str, line: str, tail: str = "1GiB") -> Callable[[], bool]:
+    return lambda: made.ccctl("logs", name, "--tail", tail).stdout.endswith(line)
 
 
 def test_output_is_chosen_by_when_it_was_printed(tmp_path: Path) -> None:
@@ -153,6 +153,9 @@ def test_what_is_no_longer_kept_is_told(tmp_path: Path) -> None:
     with cluster(tmp_path, "a", serve={"log-cap-mib": "4"}) as one:
         name = one.submit({"command": ["sh", "-c", "yes | head -c 20000000; echo; echo end"]})
         assert one.ended(name).state == job_pb2.JOB_STATE_SUCCEEDED
+        # Who reads while it still arrives is told more of it than is kept in the end.
+        arrived = said(one, name, "end\n", tail="1KiB")
+        until(arrived, "the last of it to arrive")
         shown = one.ccctl("logs", name, "--follow")
         assert shown.stdout.endswith("y\n\nend\n")
         gone = 20_000_005 - len(shown.stdout)
