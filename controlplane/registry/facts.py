@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from controlplane.model.job import Attempt, Job, JobState, Task
-from controlplane.model.plan import NodeView, View, Waiting
 from controlplane.model.spec import Launcher
+from controlplane.model.view import NodeView, Shape, View, Waiting
 from controlplane.model.words import count
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
+    from controlplane.model.spec import JobSpec, Resources
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
@@ -34,6 +36,8 @@ FIRST = -1
 """In place of a task's index: those of a job that were never placed."""
 TASKS_SHOWN = 1_000
 """So many tasks of an array are shown to a decision."""
+SHAPES_REMEMBERED = 10_000
+"""So many shapes are kept, each once for all jobs that have it."""
 FREE_PORTS_SHOWN = 4
 """So many free ports of a node are shown to a decision; a gang needs one or two."""
 PORTS_OF_LAUNCHER = {
@@ -233,16 +237,33 @@ def _waiting(
         job_id=job.job_id,
         task_index=index,
         owner=job.owner,
+        account=spec.account,
         priority=job.priority,
         created_us=job.created_us,
         not_before_us=not_before_us,
-        workers=spec.workers,
-        workers_per_node=spec.workers_per_node,
-        resources=spec.resources,
-        ports=PORTS_OF_LAUNCHER[spec.launcher],
+        limit_us=job.time_limit_us,
+        shape=shape_of(spec),
         coming=coming,
         limited=limited,
         held=held,
+    )
+
+
+def shape_of(spec: JobSpec) -> Shape:
+    """What a job's gangs need of nodes; jobs alike share one value."""
+    return _shape(spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue)
+
+
+@lru_cache(SHAPES_REMEMBERED)
+def _shape(
+    workers: int, each: int | None, resources: Resources, launcher: Launcher, queue: str
+) -> Shape:
+    return Shape(
+        workers=workers,
+        workers_per_node=each,
+        resources=resources,
+        ports=PORTS_OF_LAUNCHER[launcher],
+        queue=queue,
     )
 
 
@@ -279,4 +300,5 @@ def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
         free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
         free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
         only_owner=facts.only_owner,
+        labels=facts.labels,
     )

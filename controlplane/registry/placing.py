@@ -11,7 +11,8 @@ from controlplane.model.lease import Lease
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from controlplane.model.plan import Part, Place
+    from controlplane.model.plan import Place
+    from controlplane.model.view import Part
     from controlplane.registry.draft import Draft
 
 

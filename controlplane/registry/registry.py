@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from controlplane.model.launch import LeaseOrder
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
-    from controlplane.model.plan import Hold, View
+    from controlplane.model.plan import Hold
+    from controlplane.model.view import View
     from controlplane.registry.facts import Facts
 
 log = logging.getLogger(__name__)

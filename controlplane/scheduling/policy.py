@@ -10,7 +10,7 @@ from controlplane.scheduling.reasons import explain
 from controlplane.scheduling.scratch import ScratchNode
 
 if TYPE_CHECKING:
-    from controlplane.model.plan import View, Waiting
+    from controlplane.model.view import View, Waiting
 
 
 def plan(view: View) -> Plan:
@@ -34,7 +34,7 @@ def plan(view: View) -> Plan:
             reason = f"backs off after a fault: the next attempt may start in {wait_s} s"
         else:
             whose = gang.owner if gang.owner in choosy else ""
-            shape = (whose, gang.workers, gang.workers_per_node, gang.resources, gang.ports)
+            shape = (whose, gang.shape)
             reason = refused.get(shape, "")
             for index in (gang.task_index, *gang.coming):
                 parts = place(gang, nodes) if not reason else None

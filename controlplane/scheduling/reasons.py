@@ -12,8 +12,8 @@ from controlplane.scheduling.scratch import MILLI, model_matches
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from controlplane.model.plan import NodeView, Waiting
     from controlplane.model.spec import Resources
+    from controlplane.model.view import NodeView, Waiting
     from controlplane.scheduling.scratch import ScratchNode
 
 GIB = 1 << 30
@@ -27,18 +27,18 @@ def explain(gang: Waiting, nodes: Iterable[ScratchNode]) -> str:
     never = impossible(gang, [node.view for node in nodes])
     if never is not None:
         return f"can never run because {never}"
-    need = gang.resources
-    each = gang.workers_per_node or 1
+    need = gang.shape.resources
+    each = gang.shape.workers_per_node or 1
     refusals: Counter[str] = Counter()
     room = 0
     for node in nodes:
         fit = node.fits(need) if node.serves(gang.owner) else 0
         if fit >= each:
-            room += each if gang.workers_per_node else fit
+            room += each if gang.shape.workers_per_node else fit
         else:
             refusals[_refusal(node, gang.owner, need, each)] += 1
     told = "; ".join(f"{count(n, 'node')} {why}" for why, n in refusals.most_common())
-    short = f"room for {room} of {count(gang.workers, 'worker')} ({describe(need)} each)"
+    short = f"room for {room} of {count(gang.shape.workers, 'worker')} ({describe(need)} each)"
     return f"waits for resources: {short}{'; ' if told else ''}{told}"
 
 
@@ -59,8 +59,8 @@ def _refusal(node: ScratchNode, owner: str, need: Resources, workers: int) -> st
 def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
     """Why the gang would not fit even if the whole cluster were free and healthy; None when it
     would."""
-    need = gang.resources
-    each = gang.workers_per_node or 1
+    need = gang.shape.resources
+    each = gang.shape.workers_per_node or 1
     serving = [node for node in nodes if node.only_owner in ("", gang.owner)]
     if not serving:
         told = ", ".join(sorted({node.only_owner for node in nodes})[:5])
@@ -78,17 +78,17 @@ def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
     if widest < each:
         what = f"{each} workers on one node need" if each > 1 else "a worker needs"
         return f"{what} {_on_one(need, each)}, and no node has so much: {_largest(nodes)}"
-    if gang.workers_per_node:
-        wide, wanted = sum(fit >= each for fit in whole), gang.workers // each
+    if gang.shape.workers_per_node:
+        wide, wanted = sum(fit >= each for fit in whole), gang.shape.workers // each
         if wide < wanted:
             have = f"only {wide}" if wide else "none"
             return (
                 f"it needs {count(wanted, 'node')} with room for {count(each, 'worker')} each,"
                 f" and the cluster has {have}"
             )
-    elif sum(whole) < gang.workers:
+    elif sum(whole) < gang.shape.workers:
         return (
-            f"its {gang.workers} workers need {describe(need)} each,"
+            f"its {gang.shape.workers} workers need {describe(need)} each,"
             f" and the whole cluster has room for {sum(whole)}"
         )
     return None

@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controlplane.model.node import DeviceKind
-from controlplane.model.plan import Part
+from controlplane.model.view import Part
 
 if TYPE_CHECKING:
     from controlplane.model.node import Device
-    from controlplane.model.plan import NodeView
     from controlplane.model.spec import Resources
+    from controlplane.model.view import NodeView
 
 MILLI = 1000
 TPU = "tpu"

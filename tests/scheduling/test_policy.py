@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model.node import DeviceKind, Node
-from controlplane.model.plan import Plan, View, Waiting
 from controlplane.model.spec import Resources
+from controlplane.model.view import Shape, View, Waiting
 from controlplane.registry.facts import view_of
 from controlplane.scheduling.policy import plan
 from tests.support.world import facts
+
+if TYPE_CHECKING:
+    from controlplane.model.plan import Plan
 
 NOW = 1_000_000_000
 
@@ -35,14 +38,13 @@ def gang(job_id: int, workers: int = 1, **changes: Any) -> Waiting:
         "priority": 1000,
         "created_us": job_id,
         "not_before_us": 0,
-        "workers_per_node": None,
-        "ports": 0,
     }
+    form: dict[str, Any] = {"workers_per_node": None, "ports": 0}
     need |= {k: changes.pop(k) for k in list(changes) if k in need}
+    form |= {k: changes.pop(k) for k in list(changes) if k in form}
     fields |= changes
-    return Waiting(
-        job_id=job_id, task_index=0, workers=workers, resources=Resources(**need), **fields
-    )
+    shape = Shape(workers=workers, resources=Resources(**need), **form)
+    return Waiting(job_id=job_id, task_index=0, shape=shape, **fields)
 
 
 def decide(nodes: list[Any], *gangs: Waiting) -> Plan:
@@ -200,7 +202,9 @@ def test_invariants_of_every_plan(
     assert sorted(told) == sorted(by_id), "each waiting gang is placed or held, once"
     assert all(hold.reason for hold in decided.holds)
     for place in decided.places:
-        assert sum(p.workers for p in place.parts) == by_id[place.job_id].workers, "whole gangs"
+        assert sum(p.workers for p in place.parts) == by_id[place.job_id].shape.workers, (
+            "whole gangs"
+        )
     for view in nodes:
         parts = [p for x in decided.places for p in x.parts if p.node_uuid == view.uuid]
         assert sum(p.cpu_millicores for p in parts) <= view.free_millicores
