@@ -135,9 +135,10 @@ async def _serve(
             hold_us=int(settings.hold_s * MICRO),
         ),
     )
+    scheduler = schedule.Scheduler(registry)
     tick = Duty(
         name="schedule",
-        run=lambda: schedule.cycle(registry, clock.now_us()),
+        run=lambda: scheduler.cycle(clock.now_us()),
         period_s=settings.schedule_period_s,
         gap_s=SCHEDULE_GAP_S,
         rest=SCHEDULE_REST,

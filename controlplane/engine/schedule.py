@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from controlplane.model.event import CONTROL_PLANE
+from controlplane.model.policy import DEFAULT
 from controlplane.model.words import count
-from controlplane.registry.placing import Refusal, commit_places
-from controlplane.scheduling.policy import plan
+from controlplane.registry.placing import Refusal, commit_places, commit_preempts
+from controlplane.scheduling.board import Board
+from controlplane.scheduling.policy import decide
 
 if TYPE_CHECKING:
+    from controlplane.model.plan import Plan
+    from controlplane.model.policy import Policy
+    from controlplane.model.view import Promise
+    from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
 
 
@@ -22,26 +28,68 @@ class Outcome:
     """Gangs that were started."""
     held: int
     """Tasks that wait on."""
+    preempted: int
+    """Attempts that are being ended for others."""
     refused: tuple[Refusal, ...]
     """Placements that were no longer possible at the commit; the next cycle looks again."""
 
     def __str__(self) -> str:
         """The cycle in one sentence."""
         sentence = f"placed {count(self.placed, 'gang')}, {self.held} wait"
+        if self.preempted:
+            sentence += f", {count(self.preempted, 'attempt')} ended for them"
         if self.refused:
             sentence += f", {len(self.refused)} refused at the commit"
         return sentence
 
 
-def cycle(registry: Registry, now_us: int, deadline_s: float = 60) -> Outcome:
-    """One decision over everything that waits. `deadline_s`: the longest to wait for the commit."""
-    view = registry.view(now_us)
-    decided = plan(view)
-    refused: tuple[Refusal, ...] = ()
-    if decided.places:
-        future = registry.submit(lambda draft: commit_places(draft, decided.places), CONTROL_PLANE)
-        refused = future.result(timeout=deadline_s)
-    registry.hold(decided.holds)
-    return Outcome(
-        placed=len(decided.places) - len(refused), held=len(decided.holds), refused=refused
-    )
+class Scheduler:
+    """Looks, decides and commits; keeps from one cycle to the next what it saw, so that a cycle
+    after few changes is short."""
+
+    def __init__(self, registry: Registry, policy: Policy = DEFAULT) -> None:
+        """`policy`: how the site wants it."""
+        self.registry = registry
+        self._policy = policy
+        self._board: Board | None = None
+        self.promises: tuple[Promise, ...] = ()
+        """What was promised to those that wait."""
+        self.decided: Plan | None = None
+        """What the last cycle wanted done."""
+
+    def cycle(self, now_us: int, deadline_s: float = 60) -> Outcome:
+        """One decision over everything that waits. `deadline_s`: the longest to wait for the
+        commit."""
+        view, changes = self.registry.look(now_us, whole=self._board is None)
+        view = replace(view, promises=self.promises)
+        if self._board is None or changes.whole:
+            self._board = Board(
+                replace(
+                    view,
+                    nodes=tuple(node for node in changes.nodes.values() if node is not None),
+                    waiting=tuple(w for entries in changes.waiting.values() for w in entries),
+                    running=tuple(task for task in changes.running.values() if task is not None),
+                )
+            )
+        else:
+            self._board.change(changes)
+        decided = self.decided = decide(self._board, view, self._policy)
+        self.promises = decided.promises
+        refused = self._commit(decided, deadline_s)
+        self.registry.hold(decided.holds)
+        return Outcome(
+            placed=len(decided.places) - len(refused),
+            held=len(decided.holds),
+            preempted=len(decided.preempts),
+            refused=refused,
+        )
+
+    def _commit(self, decided: Plan, deadline_s: float) -> tuple[Refusal, ...]:
+        if not decided.places and not decided.preempts:
+            return ()
+
+        def command(draft: Draft) -> tuple[Refusal, ...]:
+            commit_preempts(draft, decided.preempts)
+            return commit_places(draft, decided.places)
+
+        return self.registry.submit(command, CONTROL_PLANE).result(timeout=deadline_s)

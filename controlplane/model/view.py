@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from controlplane.model.selector import EVERYWHERE, Selector
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from controlplane.model.node import Device
     from controlplane.model.spec import Resources
 
@@ -306,3 +308,17 @@ class View:
     """Reservations and maintenance, that are not over."""
     promises: tuple[Promise, ...] = ()
     """Promises made before, to tasks that wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What has changed of the parts of a view that are large."""
+
+    whole: bool
+    """Whether these are all there are, and what was known before counts no more."""
+    nodes: Mapping[str, NodeView | None]
+    """Nodes by UUID; None for one that is no more."""
+    waiting: Mapping[int, tuple[Waiting, ...]]
+    """By job all of its tasks that wait now."""
+    running: Mapping[tuple[int, int], Running | None]
+    """By job and task what lives; None for what does no more."""

@@ -147,6 +147,17 @@ def stop(draft: Draft, attempt: Attempt, outcome: AttemptState, cause: Cause) ->
     return replace(attempt, outcome=outcome, cause=cause, stopped_us=draft.now_us)
 
 
+def finish(draft: Draft, attempt: Attempt) -> None:
+    """Write down that an attempt is being ended, and tell its nodes; where nothing of it runs any
+    more, end it."""
+    draft.attempts[attempt.key] = attempt
+    if all(draft.leases[i].phase is LeasePhase.ENDED for i in attempt.lease_ids):
+        close(draft, attempt)
+        return
+    for lease_id in attempt.lease_ids:
+        draft.turn(draft.leases[lease_id].node_uuid)
+
+
 def close(draft: Draft, attempt: Attempt) -> None:
     """Nothing of it runs any more: give its leases back and decide what becomes of its task."""
     ends = [w.ended_us for w in attempt.workers if w.ended_us is not None]

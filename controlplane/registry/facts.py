@@ -7,15 +7,17 @@ the store from then on.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from controlplane.model.job import Attempt, Job, JobState, Task
+from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.spec import Launcher
-from controlplane.model.view import NodeView, Shape, View, Waiting
+from controlplane.model.view import Changes, NodeView, Shape, View, Waiting
 from controlplane.model.words import count
+from controlplane.registry.running import running_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
     from controlplane.model.spec import JobSpec, Resources
+    from controlplane.model.view import Running
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
@@ -77,6 +80,16 @@ class Cluster:
 
 
 @dataclass(slots=True)
+class _Fresh:
+    """What the scheduler has not looked at yet."""
+
+    whole: bool
+    nodes: set[str] = field(default_factory=set)
+    jobs: set[int] = field(default_factory=set)
+    tasks: set[tuple[int, int]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Facts:
     """What is true as of event `cluster.seq`. Changed by `apply` alone."""
 
@@ -93,12 +106,13 @@ class Facts:
     join_tokens: dict[str, JoinToken] = field(default_factory=dict)
     admissions: dict[str, Admission] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
+    reasons: Holds = NONE_WAIT
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
     _requeued: dict[int, set[int]] = field(default_factory=dict)
+    _fresh: _Fresh = field(default_factory=lambda: _Fresh(whole=True))
 
     def apply(self, draft: Draft) -> None:
         """Make a committed draft true."""
@@ -131,6 +145,18 @@ class Facts:
             gone = set(draft.removed.jobs)
             self.progress = {k: p for k, p in self.progress.items() if k[0] not in gone}
         self._forget_progress(draft)
+        self._note(draft)
+
+    def _note(self, draft: Draft) -> None:
+        """Note for the scheduler what has changed since it looked last."""
+        fresh = self._fresh
+        fresh.nodes |= draft.nodes.changed.keys() | draft.node_leases.changed.keys()
+        fresh.jobs |= draft.jobs.changed.keys() | {job_id for job_id, _ in draft.tasks.changed}
+        changed = (draft.attempts.changed, draft.progress.changed)
+        fresh.tasks |= {key[:2] for keys in changed for key in keys}
+        fresh.tasks |= {
+            (job_id, index) for job_id in draft.jobs.changed for index in self.live_tasks(job_id)
+        }
 
     def _forget_progress(self, draft: Draft) -> None:
         """Of attempts that have ended, remember that of the last ones only."""
@@ -155,8 +181,6 @@ class Facts:
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
         job = self.jobs[job_id]
-        if job.state is not JobState.PENDING and not job.unmade:
-            self.reasons.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]
         first = (job_id, FIRST)
@@ -173,12 +197,49 @@ class Facts:
 
     def view(self, now_us: int) -> View:
         """Everything that a scheduling decision may see."""
-        return View(
-            now_us=now_us,
-            seq=self.cluster.seq,
+        return replace(
+            self.head(now_us),
             nodes=tuple(self.node_view(uuid) for uuid in self.nodes),
             waiting=tuple(self.waiting.values()),
+            running=tuple(self.running((job_id, index)) for job_id, index, _ in self.attempts),
         )
+
+    def head(self, now_us: int) -> View:
+        """All of it but nodes, and what waits and runs."""
+        return View(now_us=now_us, seq=self.cluster.seq, nodes=(), waiting=())
+
+    def changes(self, *, whole: bool = False) -> Changes:
+        """What has changed of nodes, and of what waits and runs, since this was asked last; all of
+        it the first time, and where the `whole` is asked for."""
+        fresh, self._fresh = self._fresh, _Fresh(whole=False)
+        if whole or fresh.whole:
+            fresh.whole = True
+            fresh.nodes = set(self.nodes)
+            fresh.jobs = {job_id for job_id, _ in self.waiting}
+            fresh.tasks = {(job_id, index) for job_id, index, _ in self.attempts}
+        return Changes(
+            whole=fresh.whole,
+            nodes={u: self.node_view(u) if u in self.nodes else None for u in fresh.nodes},
+            waiting={job_id: self.waiting_of(job_id) for job_id in fresh.jobs},
+            running={key: self.running(key) if self._lives(key) else None for key in fresh.tasks},
+        )
+
+    def _lives(self, key: tuple[int, int]) -> bool:
+        task = self.tasks.get(key)
+        return task is not None and (*key, task.attempts) in self.attempts
+
+    def waiting_of(self, job_id: int) -> tuple[Waiting, ...]:
+        """Of one job all tasks that wait, as a decision sees them."""
+        keys = [(job_id, index) for index in (FIRST, *self._requeued.get(job_id, ()))]
+        return tuple(self.waiting[key] for key in keys if key in self.waiting)
+
+    def running(self, key: tuple[int, int]) -> Running:
+        """The attempt of a task that lives, as a decision sees it."""
+        job, task = self.jobs[key[0]], self.tasks[key]
+        attempt = self.attempts[(*key, task.attempts)]
+        leases = [self.leases[i] for i in attempt.lease_ids if i in self.leases]
+        told = self.progress.get(attempt.key)
+        return running_of(job, attempt, leases, shape_of(job.spec), told)
 
     def node_view(self, uuid: str) -> NodeView:
         """One node as a decision sees it."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import AttemptState, Cause, CauseKind, Job, JobState, Task, passed
-from controlplane.model.lease import LeasePhase
 from controlplane.registry import attempts
 from controlplane.registry.which import Which, known, living, over
 
@@ -149,13 +148,7 @@ def _settle(draft: Draft, job_id: int) -> None:
 def _stop(draft: Draft, attempt: Attempt, words: str, *, requeue: bool = False) -> None:
     cause = Cause(kind=CauseKind.USER, message=words)
     attempt = attempts.stop(draft, attempt, AttemptState.CANCELLED, cause)
-    attempt = replace(attempt, requeue=requeue)
-    draft.attempts[attempt.key] = attempt
-    if all(draft.leases[i].phase is LeasePhase.ENDED for i in attempt.lease_ids):
-        attempts.close(draft, attempt)
-        return
-    for lease_id in attempt.lease_ids:
-        draft.turn(draft.leases[lease_id].node_uuid)
+    attempts.finish(draft, replace(attempt, requeue=requeue))
 
 
 def hold(draft: Draft, job_ids: Iterable[int]) -> None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from controlplane.model.job import Attempt, JobState, Task, passed, waiting_workers
+from controlplane.model.job import (
+    Attempt,
+    AttemptState,
+    Cause,
+    CauseKind,
+    JobState,
+    Task,
+    passed,
+    waiting_workers,
+)
 from controlplane.model.lease import Lease
+from controlplane.registry.attempts import finish, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from controlplane.model.plan import Place
+    from controlplane.model.plan import Place, Preempt
     from controlplane.model.view import Part
     from controlplane.registry.draft import Draft
 
@@ -37,6 +47,22 @@ def commit_places(draft: Draft, places: Iterable[Place]) -> tuple[Refusal, ...]:
         else:
             refused.append(Refusal(job_id=place.job_id, reason=reason))
     return tuple(refused)
+
+
+def commit_preempts(draft: Draft, preempts: Iterable[Preempt]) -> None:
+    """End what makes room for others, and have it started again. What ends by itself meanwhile, or
+    runs as another attempt by now, is left alone."""
+    for preempt in preempts:
+        key = (preempt.job_id, preempt.task_index, preempt.attempt)
+        attempt = draft.attempts.get(key)
+        if attempt is None or attempt.state is AttemptState.STOPPING:
+            continue
+        seq = draft.emit("attempt.preempted", attempt.name, {"reason": preempt.reason})
+        job = draft.jobs[preempt.job_id]
+        draft.jobs[job.job_id] = replace(job, revision=seq)
+        cause = Cause(kind=CauseKind.USER, message=f"preempted: {preempt.reason}")
+        stopped = stop(draft, attempt, AttemptState.PREEMPTED, cause)
+        finish(draft, replace(stopped, requeue=True))
 
 
 def _objection(draft: Draft, place: Place) -> str | None:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from controlplane.model.launch import LeaseOrder
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
-    from controlplane.model.plan import Hold
-    from controlplane.model.view import View
+    from controlplane.model.plan import Holds
+    from controlplane.model.view import Changes, View
     from controlplane.registry.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -344,17 +344,24 @@ class Registry:
         with self._lock:
             return self._facts.view(now_us)
 
-    def hold(self, holds: Iterable[Hold]) -> None:
+    def look(self, now_us: int, *, whole: bool) -> tuple[View, Changes]:
+        """For the one scheduler, which keeps what it saw: a view without nodes, and without what
+        waits and runs; and what has changed of those since it looked last, or the `whole` of
+        them."""
+        with self._lock:
+            return self._facts.head(now_us), self._facts.changes(whole=whole)
+
+    def hold(self, holds: Holds) -> None:
         """Keep why tasks wait. Not written down: the next cycle says it again."""
         with self._lock:
-            self._facts.reasons = {hold.job_id: hold.reason for hold in holds}
+            self._facts.reasons = holds
 
     def reason(self, job: Job) -> str:
         """Why a job waits or ended, or what it does, in words."""
         if job.state.final:
             return job.reason
         with self._lock:
-            waits = self._facts.reasons.get(job.job_id)
+            waits = self._facts.reasons.reason(job.job_id)
         if job.state == "pending":
             return waits or job.reason or "waits for the scheduler's next cycle"
         return waits or job.reason if job.unmade else job.reason

@@ -1,67 +1,165 @@
-"""Where a gang goes: all of it or none, best fit, on the fewest nodes.
+"""Where a gang goes: all of it or none, on the fewest nodes behind the fewest switches, best fit.
 
-Best fit leaves the least behind on the nodes that it uses, so that whole nodes stay free for large
-gangs (Coffman, Garey and Johnson, "Approximation algorithms for bin packing", 1984).
+Best fit leaves the least behind on the nodes, and in the parts of the fabric, that it uses, so that
+whole ones stay free for large gangs (Coffman, Garey and Johnson, "Approximation algorithms for bin
+packing", 1984).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from controlplane.model.view import Packing
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from controlplane.model.view import Part
+    from controlplane.scheduling.ask import Ask
+    from controlplane.scheduling.columns import Ints, Nodes
+    from controlplane.scheduling.room import Room
 
-    from controlplane.model.view import Part, Waiting
-    from controlplane.scheduling.scratch import ScratchNode
+Chosen = list[tuple[int, int]]
+"""Nodes by their rows, and how many workers go to each, in order of rank."""
 
 
-def place(gang: Waiting, nodes: Iterable[ScratchNode]) -> tuple[Part, ...] | None:
-    """Claim a place for the whole gang; None, and nothing claimed, when there is none now."""
-    need = gang.shape.resources
-    room = [(n, fit) for n in nodes if n.serves(gang.owner) and (fit := n.fits(need))]
-    chosen = _even(gang, room) if gang.shape.workers_per_node else _packed(gang, room)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Level:
+    """One level of the fabric."""
+
+    key: str
+    """The label that tells it."""
+    domain: Ints
+    """Each node's part of it, as a number; -1 for a node that does not say."""
+    count: int
+    """How many parts it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fabric:
+    """How near nodes are to each other."""
+
+    levels: tuple[Level, ...] = ()
+    """The narrowest first; those that no node tells of are left out."""
+
+
+def fabric_of(nodes: Nodes, keys: tuple[str, ...]) -> Fabric:
+    """The fabric that these labels tell of. `keys`: the widest first."""
+    levels = []
+    for key in reversed(keys):
+        domain = nodes.label(key)
+        if (count := int(domain.max(initial=-1)) + 1) > 0:
+            levels.append(Level(key=key, domain=domain, count=count))
+    return Fabric(levels=tuple(levels))
+
+
+def place(room: Room, ask: Ask, fabric: Fabric, end_us: int) -> tuple[Part, ...] | None:
+    """Claim a place for the whole gang until `end_us`; None, and nothing claimed, when there is
+    none now."""
+    if ask.gpus and room.hopeless(ask):
+        return None
+    alone = ask.each in (0, ask.workers) and ask.shape.packing is Packing.PACK
+    if alone and not ask.shape.exclusive:
+        row = room.one(ask, ask.workers, end_us)
+        if row >= 0:
+            return (room.take(row, ask, ask.workers, ask.shape.ports, end_us),)
+        if ask.each or ask.workers == 1:
+            return None
+    chosen = choose(ask, room.fits(ask, end_us), room.rank, fabric)
     if chosen is None:
         return None
-    if gang.shape.ports:
-        first = next(
-            (i for i, (node, _) in enumerate(chosen) if len(node.ports) >= gang.shape.ports), -1
-        )
+    if ask.shape.ports:
+        wanted = ask.shape.ports
+        first = next((i for i, (row, _) in enumerate(chosen) if room.ports(row) >= wanted), -1)
         if first < 0:
             return None
         chosen.insert(0, chosen.pop(first))
     return tuple(
-        node.take(need, workers, gang.shape.ports if i == 0 else 0)
-        for i, (node, workers) in enumerate(chosen)
+        room.take(row, ask, workers, ask.shape.ports if i == 0 else 0, end_us)
+        for i, (row, workers) in enumerate(chosen)
     )
 
 
-Room = list[tuple["ScratchNode", int]]
+def would_fit(room: Room, ask: Ask, fabric: Fabric) -> bool:
+    """Whether the gang would have a place now if nothing were promised to others."""
+    if room.one(ask, ask.workers, 0) >= 0 and ask.each in (0, ask.workers):
+        return True
+    return choose(ask, room.fits(ask, 0), room.rank, fabric) is not None
 
 
-def _even(gang: Waiting, room: Room) -> Room | None:
-    """Exactly `workers_per_node` on each of the nodes that fit it best."""
-    each = gang.shape.workers_per_node or 1
-    wide_enough = [node for node, fit in room if fit >= each]
-    count = gang.shape.workers // each
-    if len(wide_enough) < count:
+def choose(ask: Ask, fits: Ints, rank: Ints, fabric: Fabric) -> Chosen | None:
+    """The nodes for a gang, where so many workers fit on each. `rank`: the lower, the better."""
+    if ask.each:
+        slots, want = (fits >= ask.each).astype(np.int64), ask.workers // ask.each
+    else:
+        slots, want = fits, ask.workers
+    if int(slots.sum()) < want:
         return None
-    wide_enough.sort(key=lambda node: node.leftover(gang.shape.resources, each))
-    return [(node, each) for node in wide_enough[:count]]
-
-
-def _packed(gang: Waiting, room: Room) -> Room | None:
-    """As few nodes as will do: the widest first, and for the rest the one that fits it best."""
-    if sum(fit for _, fit in room) < gang.shape.workers:
+    rows = np.flatnonzero(slots)
+    within = _narrowed(ask, rows, slots, want, fabric)
+    if within is None:
         return None
-    need, left = gang.shape.resources, gang.shape.workers
-    room.sort(key=lambda pair: (-pair[1], pair[0].leftover(need, pair[1])))
-    chosen: Room = []
-    for i, (node, fit) in enumerate(room):
-        if fit >= left:
-            # `room` falls, so all that still fit the rest are here, side by side.
-            rest = [n for n, f in room[i:] if f >= left]
-            best = min(rest, key=lambda n: n.leftover(need, left))  # used at once
-            return [*chosen, (best, left)]
-        chosen.append((node, fit))
-        left -= fit
-    return chosen
+    rows, inner = within
+    if ask.shape.packing is Packing.SPREAD:
+        chosen = _spread(rows, slots[rows], rank[rows], want)
+    else:
+        chosen = _packed(rows, slots, rank, want, inner)
+    return [(row, count * ask.each) for row, count in chosen] if ask.each else chosen
+
+
+def _narrowed(
+    ask: Ask, rows: Ints, slots: Ints, want: int, fabric: Fabric
+) -> tuple[Ints, tuple[Level, ...]] | None:
+    """The smallest part of the fabric that holds the gang, and the levels below it. Without one,
+    all nodes; None where the gang must have one."""
+    below: list[Level] = []
+    for level in fabric.levels:
+        domain = level.domain[rows]
+        told = domain >= 0
+        room = np.bincount(domain[told], slots[rows[told]], level.count).astype(np.int64)
+        enough = room >= want
+        if enough.any():
+            best = int(np.where(enough, room, np.iinfo(np.int64).max).argmin())
+            return rows[domain == best], tuple(below)
+        if level.key == ask.shape.within:
+            return None
+        below.append(level)
+    return None if ask.shape.within else (rows, tuple(below))
+
+
+def _packed(rows: Ints, slots: Ints, rank: Ints, want: int, inner: tuple[Level, ...]) -> Chosen:
+    """As few parts of the fabric, and as few nodes, as will do; the rest where it fits best."""
+    keys = [rows, rank[rows], -slots[rows]]
+    for level in inner:
+        domain = level.domain[rows]
+        room = np.bincount(domain + 1, slots[rows], level.count + 1)
+        keys += [domain, -room[domain + 1]]
+    rows = rows[np.lexsort(keys)]
+    width = slots[rows]
+    upto = np.cumsum(width)
+    last = int(np.searchsorted(upto, want))
+    chosen = list(zip(rows[:last].tolist(), width[:last].tolist(), strict=True))
+    left = want - (int(upto[last - 1]) if last else 0)
+    rest = rows[last:]
+    near = slots[rest] >= left
+    if inner:
+        leaf = inner[0].domain
+        near &= leaf[rest] == leaf[rest[0]]
+    rest = rest[near]
+    best = rest[np.lexsort((rest, rank[rest]))[0]]
+    return [*chosen, (int(best), left)]
+
+
+def _spread(rows: Ints, slots: Ints, rank: Ints, want: int) -> Chosen:
+    """As evenly as room allows, on as many nodes as will do; the emptiest first."""
+    order = np.lexsort((rows, -rank))
+    rows, slots = rows[order], slots[order]
+    level = np.zeros_like(slots)
+    left = want
+    while left:
+        open_ = np.flatnonzero(level < slots)[:left]
+        level[open_] += 1
+        left -= len(open_)
+    used = np.flatnonzero(level)
+    return list(zip(rows[used].tolist(), level[used].tolist(), strict=True))

@@ -3,117 +3,134 @@ never run."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from controlplane.model.words import count
-from controlplane.scheduling.scratch import MILLI, model_matches
+from controlplane.scheduling.columns import MILLI, Bools, Ints
+from controlplane.scheduling.room import Amounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from controlplane.model.spec import Resources
-    from controlplane.model.view import NodeView, Waiting
-    from controlplane.scheduling.scratch import ScratchNode
+    from controlplane.model.view import Shape
+    from controlplane.scheduling.ask import Ask
+    from controlplane.scheduling.columns import Nodes
+    from controlplane.scheduling.room import Room
 
 GIB = 1 << 30
 
 
-def explain(gang: Waiting, nodes: Iterable[ScratchNode]) -> str:
-    """One sentence on why the gang has no place among these nodes now."""
-    nodes = list(nodes)
-    if not nodes:
+def explain(room: Room, ask: Ask, owner: str) -> str:
+    """One sentence on why the gang has no place among the nodes now."""
+    nodes = room.nodes
+    if not nodes.views:
         return "waits: no node has joined the cluster yet"
-    never = impossible(gang, [node.view for node in nodes])
+    never = impossible(nodes, ask, owner)
     if never is not None:
         return f"can never run because {never}"
-    need = gang.shape.resources
-    each = gang.shape.workers_per_node or 1
-    refusals: Counter[str] = Counter()
-    room = 0
-    for node in nodes:
-        fit = node.fits(need) if node.serves(gang.owner) else 0
-        if fit >= each:
-            room += each if gang.shape.workers_per_node else fit
-        else:
-            refusals[_refusal(node, gang.owner, need, each)] += 1
-    told = "; ".join(f"{count(n, 'node')} {why}" for why, n in refusals.most_common())
-    short = f"room for {room} of {count(gang.shape.workers, 'worker')} ({describe(need)} each)"
-    return f"waits for resources: {short}{'; ' if told else ''}{told}"
+    fits = room.free.fits(ask)
+    each = ask.each or 1
+    enough = fits >= each
+    told: list[tuple[int, int, str]] = []
+    left = np.ones(len(fits), np.bool_)
+    for order, (words, bad) in enumerate(_refusals(room, ask, owner, each)):
+        if number := int((left & bad).sum()):
+            told.append((-number, order, f"{count(number, 'node')} {words}"))
+        left &= ~bad
+    able = left & enough
+    width = int(able.sum()) * each if ask.each else int(fits[able].sum())
+    short = f"room for {width} of {count(ask.workers, 'worker')} ({describe(ask.shape)} each)"
+    if width >= ask.workers and ask.shape.within:
+        short += f", but not within one {_short(ask.shape.within)}"
+    words = "; ".join(words for *_, words in sorted(told))
+    return f"waits for resources: {short}{'; ' if words else ''}{words}"
 
 
-def _refusal(node: ScratchNode, owner: str, need: Resources, workers: int) -> str:
-    if not node.view.takes_work:
-        return "take no work (draining, silent or in trouble)"
-    if not node.serves(owner):
-        return f"can run only jobs of {node.view.only_owner}"
-    free = sum(1 for d in node.devices if model_matches(need.gpu_model, d))
-    if need.gpus and free < need.gpus * workers:
-        kind = f"{need.gpu_model} GPUs" if need.gpu_model else "GPUs"
-        return f"without enough free {kind}"
-    if node.memory < need.memory_bytes * workers:
-        return "without enough free memory"
-    return "without enough free cores"
+def _refusals(room: Room, ask: Ask, owner: str, each: int) -> list[tuple[str, Bools]]:
+    """Sets of nodes that will not do, each with what is the matter; the first that names a node is
+    its reason."""
+    nodes, free, shape = room.nodes, room.free, ask.shape
+    found: list[tuple[str, Bools]] = [
+        ("take no work (draining, silent or in trouble)", ~nodes.takes)
+    ]
+    owners = {view.only_owner for view in nodes.views} if nodes.owned.any() else set()
+    for name in sorted(owners - {"", owner}):
+        theirs = np.array([view.only_owner == name for view in nodes.views], np.bool_)
+        found.append((f"can run only jobs of {name}", theirs))
+    found.append((_elsewhere(shape), ~ask.may))
+    if shape.exclusive:
+        found.append(("in use by others, and it wants nodes of its own", ~room.whole(free)))
+    if ask.gpus:
+        kind = _kind(shape, plural=True)
+        found.append((f"without enough free {kind}", free.devices(ask) < ask.gpus * each))
+    found.append(("without enough free memory", free.memory < ask.memory * each))
+    found.append(("without enough free cores", free.fits(ask) < each))
+    return found
 
 
-def impossible(gang: Waiting, nodes: list[NodeView]) -> str | None:
+def _elsewhere(shape: Shape) -> str:
+    if shape.selector:
+        return f"outside its node selector ({shape.selector}) or its queue ({shape.queue})"
+    return f"outside its queue ({shape.queue})"
+
+
+def impossible(nodes: Nodes, ask: Ask, owner: str) -> str | None:
     """Why the gang would not fit even if the whole cluster were free and healthy; None when it
     would."""
-    need = gang.shape.resources
-    each = gang.shape.workers_per_node or 1
-    serving = [node for node in nodes if node.only_owner in ("", gang.owner)]
-    if not serving:
-        told = ", ".join(sorted({node.only_owner for node in nodes})[:5])
+    shape, need, each = ask.shape, ask.shape.resources, ask.each or 1
+    if not ask.may.any():
+        owners = sorted({view.only_owner for view in nodes.views})
+        if "" not in owners and owner not in owners:
+            told = ", ".join(owners[:5])
+            return f"no node runs jobs of {owner}: their agents have no root, and run only {told}'s"
+        if shape.selector:
+            return f"no node of its queue is selected by {shape.selector}"
+        return f"its queue {shape.queue} has no nodes"
+    whole = Amounts(
+        nodes.has_millicores, nodes.has_memory, nodes.has_millicores // MILLI, nodes.has_gpus
+    )
+    fits = whole.fits(ask)
+    fits[~ask.may] = 0
+    if ask.gpus and need.gpu_model is not None and not ask.kinds:
+        models = sorted({key[1] for key in nodes.kinds})
+        there = ", ".join(models) if models else "none"
+        return f"no node has a GPU of model {need.gpu_model!r} (there are: {there})"
+    if ask.gpus and shape.gpu_memory_bytes and not ask.kinds:
+        most = max((key[2] for key in nodes.kinds), default=0) / GIB
         return (
-            f"no node runs jobs of {gang.owner}: their agents have no root, and run only {told}'s"
+            f"no node has a GPU with {shape.gpu_memory_bytes / GIB:.4g} GiB of memory (the most is"
+            f" {most:.4g} GiB)"
         )
-    nodes = serving
-    if need.gpus and need.gpu_model is not None:
-        models = sorted({d.model for node in nodes for d in node.devices})
-        if not any(model_matches(need.gpu_model, d) for node in nodes for d in node.devices):
-            there = ", ".join(models) if models else "none"
-            return f"no node has a GPU of model {need.gpu_model!r} (there are: {there})"
-    whole = [_capacity(node, need) for node in nodes]
-    widest = max(whole)
-    if widest < each:
+    if int(fits.max(initial=0)) < each:
         what = f"{each} workers on one node need" if each > 1 else "a worker needs"
-        return f"{what} {_on_one(need, each)}, and no node has so much: {_largest(nodes)}"
-    if gang.shape.workers_per_node:
-        wide, wanted = sum(fit >= each for fit in whole), gang.shape.workers // each
+        return f"{what} {_on_one(shape, each)}, and no node has so much: {_largest(nodes)}"
+    if ask.each:
+        wide, wanted = int((fits >= each).sum()), ask.workers // each
         if wide < wanted:
             have = f"only {wide}" if wide else "none"
             return (
                 f"it needs {count(wanted, 'node')} with room for {count(each, 'worker')} each,"
                 f" and the cluster has {have}"
             )
-    elif sum(whole) < gang.shape.workers:
+    elif int(fits.sum()) < ask.workers:
         return (
-            f"its {gang.shape.workers} workers need {describe(need)} each,"
-            f" and the whole cluster has room for {sum(whole)}"
+            f"its {ask.workers} workers need {describe(shape)} each,"
+            f" and the whole cluster has room for {int(fits.sum())}"
         )
     return None
 
 
-def _capacity(node: NodeView, need: Resources) -> int:
-    most = node.cpus * MILLI // need.cpu_millicores
-    if need.memory_bytes:
-        most = min(most, node.memory_bytes // need.memory_bytes)
-    if need.gpus:
-        matching = sum(1 for d in node.devices if model_matches(need.gpu_model, d))
-        most = min(most, matching // need.gpus)
-    return most
-
-
-def describe(need: Resources) -> str:
+def describe(shape: Shape) -> str:
     """A worker's need: `1 GPU, 2 cores, 8 GiB of memory`."""
-    return _on_one(need, 1)
+    return _on_one(shape, 1)
 
 
-def _on_one(need: Resources, workers: int) -> str:
+def _on_one(shape: Shape, workers: int) -> str:
+    need: Resources = shape.resources
     parts = []
     if need.gpus:
-        kind = f"{need.gpu_model} GPU" if need.gpu_model else "GPU"
-        parts.append(count(need.gpus * workers, kind))
+        parts.append(count(need.gpus * workers, _kind(shape)))
     cores = need.cpu_millicores * workers / MILLI
     parts.append(f"{cores:g} core" if cores == 1 else f"{cores:g} cores")
     if need.memory_bytes:
@@ -121,8 +138,20 @@ def _on_one(need: Resources, workers: int) -> str:
     return ", ".join(parts)
 
 
-def _largest(nodes: list[NodeView]) -> str:
-    gpus = max(sum(model_matches(None, d) for d in node.devices) for node in nodes)
-    cores = max(node.cpus for node in nodes)
-    memory = max(node.memory_bytes for node in nodes) / GIB
-    return f"the most are {count(gpus, 'GPU')}, {count(cores, 'core')}, {memory:.4g} GiB of memory"
+def _kind(shape: Shape, *, plural: bool = False) -> str:
+    model = f"{shape.resources.gpu_model} " if shape.resources.gpu_model else ""
+    return f"{model}GPU{'s' if plural else ''}"
+
+
+def _largest(nodes: Nodes) -> str:
+    gpus: Ints = nodes.gpu_count()
+    cores = int(nodes.has_millicores.max()) // MILLI
+    memory = int(nodes.has_memory.max()) / GIB
+    return (
+        f"the most are {count(int(gpus.max()), 'GPU')}, {count(cores, 'core')},"
+        f" {memory:.4g} GiB of memory"
+    )
+
+
+def _short(key: str) -> str:
+    return key.rpartition("/")[2]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from controlplane.engine.schedule import cycle
+from controlplane.engine.schedule import Scheduler
 from controlplane.engine.upkeep import Liveness
 from controlplane.kit.clock import SystemClock
 from controlplane.kit.credential import hash_of, new_secret
@@ -178,7 +178,7 @@ class Centre:
 
     def place(self) -> None:
         """Place what waits, as the scheduler would."""
-        cycle(self.registry, self.house.clock.now_us())
+        Scheduler(self.registry).cycle(self.house.clock.now_us())
 
     def upload(self, owner: str, data: bytes) -> str:
         """A blob of somebody's; its SHA-256."""

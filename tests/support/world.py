@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from controlplane.engine.schedule import Outcome, cycle
+from controlplane.engine.schedule import Outcome, Scheduler
 from controlplane.kit.clock import ManualClock
 from controlplane.model.event import Actor
 from controlplane.model.lease import (
@@ -21,6 +21,7 @@ from controlplane.registry import jobs, nodes
 from controlplane.registry.registry import Once, Registry
 from controlplane.registry.store import RequestKey, Store
 from controlplane.registry.which import Which
+from controlplane.scheduling.policy import plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,7 @@ class World:
         self.store = store
         self.clock = ManualClock()
         self.registry = Registry(store, self.clock.now_us)
+        self.scheduler: Scheduler | None = None
 
     def do(
         self, command: Callable[[Draft], T], actor: Actor = ALICE, once: Once | None = None
@@ -101,8 +103,10 @@ class World:
         self.do(lambda draft: nodes.observe(draft, report))
 
     def tick(self) -> Outcome:
+        if self.scheduler is None or self.scheduler.registry is not self.registry:
+            self.scheduler = Scheduler(self.registry)
         view = self.registry.view(self.clock.now_us())
-        del view  # a decision must not need anything but what `cycle` reads itself
+        expected = plan(replace(view, promises=self.scheduler.promises))
         submit = self.registry.submit
 
         def at_once(*args: Any, **kwargs: Any) -> Any:
@@ -112,9 +116,11 @@ class World:
 
         self.registry.submit = at_once  # type: ignore[method-assign]
         try:
-            return cycle(self.registry, self.clock.now_us())
+            outcome = self.scheduler.cycle(self.clock.now_us())
         finally:
             self.registry.submit = submit  # type: ignore[method-assign]
+        assert self.scheduler.decided == expected, "what is kept decides as the whole view does"
+        return outcome
 
     def job(self, job_id: int) -> Job:
         return self.registry.job(job_id).job

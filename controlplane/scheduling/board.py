@@ -1,0 +1,99 @@
+"""A view as columns, which can be kept from one decision to the next and told what changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controlplane.model.selector import EVERYWHERE
+from controlplane.scheduling.ask import Ask, ask
+from controlplane.scheduling.columns import Bools, Nodes, Tasks
+from controlplane.scheduling.placement import Fabric, fabric_of
+
+if TYPE_CHECKING:
+    from controlplane.model.selector import Selector
+    from controlplane.model.view import Changes, NodeView, Queue, Shape, View
+    from controlplane.scheduling.backfill import Reservation
+
+
+class Board:
+    """Nodes, what waits and what runs, ready to be decided over.
+
+    A board that was told of every change decides as one that is made of the whole view.
+    """
+
+    def __init__(self, view: View) -> None:
+        """`view`: everything."""
+        self.nodes = Nodes(view.nodes)
+        self.tasks = Tasks(view.waiting)
+        self.running = {(task.job_id, task.task_index): task for task in view.running}
+        self._fabrics: dict[tuple[str, ...], Fabric] = {}
+        self._masks: dict[tuple[Selector, Selector, str], Bools] = {}
+
+    def change(self, changes: Changes) -> None:
+        """Take over what changed."""
+        nodes = changes.nodes
+        known = [(node, self.nodes.views[self.nodes.row[uuid]]) for uuid, node in nodes.items()
+                 if node is not None and uuid in self.nodes.row]  # fmt: skip
+        if any(a.labels != b.labels or a.only_owner != b.only_owner for a, b in known):
+            self._forget()
+        if len(known) < len(nodes):
+            views = {view.uuid: view for view in self.nodes.views}
+            for uuid, node in nodes.items():
+                if node is None:
+                    views.pop(uuid, None)
+                else:
+                    views[uuid] = node
+            self.nodes = Nodes(views.values())
+            self._forget()
+        else:
+            for node, _ in known:
+                self.nodes.put(node)
+        self.tasks.change(changes.waiting)
+        for key, task in changes.running.items():
+            if task is None:
+                self.running.pop(key, None)
+            else:
+                self.running[key] = task
+
+    def _forget(self) -> None:
+        self._fabrics.clear()
+        self._masks.clear()
+
+    def fabric(self, keys: tuple[str, ...]) -> Fabric:
+        """How near nodes are to each other, by these labels."""
+        found = self._fabrics.get(keys)
+        if found is None:
+            found = self._fabrics[keys] = fabric_of(self.nodes, keys)
+        return found
+
+    def ask(
+        self,
+        shape: Shape,
+        owner: str,
+        queue: Queue | None,
+        exempt: frozenset[Reservation] = frozenset(),
+    ) -> Ask:
+        """A shape, ready to be looked for."""
+        kinds = self.nodes.columns(shape)
+        may = self._may(shape.selector, queue.selector if queue else EVERYWHERE, owner)
+        return ask(shape, kinds, may, all_kinds=len(kinds) == len(self.nodes.kinds), exempt=exempt)
+
+    def _may(self, selector: Selector, queue: Selector, owner: str) -> Bools:
+        owner = owner if self.nodes.owned.any() else ""
+        key = (selector, queue, owner)
+        found = self._masks.get(key)
+        if found is None:
+            found = np.array([_serves(view, *key) for view in self.nodes.views], np.bool_)
+            self._masks[key] = found
+        return found
+
+
+def _serves(view: NodeView, selector: Selector, queue: Selector, owner: str) -> bool:
+    if view.only_owner and view.only_owner != owner:
+        return False
+    if not selector and not queue:
+        return True
+    labels = dict(view.labels)
+    return selector.allows(labels) and queue.allows(labels)

@@ -1,0 +1,321 @@
+"""One decision, from the order of all that wait to the plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controlplane.model.fairtree import fair_tree
+from controlplane.model.plan import Holds, Place, Plan, Preempt
+from controlplane.model.policy import Backfill, Order
+from controlplane.model.view import Promise
+from controlplane.scheduling.backfill import Leases, Reservation, closed, reserve
+from controlplane.scheduling.columns import FOREVER_US, Ints, Names
+from controlplane.scheduling.lines import Lines
+from controlplane.scheduling.placement import place, would_fit
+from controlplane.scheduling.preemption import make_room, victims
+from controlplane.scheduling.priority import factors
+from controlplane.scheduling.quotas import Quotas
+from controlplane.scheduling.reasons import explain, impossible
+from controlplane.scheduling.room import Room
+
+if TYPE_CHECKING:
+    from controlplane.model.policy import Policy
+    from controlplane.model.view import View, Waiting
+    from controlplane.scheduling.ask import Ask
+    from controlplane.scheduling.board import Board
+
+PLACED = -1
+SECOND_US = 1_000_000
+BIG = 1 << 50
+"""More than any priority: what waits in a queue with more comes first, whatever its priority."""
+PREEMPTORS = 32
+"""For so many gangs at most a decision looks for victims."""
+
+
+class Decision:
+    """What is decided so far. Used once."""
+
+    def __init__(self, board: Board, view: View, policy: Policy) -> None:
+        """`board`: nodes, and what waits and runs; `view`: all else."""
+        self._board, self._view, self._policy = board, view, policy
+        self._now = view.now_us
+        self._tasks = board.tasks
+        self._running = tuple(board.running.values())
+        self._quotas = Quotas(view.accounts, view.members, self._running)
+        self._queues = {queue.name: queue for queue in view.queues}
+        self._promised = {(p.job_id, p.task_index): p.start_us for p in view.promises}
+        self._room = Room(board.nodes)
+        self._windows = {w: closed(w, board.nodes) for w in view.windows if w.end_us > self._now}
+        for window in self._windows.values():
+            self._room.reserve(window)
+        self._fabric = board.fabric(policy.fabric)
+        self._leases: Leases | None = None
+        self._words: Names[str] = Names("")
+        self._why: Ints = np.zeros(len(self._tasks), np.int64)
+        self._places: list[Place] = []
+        self._ends: list[int] = []
+        self._asks: dict[tuple[int, str, str], Ask] = {}
+        self._reserved: dict[object, Reservation] = {}
+        self._wanting: list[tuple[Waiting, Ask, int]] = []
+
+    def plan(self) -> Plan:
+        """Decide."""
+        lines = self._lines()
+        self._walk(lines)
+        preempts = self._preempt() if self._policy.preemption else ()
+        waits = np.flatnonzero(self._why != PLACED)
+        holds = Holds(
+            self._tasks.job[waits],  # type: ignore[arg-type]
+            self._tasks.task[waits],  # type: ignore[arg-type]
+            self._why[waits],  # type: ignore[arg-type]
+            self._words.values,
+        )
+        return Plan(
+            seq=self._view.seq,
+            places=tuple(self._places),
+            preempts=preempts,
+            holds=holds,
+            promises=self._promises(),
+        )
+
+    # --- who goes first --------------------------------------------------------------------------
+
+    def _lines(self) -> Lines:
+        tasks = self._tasks
+        may = tasks.held == 0
+        for number in np.unique(tasks.held).tolist():
+            if number:
+                self._why[tasks.held == number] = self._words.number(tasks.words.values[number])
+        early = may & (tasks.not_before > self._now)
+        for when in np.unique(tasks.not_before[early]).tolist():
+            wait_s = -(-(when - self._now) // SECOND_US)
+            words = f"backs off after a fault: the next attempt may start in {wait_s} s"
+            self._why[early & (tasks.not_before == when)] = self._words.number(words)
+        may &= ~early
+        for queue in self._queues.values():
+            if queue.closed:
+                shut = np.array([s.queue == queue.name for s in tasks.shapes.values], np.bool_)
+                shut = shut[tasks.shape] & may
+                self._why[shut] = self._words.number(queue.closed)
+                may &= ~shut
+        rows = np.flatnonzero(may)
+        rows = rows[np.argsort(-self._score()[rows], kind="stable")]
+        return Lines(rows, self._line(rows), tasks.limit[rows])
+
+    def _score(self) -> Ints:
+        tasks, policy, view = self._tasks, self._policy, self._view
+        if policy.order is Order.FIFO:
+            score: Ints = np.zeros(len(tasks), np.int64)
+        else:
+            shares = fair_tree(view.accounts, view.members)
+            qos = {account.name: account.qos for account in view.accounts}
+            cluster = int(self._board.nodes.has_gpus.sum())
+            score = factors(tasks, policy, self._now, cluster, shares, qos).score(policy)
+        weights = policy.weights
+        most = weights.age + weights.fair_share + weights.size + weights.qos + 1
+        for job, task in self._promised:
+            # What was promised goes first within its class, so that only a higher class breaks it.
+            at = np.flatnonzero((tasks.job == job) & (tasks.task == task))
+            score[at] = weights.priority_class * tasks.priority[at] + most
+        if any(queue.priority for queue in self._queues.values()):
+            of = [self._queues[s.queue].priority if s.queue in self._queues else 0
+                  for s in tasks.shapes.values]  # fmt: skip
+            score = score + BIG * np.array(of, np.int64)[tasks.shape]
+        return score
+
+    def _line(self, rows: Ints) -> Ints:
+        """Numbers of the lines: by shape, and by account and owner where those matter."""
+        tasks = self._tasks
+        accounts, owners = set(self._quotas.accounts), set(self._quotas.users)
+        for window in self._windows:
+            accounts |= window.accounts
+            owners |= window.users
+        choosy = bool(self._board.nodes.owned.any())
+        line = tasks.shape[rows]
+        for column, names, special, every in (
+            (tasks.account, tasks.accounts, accounts, False),
+            (tasks.owner, tasks.owners, owners, choosy),
+        ):
+            if special or every:
+                flags = [every or name in special for name in names.values]
+                number = (column + 1) * np.array(flags, np.int64)[column]
+                line = line * (len(names) + 1) + number[rows]
+        if accounts or owners or choosy:
+            _, line = np.unique(line, return_inverse=True)
+        return line
+
+    # --- the walk --------------------------------------------------------------------------------
+
+    def _walk(self, lines: Lines) -> None:
+        refused: dict[int, tuple[int, int]] = {}
+        for row, line, _ in lines:
+            limit = int(self._tasks.limit[row])
+            known = refused.get(line)
+            if known is not None and limit >= known[0]:
+                self._hold(lines.shorten(known[0]), known[1])
+                continue
+            entry: Waiting = self._tasks.entries[row]
+            gpus = int(self._tasks.gpus[row])
+            ask = self._ask(entry, int(self._tasks.shape[row]))
+            words, passable = self._place_all(row, entry, ask, gpus, limit)
+            if not words:
+                lines.advance()
+                continue
+            why = self._words.number(words)
+            self._why[row] = why
+            if not passable:
+                self._hold(lines.drop(), why)
+                continue
+            if self._policy.backfill is Backfill.NONE:
+                lines.drop()
+                behind = f"waits its turn: job {entry.job_id} comes first, and {words}"
+                self._hold(lines.rest(), self._words.number(behind))
+                self._why[row] = why
+                return
+            self._wanting.append((entry, ask, row))
+            if self._reserve(entry, ask, limit) and self._more_in_line(entry, ask):
+                lines.advance()
+            elif would_fit(self._room, ask, self._fabric):
+                behind = self._behind(words)
+                self._why[row] = self._words.number(behind)
+                refused[line] = (limit, self._words.number(behind))
+                self._hold(lines.shorten(limit), refused[line][1])
+            else:
+                self._hold(lines.drop(), why)
+
+    def _hold(self, rows: Ints, why: int) -> None:
+        self._why[rows] = why
+
+    def _place_all(
+        self, row: int, entry: Waiting, ask: Ask, gpus: int, limit: int
+    ) -> tuple[str, bool]:
+        """Place as many of a row's tasks as can be. Why the first of those that can't waits, or
+        nothing; and whether it may be passed by others, as what lacks room may."""
+        quotas, end_us = self._quotas, self._now + limit
+        bound = entry.account in quotas.accounts or entry.owner in quotas.users
+        for index in (entry.task_index, *entry.coming):
+            if bound and (words := quotas.objection(entry.account, entry.owner, gpus)):
+                return words, False
+            parts = place(self._room, ask, self._fabric, end_us)
+            if parts is None:
+                never = impossible(self._board.nodes, ask, entry.owner)
+                if never is not None and self._board.nodes.views:
+                    return f"can never run because {never}", False
+                return explain(self._room, ask, entry.owner), True
+            self._places.append(Place(job_id=entry.job_id, task_index=index, parts=parts))
+            self._ends.append(end_us)
+            quotas.take(entry.account, entry.owner, gpus)
+            if self._leases is not None:
+                for part in parts:
+                    self._leases.add(self._board.nodes.row[part.node_uuid], part, end_us)
+        self._why[row] = self._words.number(entry.limited) if entry.limited else PLACED
+        return "", True
+
+    def _ask(self, entry: Waiting, shape: int) -> Ask:
+        exempt = frozenset(
+            reservation
+            for window, reservation in self._windows.items()
+            if entry.account in window.accounts or entry.owner in window.users
+        )
+        owner = entry.owner if self._board.nodes.owned.any() else ""
+        key = (shape, owner, "") if not exempt else (shape, entry.owner, entry.account)
+        found = self._asks.get(key)
+        if found is None:
+            queue = self._queues.get(entry.shape.queue)
+            found = self._asks[key] = self._board.ask(entry.shape, owner, queue, exempt)
+        return found
+
+    # --- who waits for when ----------------------------------------------------------------------
+
+    def _running_leases(self) -> Leases:
+        if self._leases is None:
+            self._leases = Leases(self._board.nodes)
+            self._leases.add_running(self._running, self._now)
+            row = self._board.nodes.row
+            for placed, end_us in zip(self._places, self._ends, strict=True):
+                for part in placed.parts:
+                    self._leases.add(row[part.node_uuid], part, end_us)
+        return self._leases
+
+    def _reserve(self, entry: Waiting, ask: Ask, limit: int) -> bool:
+        """Promise a time to a gang, where it is one of those that get one."""
+        shape = entry.shape
+        if self._policy.backfill is Backfill.CONSERVATIVE:
+            key: object = (entry.job_id, entry.task_index)
+            if len(self._reserved) >= self._policy.backfill_depth:
+                return False
+        elif self._policy.backfill is Backfill.EASY:
+            # Of each kind of nodes the first: one that wants other nodes is in nobody's way.
+            key = (shape.queue, shape.selector, shape.resources.gpu_model)
+            if key in self._reserved:
+                return False
+        else:
+            return False
+        who = (entry.job_id, entry.task_index)
+        made = reserve(self._room, self._running_leases(), self._fabric, ask, who)
+        if made is None:
+            return False
+        self._reserved[key] = made
+        self._room.reserve(made)
+        return True
+
+    def _more_in_line(self, entry: Waiting, ask: Ask) -> bool:
+        """Whether those behind a reserved gang are to be looked at one by one: each may get a time
+        of its own, or end before the reserved one begins."""
+        return self._policy.backfill is Backfill.CONSERVATIVE
+
+    def _behind(self, words: str) -> str:
+        first = min(self._reserved.values(), key=lambda r: r.start_us, default=None)
+        if first is None:
+            return words
+        return (
+            f"waits its turn: it would fit now, but would run into what is promised to job"
+            f" {first.job_id}"
+        )
+
+    def _promises(self) -> tuple[Promise, ...]:
+        made = []
+        for reservation in self._reserved.values():
+            who = (reservation.job_id, reservation.task_index)
+            if reservation.start_us - self._now < FOREVER_US // 2:
+                start_us = min(reservation.start_us, self._promised.get(who, reservation.start_us))
+                made.append(Promise(job_id=who[0], task_index=who[1], start_us=start_us))
+        return tuple(sorted(made, key=lambda p: (p.job_id, p.task_index)))
+
+    # --- at whose cost ---------------------------------------------------------------------------
+
+    def _preempt(self) -> tuple[Preempt, ...]:
+        if not self._running:
+            return ()
+        least = min(task.priority for task in self._running)
+        open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self._running)
+        ended: set[tuple[int, int]] = set()
+        preempts: list[Preempt] = []
+        ending = Leases(self._board.nodes)
+        ending.add_running([t for t in self._running if t.stopping], self._now)
+        tried = 0
+        for entry, ask, row in self._wanting:
+            if not entry.preempts or tried >= PREEMPTORS:
+                continue
+            if entry.priority <= least and not open_:
+                continue
+            tried += 1
+            left = [t for t in self._running if (t.job_id, t.task_index) not in ended]
+            candidates = victims(entry, left, self._quotas, self._now)
+            chosen = make_room(self._room, ask, self._fabric, candidates, ending)
+            for task in chosen or ():
+                ended.add((task.job_id, task.task_index))
+                preempts.append(
+                    Preempt(
+                        job_id=task.job_id,
+                        task_index=task.task_index,
+                        attempt=task.attempt,
+                        reason=f"makes room for job {entry.job_id}",
+                    )
+                )
+            if chosen:
+                words = f"waits for room: {len(chosen)} of lower rank are being ended for it"
+                self._why[row] = self._words.number(words)
+        return tuple(preempts)

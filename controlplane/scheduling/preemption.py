@@ -1,0 +1,115 @@
+"""Whom to end so that who outranks them has room: only when that gives the whole gang a place, and
+those that lose the least.
+
+What a victim loses is its GPU time since its last checkpoint; one that never reported any loses all
+since it was placed, so that silence protects nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controlplane.scheduling.backfill import Leases
+from controlplane.scheduling.placement import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from controlplane.model.view import Running, Waiting
+    from controlplane.scheduling.ask import Ask
+    from controlplane.scheduling.placement import Chosen, Fabric
+    from controlplane.scheduling.quotas import Quotas
+    from controlplane.scheduling.room import Amounts, Room
+
+TRIALS = 64
+"""So many victims at most are each tried to be spared."""
+
+
+def victims(
+    gang: Waiting, running: Sequence[Running], quotas: Quotas, now_us: int
+) -> list[Running]:
+    """All that may be ended for a gang, those first that it costs the least: of the lowest class,
+    then with the least GPU time to lose."""
+    own = quotas.owns(gang.account, gang.shape.workers * gang.shape.resources.gpus)
+    return sorted(
+        (task for task in running if _may_end(gang, task, quotas, reclaims=own)),
+        key=lambda t: (t.priority, lost_us(t, now_us), -t.placed_us, t.job_id, t.task_index),
+    )
+
+
+def _may_end(gang: Waiting, task: Running, quotas: Quotas, *, reclaims: bool) -> bool:
+    if task.stopping:
+        return False
+    if task.priority < gang.priority or (task.preemptible and not gang.preemptible):
+        return True
+    return reclaims and task.account != gang.account and quotas.borrows(task.account)
+
+
+def lost_us(task: Running, now_us: int) -> int:
+    """GPU time that would be lost with an attempt, in microseconds; its workers' time, where it has
+    no GPUs."""
+    width = task.shape.workers * max(task.shape.resources.gpus, 1)
+    return width * max(now_us - task.saved_us, 0)
+
+
+def make_room(
+    room: Room, ask: Ask, fabric: Fabric, candidates: Sequence[Running], base: Leases
+) -> list[Running] | None:
+    """Those of the candidates that give the whole gang a place, as few as will do; None when even
+    all of them do not. `base`: what is being ended already; empty where that alone will do."""
+    if _placed(room, ask, fabric, base.at(room, len(base))) is not None:
+        return []
+    leases = Leases(room.nodes)
+    counts = [0]
+    for number, task in enumerate(candidates):
+        for part in task.parts:
+            if (row := room.nodes.row.get(part.node_uuid)) is not None:
+                leases.add(row, part, number)
+        counts.append(len(leases))
+    ending = base.at(room, len(base))
+
+    def fits(number: int) -> Chosen | None:
+        return _placed(room, ask, fabric, leases.on(ending, counts[number]))
+
+    low, high = 1, len(candidates)
+    if high < low or fits(high) is None:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fits(middle) is None:
+            low = middle + 1
+        else:
+            high = middle
+    rows = {room.nodes.views[row].uuid for row, _ in fits(high) or ()}
+    chosen = [t for t in candidates[:high] if any(p.node_uuid in rows for p in t.parts)]
+    return _spared(room, ask, fabric, chosen, ending)
+
+
+def _spared(
+    room: Room, ask: Ask, fabric: Fabric, chosen: list[Running], ending: Amounts
+) -> list[Running]:
+    """Without those that turn out not to be needed, the dearest tried first."""
+    for task in chosen[::-1][:TRIALS]:
+        without = [other for other in chosen if other is not task]
+        leases = Leases(room.nodes)
+        for other in without:
+            for part in other.parts:
+                if (row := room.nodes.row.get(part.node_uuid)) is not None:
+                    leases.add(row, part, 0)
+        if _placed(room, ask, fabric, leases.on(ending, len(leases))) is not None:
+            chosen = without
+    return chosen
+
+
+def _placed(room: Room, ask: Ask, fabric: Fabric, free: Amounts) -> Chosen | None:
+    free = free.copy()
+    for reservation in room.reservations:
+        if reservation not in ask.exempt:
+            reservation.claim_from(free)
+    fits = free.fits(ask)
+    fits[~(room.opens & ask.may)] = 0
+    if ask.shape.exclusive:
+        fits[~room.whole(free)] = 0
+    return choose(ask, np.maximum(fits, 0), free.rank(), fabric)

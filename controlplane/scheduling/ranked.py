@@ -1,0 +1,60 @@
+"""Nodes in order of how little is free of them, by kind of device: the best fit is the first that
+has enough, and seldom far from where it is looked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MEMORY_SHIFT = 20
+FIELD_BITS = 24
+ROW_BITS = 24
+DEVICES_SHIFT = 2 * FIELD_BITS
+MASK = (1 << ROW_BITS) - 1
+MOST = (1 << FIELD_BITS) - 1
+BARE = -1
+"""The group of nodes without devices."""
+MIXED = -2
+"""The group of nodes with devices of several kinds."""
+
+
+def rank_of(devices: int, millicores: int, memory: int) -> int:
+    """The less is free, the lower: devices first, then cores, then memory in MiB."""
+    memory_mib = min(memory >> MEMORY_SHIFT, MOST)
+    return (devices << DEVICES_SHIFT) | (millicores << FIELD_BITS) | memory_mib
+
+
+class Ranked:
+    """Rows of nodes by group, each sorted by (rank, row)."""
+
+    def __init__(self, nodes: Iterable[tuple[int, int, int]]) -> None:
+        """`nodes`: (group, rank, row) of each."""
+        self._groups: dict[int, list[int]] = {}
+        for group, rank, row in nodes:
+            self._groups.setdefault(group, []).append((rank << ROW_BITS) | row)
+        for keys in self._groups.values():
+            keys.sort()
+
+    def move(self, group: int, row: int, before: int, after: int) -> None:
+        """A node's rank has changed."""
+        keys = self._groups[group]
+        del keys[bisect_left(keys, (before << ROW_BITS) | row)]
+        insort(keys, (after << ROW_BITS) | row)
+
+    def lists(self, kinds: tuple[int, ...], devices: int) -> Iterator[tuple[bool, list[int], int]]:
+        """Where so many devices of these kinds may be found, or of any kind where none are asked
+        for: whether only a part of a node's devices may do, the keys, and at which of them to
+        begin."""
+        if not devices:
+            for keys in self._groups.values():
+                yield False, keys, 0
+            return
+        least = devices << (DEVICES_SHIFT + ROW_BITS)
+        for group in (*kinds, MIXED):
+            keys = self._groups.get(group, [])
+            start = bisect_left(keys, least)
+            if start < len(keys):
+                yield group == MIXED, keys, start
