@@ -308,6 +308,9 @@ class View:
     """Reservations and maintenance, that are not over."""
     promises: tuple[Promise, ...] = ()
     """Promises made before, to tasks that wait."""
+    pace: tuple[int, int, int] = (1000, 1000, 1000)
+    """How much of their time limits tasks of late have used, in thousandths: a tenth of them less
+    than the first, half of them less than the second, and nine tenths less than the third."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,18 +39,18 @@ class Decision:
 
     def __init__(self, board: Board, view: View, policy: Policy) -> None:
         """`board`: nodes, and what waits and runs; `view`: all else."""
-        self._board, self._view, self._policy = board, view, policy
+        self.board, self.view, self._policy = board, view, policy
         self._now = view.now_us
         self._tasks = board.tasks
-        self._running = tuple(board.running.values())
-        self._quotas = Quotas(view.accounts, view.members, self._running)
+        self.running = tuple(board.running.values())
+        self._quotas = Quotas(view.accounts, view.members, self.running)
         self._queues = {queue.name: queue for queue in view.queues}
         self._promised = {(p.job_id, p.task_index): p.start_us for p in view.promises}
-        self._room = Room(board.nodes)
+        self.room = Room(board.nodes)
         self._windows = {w: closed(w, board.nodes) for w in view.windows if w.end_us > self._now}
         for window in self._windows.values():
-            self._room.reserve(window)
-        self._fabric = board.fabric(policy.fabric)
+            self.room.reserve(window)
+        self.fabric = board.fabric(policy.fabric)
         self._leases: Leases | None = None
         self._words: Names[str] = Names("")
         self._why: Ints = np.zeros(len(self._tasks), np.int64)
@@ -73,7 +73,7 @@ class Decision:
             self._words.values,
         )
         return Plan(
-            seq=self._view.seq,
+            seq=self.view.seq,
             places=tuple(self._places),
             preempts=preempts,
             holds=holds,
@@ -101,17 +101,18 @@ class Decision:
                 self._why[shut] = self._words.number(queue.closed)
                 may &= ~shut
         rows = np.flatnonzero(may)
-        rows = rows[np.argsort(-self._score()[rows], kind="stable")]
+        self.ordered = rows[np.argsort(-self._score()[rows], kind="stable")]
+        rows = self.ordered
         return Lines(rows, self._line(rows), tasks.limit[rows])
 
     def _score(self) -> Ints:
-        tasks, policy, view = self._tasks, self._policy, self._view
+        tasks, policy, view = self._tasks, self._policy, self.view
         if policy.order is Order.FIFO:
             score: Ints = np.zeros(len(tasks), np.int64)
         else:
             shares = fair_tree(view.accounts, view.members)
             qos = {account.name: account.qos for account in view.accounts}
-            cluster = int(self._board.nodes.has_gpus.sum())
+            cluster = int(self.board.nodes.has_gpus.sum())
             score = factors(tasks, policy, self._now, cluster, shares, qos).score(policy)
         weights = policy.weights
         most = weights.age + weights.fair_share + weights.size + weights.qos + 1
@@ -132,7 +133,7 @@ class Decision:
         for window in self._windows:
             accounts |= window.accounts
             owners |= window.users
-        choosy = bool(self._board.nodes.owned.any())
+        choosy = bool(self.board.nodes.owned.any())
         line = tasks.shape[rows]
         for column, names, special, every in (
             (tasks.account, tasks.accounts, accounts, False),
@@ -158,7 +159,7 @@ class Decision:
                 continue
             entry: Waiting = self._tasks.entries[row]
             gpus = int(self._tasks.gpus[row])
-            ask = self._ask(entry, int(self._tasks.shape[row]))
+            ask = self.ask(entry, int(self._tasks.shape[row]))
             words, passable = self._place_all(row, entry, ask, gpus, limit)
             if not words:
                 lines.advance()
@@ -177,7 +178,7 @@ class Decision:
             self._wanting.append((entry, ask, row))
             if self._reserve(entry, ask, limit) and self._more_in_line(entry, ask):
                 lines.advance()
-            elif would_fit(self._room, ask, self._fabric):
+            elif would_fit(self.room, ask, self.fabric):
                 behind = self._behind(words)
                 self._why[row] = self._words.number(behind)
                 refused[line] = (limit, self._words.number(behind))
@@ -196,44 +197,84 @@ class Decision:
         quotas, end_us = self._quotas, self._now + limit
         bound = entry.account in quotas.accounts or entry.owner in quotas.users
         for index in (entry.task_index, *entry.coming):
-            if bound and (words := quotas.objection(entry.account, entry.owner, gpus)):
+            if bound and (words := self.objection(entry)):
                 return words, False
-            parts = place(self._room, ask, self._fabric, end_us)
+            parts = place(self.room, ask, self.fabric, end_us)
             if parts is None:
-                never = impossible(self._board.nodes, ask, entry.owner)
-                if never is not None and self._board.nodes.views:
+                never = impossible(self.board.nodes, ask, entry.owner)
+                if never is not None and self.board.nodes.views:
                     return f"can never run because {never}", False
-                return explain(self._room, ask, entry.owner), True
+                return explain(self.room, ask, entry.owner), True
             self._places.append(Place(job_id=entry.job_id, task_index=index, parts=parts))
             self._ends.append(end_us)
             quotas.take(entry.account, entry.owner, gpus)
             if self._leases is not None:
                 for part in parts:
-                    self._leases.add(self._board.nodes.row[part.node_uuid], part, end_us)
+                    self._leases.add(self.board.nodes.row[part.node_uuid], part, end_us)
         self._why[row] = self._words.number(entry.limited) if entry.limited else PLACED
         return "", True
 
-    def _ask(self, entry: Waiting, shape: int) -> Ask:
+    def ask(self, entry: Waiting, shape: int = -1) -> Ask:
+        """What a task asks of nodes, ready to be looked for. `shape`: its shape's number, where it
+        is one of those that wait."""
         exempt = frozenset(
             reservation
             for window, reservation in self._windows.items()
             if entry.account in window.accounts or entry.owner in window.users
         )
-        owner = entry.owner if self._board.nodes.owned.any() else ""
+        owner = entry.owner if self.board.nodes.owned.any() else ""
         key = (shape, owner, "") if not exempt else (shape, entry.owner, entry.account)
         found = self._asks.get(key)
-        if found is None:
+        if found is None or shape < 0:
             queue = self._queues.get(entry.shape.queue)
-            found = self._asks[key] = self._board.ask(entry.shape, owner, queue, exempt)
+            found = self.board.ask(entry.shape, owner, queue, exempt)
+            if shape >= 0:
+                self._asks[key] = found
         return found
+
+    # --- what was decided, for explanations ------------------------------------------------------
+
+    def reason(self, row: int) -> str:
+        """Why a task waits; empty when it is placed."""
+        why = int(self._why[row])
+        return "" if why == PLACED else self._words.values[why]
+
+    def reservation(self, entry: Waiting) -> Reservation | None:
+        """What is reserved for a task."""
+        who = (entry.job_id, entry.task_index)
+        made = self._reserved.values()
+        return next((r for r in made if (r.job_id, r.task_index) == who), None)
+
+    def promised(self, entry: Waiting) -> int | None:
+        """By when a task's start is promised."""
+        who = (entry.job_id, entry.task_index)
+        made = self._promises()
+        return next((p.start_us for p in made if (p.job_id, p.task_index) == who), None)
+
+    def objection(self, entry: Waiting) -> str | None:
+        """Which quota a task would run into."""
+        gpus = entry.shape.workers * entry.shape.resources.gpus
+        return self._quotas.objection(
+            entry.account, entry.owner, gpus, preemptible=entry.preemptible
+        )
+
+    def accounts_of(self, user: str) -> list[str]:
+        """Accounts that a user is a member of."""
+        return sorted({m.account for m in self.view.members if m.user == user})
+
+    @property
+    def queue_nodes_differ(self) -> bool:
+        """Whether some queue is for some nodes only."""
+        return any(queue.selector for queue in self._queues.values())
 
     # --- who waits for when ----------------------------------------------------------------------
 
-    def _running_leases(self) -> Leases:
+    def leases(self) -> Leases:
+        """What runs, and what this decision places, by when it ends."""
         if self._leases is None:
-            self._leases = Leases(self._board.nodes)
-            self._leases.add_running(self._running, self._now)
-            row = self._board.nodes.row
+            self._leases = Leases(self.board.nodes)
+            self._leases.add_running(self.running, self._now)
+            row = self.board.nodes.row
             for placed, end_us in zip(self._places, self._ends, strict=True):
                 for part in placed.parts:
                     self._leases.add(row[part.node_uuid], part, end_us)
@@ -254,11 +295,11 @@ class Decision:
         else:
             return False
         who = (entry.job_id, entry.task_index)
-        made = reserve(self._room, self._running_leases(), self._fabric, ask, who)
+        made = reserve(self.room, self.leases(), self.fabric, ask, who)
         if made is None:
             return False
         self._reserved[key] = made
-        self._room.reserve(made)
+        self.room.reserve(made)
         return True
 
     def _more_in_line(self, entry: Waiting, ask: Ask) -> bool:
@@ -287,14 +328,14 @@ class Decision:
     # --- at whose cost ---------------------------------------------------------------------------
 
     def _preempt(self) -> tuple[Preempt, ...]:
-        if not self._running:
+        if not self.running:
             return ()
-        least = min(task.priority for task in self._running)
-        open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self._running)
+        least = min(task.priority for task in self.running)
+        open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self.running)
         ended: set[tuple[int, int]] = set()
         preempts: list[Preempt] = []
-        ending = Leases(self._board.nodes)
-        ending.add_running([t for t in self._running if t.stopping], self._now)
+        ending = Leases(self.board.nodes)
+        ending.add_running([t for t in self.running if t.stopping], self._now)
         tried = 0
         for entry, ask, row in self._wanting:
             if not entry.preempts or tried >= PREEMPTORS:
@@ -302,9 +343,9 @@ class Decision:
             if entry.priority <= least and not open_:
                 continue
             tried += 1
-            left = [t for t in self._running if (t.job_id, t.task_index) not in ended]
+            left = [t for t in self.running if (t.job_id, t.task_index) not in ended]
             candidates = victims(entry, left, self._quotas, self._now)
-            chosen = make_room(self._room, ask, self._fabric, candidates, ending)
+            chosen = make_room(self.room, ask, self.fabric, candidates, ending)
             for task in chosen or ():
                 ended.add((task.job_id, task.task_index))
                 preempts.append(

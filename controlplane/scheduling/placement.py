@@ -81,11 +81,12 @@ def place(room: Room, ask: Ask, fabric: Fabric, end_us: int) -> tuple[Part, ...]
     )
 
 
-def would_fit(room: Room, ask: Ask, fabric: Fabric) -> bool:
-    """Whether the gang would have a place now if nothing were promised to others."""
-    if room.one(ask, ask.workers, 0) >= 0 and ask.each in (0, ask.workers):
-        return True
-    return choose(ask, room.fits(ask, 0), room.rank, fabric) is not None
+def would_fit(room: Room, ask: Ask, fabric: Fabric, end_us: int = 0) -> bool:
+    """Whether the gang would have a place until `end_us`; by default, if nothing were promised to
+    others."""
+    if ask.gpus and room.hopeless(ask):
+        return False
+    return choose(ask, room.fits(ask, end_us), room.rank, fabric) is not None
 
 
 def choose(ask: Ask, fits: Ints, rank: Ints, fabric: Fabric) -> Chosen | None:

@@ -63,8 +63,11 @@ class Quotas:
         self._member_tasks[account, user] += 1
         self._member_gpus[account, user] += gpus
 
-    def objection(self, account: str, user: str, gpus: int) -> str | None:
-        """Why a task with so many GPUs may not start; None when it may."""
+    def objection(
+        self, account: str, user: str, gpus: int, *, preemptible: bool = False
+    ) -> str | None:
+        """Why a task with so many GPUs may not start; None when it may. One that is `preemptible`
+        borrows all that is idle."""
         member = self._members.get((account, user))
         if member is not None:
             if member.spent:
@@ -83,15 +86,16 @@ class Quotas:
                 return _words(name, self._tasks[above.name], quota.running, "running task")
             if quota.gpus is None or self._gpus[above.name] + gpus <= quota.gpus:
                 continue
-            if (refusal := self._borrow(above, gpus)) is not None:
+            if (refusal := self._borrow(above, gpus, without_end=preemptible)) is not None:
                 return refusal
         return None
 
-    def _borrow(self, account: Account, gpus: int) -> str | None:
+    def _borrow(self, account: Account, gpus: int, *, without_end: bool) -> str | None:
         quota, held = account.quota, self._gpus[account.name]
         own = quota.gpus or 0
         name = f"account {account.name}"
-        if quota.borrow_gpus is not None and held + gpus > own + quota.borrow_gpus:
+        bounded = quota.borrow_gpus is not None and not without_end
+        if bounded and held + gpus > own + (quota.borrow_gpus or 0):
             if not quota.borrow_gpus:
                 return _words(name, held, own, "GPU", gpus)
             return (
