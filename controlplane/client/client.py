@@ -24,12 +24,17 @@ if TYPE_CHECKING:
         job_pb2,
         job_service_pb2,
         node_pb2,
+        schedule_service_pb2,
         step_pb2,
         usage_service_pb2,
     )
 
 FINAL_STATES: Final = (3, 4, 5)
 """Numbers of the job states that nothing follows: SUCCEEDED, FAILED, CANCELLED."""
+
+
+VIEW_S = 120.0
+"""A view of a large cluster may take so long to arrive."""
 
 
 class Client:
@@ -66,6 +71,7 @@ class Client:
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
         from controlplane.v1.identity_service_pb2_grpc import IdentityServiceStub
         from controlplane.v1.job_service_pb2_grpc import JobServiceStub
+        from controlplane.v1.schedule_service_pb2_grpc import ScheduleServiceStub
         from controlplane.v1.step_service_pb2_grpc import StepServiceStub
         from controlplane.v1.usage_service_pb2_grpc import UsageServiceStub
 
@@ -85,6 +91,7 @@ class Client:
         )
         """Users, tokens, and hosts that join."""
         self._steps = StepServiceStub(self._connection.channel)
+        self._schedule = ScheduleServiceStub(self._connection.channel)
 
     def __enter__(self) -> Self:
         """Give the client itself."""
@@ -470,6 +477,33 @@ class Client:
 
         request = job_service_pb2.GetMetricsRequest(name=name, attempt=attempt)
         return self._connection.call(self._jobs.GetMetrics, request, self._timeout_s)
+
+    # Decisions
+
+    def explain(self, name: str) -> schedule_service_pb2.Explanation:
+        """Why a job waits, or one task of it, when it will start, and what would start it now.
+
+        WrongState for one that does not wait.
+        """
+        from controlplane.v1 import schedule_service_pb2
+
+        request = schedule_service_pb2.ExplainJobRequest(name=name)
+        return self._connection.call(self._schedule.ExplainJob, request, self._timeout_s)
+
+    def view(self) -> bytes:
+        """The JSON document that the next decision would be made of; its pieces are of one moment,
+        so a call that breaks is begun anew."""
+        from controlplane.v1 import schedule_service_pb2
+
+        request = schedule_service_pb2.DumpViewRequest()
+
+        def once(left_s: float) -> tuple[bytes, grpc.Call]:
+            call = self._schedule.DumpView(
+                request, timeout=left_s, metadata=self._connection.metadata
+            )
+            return b"".join(piece.data for piece in call), call
+
+        return self._connection.attempt(once, max(self._timeout_s, VIEW_S))
 
     # Usage
 

@@ -117,6 +117,7 @@ async def _serve(
     )
     liveness.fresh((node.uuid for node, _ in registry.nodes()), clock.boot_us())
     hub = Hub(loop)
+    scheduler = schedule.Scheduler(registry)
     house = House(
         registry=registry,
         clock=clock,
@@ -127,6 +128,7 @@ async def _serve(
         blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
         door=Doorkeeper(TokenFile(settings.tokens), registry, clock),
         issuer=doors.issuer,
+        scheduler=scheduler,
         rules=Rules(
             priority_classes=settings.priority_classes,
             default_priority_class=settings.default_priority_class,
@@ -135,7 +137,6 @@ async def _serve(
             hold_us=int(settings.hold_s * MICRO),
         ),
     )
-    scheduler = schedule.Scheduler(registry)
     tick = Duty(
         name="schedule",
         run=lambda: scheduler.cycle(clock.now_us()),

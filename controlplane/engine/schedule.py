@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.policy import DEFAULT
+from controlplane.model.scene import Scene
 from controlplane.model.words import count
 from controlplane.registry.placing import Refusal, commit_places, commit_preempts
 from controlplane.scheduling.board import Board
+from controlplane.scheduling.decision import Decision
+from controlplane.scheduling.explain import explain_task
 from controlplane.scheduling.policy import decide
 
 if TYPE_CHECKING:
+    from controlplane.model.explanation import Explanation
     from controlplane.model.plan import Plan
     from controlplane.model.policy import Policy
-    from controlplane.model.view import Promise
+    from controlplane.model.view import Promise, View, Waiting
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
 
@@ -51,6 +58,7 @@ class Scheduler:
         """`policy`: how the site wants it."""
         self.registry = registry
         self._policy = policy
+        self._lock = threading.Lock()
         self._board: Board | None = None
         self.promises: tuple[Promise, ...] = ()
         """What was promised to those that wait."""
@@ -60,6 +68,29 @@ class Scheduler:
     def cycle(self, now_us: int, deadline_s: float = 60) -> Outcome:
         """One decision over everything that waits. `deadline_s`: the longest to wait for the
         commit."""
+        with self._lock:
+            return self._cycle(now_us, deadline_s)
+
+    def explain(self, job_id: int, task_index: int | None, now_us: int) -> Explanation | None:
+        """Why a task waits: of a job without an index the first that does. None when none does. It
+        decides anew, and commits nothing."""
+        with self._lock:
+            view, board = self._look(now_us)
+            decision = Decision(board, view, self._policy)
+            decision.plan()
+            rows = np.flatnonzero(board.tasks.job == job_id).tolist()
+            if task_index is not None:
+                rows = [row for row in rows if _concerns(board.tasks.entries[row], task_index)]
+            if not rows:
+                return None
+            return explain_task(decision, min(rows, key=lambda row: int(board.tasks.task[row])))
+
+    def scene(self, now_us: int) -> Scene:
+        """Everything that the next decision would depend on."""
+        view = replace(self.registry.view(now_us), promises=self.promises)
+        return Scene(view=view, policy=self._policy)
+
+    def _look(self, now_us: int) -> tuple[View, Board]:
         view, changes = self.registry.look(now_us, whole=self._board is None)
         view = replace(view, promises=self.promises)
         if self._board is None or changes.whole:
@@ -73,7 +104,11 @@ class Scheduler:
             )
         else:
             self._board.change(changes)
-        decided = self.decided = decide(self._board, view, self._policy)
+        return view, self._board
+
+    def _cycle(self, now_us: int, deadline_s: float) -> Outcome:
+        view, board = self._look(now_us)
+        decided = self.decided = decide(board, view, self._policy)
         self.promises = decided.promises
         refused = self._commit(decided, deadline_s)
         self.registry.hold(decided.holds)
@@ -93,3 +128,7 @@ class Scheduler:
             return commit_places(draft, decided.places)
 
         return self.registry.submit(command, CONTROL_PLANE).result(timeout=deadline_s)
+
+
+def _concerns(entry: Waiting, task_index: int) -> bool:
+    return task_index == entry.task_index or task_index in entry.coming

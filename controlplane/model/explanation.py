@@ -45,6 +45,20 @@ class Eta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """One factor of a priority."""
+
+    name: str
+    """Its name."""
+    value: int
+    """Its value in millionths; of `priority_class` the class's value itself."""
+    weight: int
+    """What it counts for."""
+    points: int
+    """What it adds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Why a task waits, as of a view."""
 
@@ -70,3 +84,7 @@ class Explanation:
     """Who holds what it needs, those first that end first."""
     changes: tuple[Change, ...] = ()
     """The smallest changes that would start it now, each tried out."""
+    score: int = 0
+    """Its priority: the higher goes first."""
+    factors: tuple[Factor, ...] = ()
+    """What makes up its priority."""

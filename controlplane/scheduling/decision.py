@@ -15,7 +15,7 @@ from controlplane.scheduling.columns import FOREVER_US, Ints, Names
 from controlplane.scheduling.lines import Lines
 from controlplane.scheduling.placement import place, would_fit
 from controlplane.scheduling.preemption import make_room, victims
-from controlplane.scheduling.priority import factors
+from controlplane.scheduling.priority import Factors, factors
 from controlplane.scheduling.quotas import Quotas
 from controlplane.scheduling.reasons import explain, impossible
 from controlplane.scheduling.room import Room
@@ -39,7 +39,7 @@ class Decision:
 
     def __init__(self, board: Board, view: View, policy: Policy) -> None:
         """`board`: nodes, and what waits and runs; `view`: all else."""
-        self.board, self.view, self._policy = board, view, policy
+        self.board, self.view, self.policy = board, view, policy
         self._now = view.now_us
         self._tasks = board.tasks
         self.running = tuple(board.running.values())
@@ -64,7 +64,7 @@ class Decision:
         """Decide."""
         lines = self._lines()
         self._walk(lines)
-        preempts = self._preempt() if self._policy.preemption else ()
+        preempts = self._preempt() if self.policy.preemption else ()
         waits = np.flatnonzero(self._why != PLACED)
         holds = Holds(
             self._tasks.job[waits],  # type: ignore[arg-type]
@@ -101,19 +101,17 @@ class Decision:
                 self._why[shut] = self._words.number(queue.closed)
                 may &= ~shut
         rows = np.flatnonzero(may)
-        self.ordered = rows[np.argsort(-self._score()[rows], kind="stable")]
+        self._scores = self._score()
+        self.ordered = rows[np.argsort(-self._scores[rows], kind="stable")]
         rows = self.ordered
         return Lines(rows, self._line(rows), tasks.limit[rows])
 
     def _score(self) -> Ints:
-        tasks, policy, view = self._tasks, self._policy, self.view
+        tasks, policy = self._tasks, self.policy
         if policy.order is Order.FIFO:
             score: Ints = np.zeros(len(tasks), np.int64)
         else:
-            shares = fair_tree(view.accounts, view.members)
-            qos = {account.name: account.qos for account in view.accounts}
-            cluster = int(self.board.nodes.has_gpus.sum())
-            score = factors(tasks, policy, self._now, cluster, shares, qos).score(policy)
+            score = self.factors().score(policy)
         weights = policy.weights
         most = weights.age + weights.fair_share + weights.size + weights.qos + 1
         for job, task in self._promised:
@@ -125,6 +123,18 @@ class Decision:
                   for s in tasks.shapes.values]  # fmt: skip
             score = score + BIG * np.array(of, np.int64)[tasks.shape]
         return score
+
+    def factors(self) -> Factors:
+        """What makes up the priorities of all that wait."""
+        view = self.view
+        shares = fair_tree(view.accounts, view.members)
+        qos = {account.name: account.qos for account in view.accounts}
+        cluster = int(self.board.nodes.has_gpus.sum())
+        return factors(self._tasks, self.policy, self._now, cluster, shares, qos)
+
+    def score(self, row: int) -> int:
+        """The priority of a task: the higher goes first."""
+        return int(self._scores[row])
 
     def _line(self, rows: Ints) -> Ints:
         """Numbers of the lines: by shape, and by account and owner where those matter."""
@@ -169,7 +179,7 @@ class Decision:
             if not passable:
                 self._hold(lines.drop(), why)
                 continue
-            if self._policy.backfill is Backfill.NONE:
+            if self.policy.backfill is Backfill.NONE:
                 lines.drop()
                 behind = f"waits its turn: job {entry.job_id} comes first, and {words}"
                 self._hold(lines.rest(), self._words.number(behind))
@@ -283,11 +293,11 @@ class Decision:
     def _reserve(self, entry: Waiting, ask: Ask, limit: int) -> bool:
         """Promise a time to a gang, where it is one of those that get one."""
         shape = entry.shape
-        if self._policy.backfill is Backfill.CONSERVATIVE:
+        if self.policy.backfill is Backfill.CONSERVATIVE:
             key: object = (entry.job_id, entry.task_index)
-            if len(self._reserved) >= self._policy.backfill_depth:
+            if len(self._reserved) >= self.policy.backfill_depth:
                 return False
-        elif self._policy.backfill is Backfill.EASY:
+        elif self.policy.backfill is Backfill.EASY:
             # Of each kind of nodes the first: one that wants other nodes is in nobody's way.
             key = (shape.queue, shape.selector, shape.resources.gpu_model)
             if key in self._reserved:
@@ -305,7 +315,7 @@ class Decision:
     def _more_in_line(self, entry: Waiting, ask: Ask) -> bool:
         """Whether those behind a reserved gang are to be looked at one by one: each may get a time
         of its own, or end before the reserved one begins."""
-        return self._policy.backfill is Backfill.CONSERVATIVE
+        return self.policy.backfill is Backfill.CONSERVATIVE
 
     def _behind(self, words: str) -> str:
         first = min(self._reserved.values(), key=lambda r: r.start_us, default=None)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controlplane.model.explanation import Change, Eta, Explanation, Holder
+from controlplane.model.explanation import Change, Eta, Explanation, Factor, Holder
 from controlplane.model.selector import EVERYWHERE
 from controlplane.model.words import count
 from controlplane.scheduling.backfill import Leases, reserve
 from controlplane.scheduling.columns import FOREVER_US
 from controlplane.scheduling.placement import would_fit
+from controlplane.scheduling.priority import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,19 @@ def explain_task(decision: Decision, row: int) -> Explanation:
         eta=eta,
         holders=holders,
         changes=tuple(_changes(decision, entry)) if not entry.held else (),
+        score=decision.score(row),
+        factors=_factors(decision, row),
     )
+
+
+def _factors(decision: Decision, row: int) -> tuple[Factor, ...]:
+    factors, weights = decision.factors(), decision.policy.weights
+    made = []
+    for name in ("priority_class", "age", "fair_share", "size", "qos"):
+        value, weight = int(getattr(factors, name)[row]), getattr(weights, name)
+        points = value * weight if name == "priority_class" else value * weight // WHOLE
+        made.append(Factor(name=name, value=value, weight=weight, points=points))
+    return tuple(made)
 
 
 def _unbound(decision: Decision, entry: Waiting, changed: Waiting) -> Ask:

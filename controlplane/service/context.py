@@ -19,6 +19,7 @@ from controlplane.service.steprelay import Relays
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from controlplane.engine.schedule import Scheduler
     from controlplane.engine.upkeep import Liveness
     from controlplane.kit.clock import Clock
     from controlplane.model.errors import NotAllowed
@@ -78,6 +79,8 @@ class House:
     """Who is who."""
     rules: Rules
     """What the site allows."""
+    scheduler: Scheduler
+    """Decides what starts where, and explains it."""
     issuer: Issuer | None = None
     """Issues certificates to nodes; None where there is no authority, and no TLS."""
     denials: Denials = field(default_factory=Denials)

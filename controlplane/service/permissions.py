@@ -59,6 +59,8 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     # Whoever runs a step acts as the job's owner: no part of keeping a centre running.
     "/controlplane.v1.StepService/Exec": _row(NONE, OWN, OWN, ALL, NONE),
     "/controlplane.v1.JobService/GetMetrics": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.ScheduleService/ExplainJob": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.ScheduleService/DumpView": _row(NONE, NONE, ALL, ALL, NONE),
     "/controlplane.v1.UsageService/GetUsage": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/ListNodes": _row(ALL, ALL, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/GetNode": _row(ALL, ALL, ALL, ALL, NONE),

@@ -21,6 +21,7 @@ from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
+from controlplane.service.schedule import ScheduleService
 from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
@@ -34,6 +35,8 @@ from controlplane.v1 import (
     identity_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    schedule_service_pb2,
+    schedule_service_pb2_grpc,
     step_service_pb2,
     step_service_pb2_grpc,
     usage_service_pb2,
@@ -79,6 +82,7 @@ def build(house: House) -> tuple[Any, Any]:
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), inner)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(house), inner)
     step_service_pb2_grpc.add_StepServiceServicer_to_server(StepService(house), inner)
+    schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(house), inner)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -91,6 +95,7 @@ def build(house: House) -> tuple[Any, Any]:
             (usage_service_pb2, "UsageService"),
             (identity_service_pb2, "IdentityService"),
             (step_service_pb2, "StepService"),
+            (schedule_service_pb2, "ScheduleService"),
             (health_pb2, "Health"),
         )
     ]

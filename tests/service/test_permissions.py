@@ -40,6 +40,7 @@ from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import identity_service_pb2 as identity_pb
 from controlplane.v1 import job_pb2, node_pb2, step_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
+from controlplane.v1 import schedule_service_pb2 as schedule_pb
 from controlplane.v1 import step_service_pb2 as steps_pb
 from controlplane.v1 import usage_service_pb2 as usage_pb
 from controlplane.wire.basics import document
@@ -159,6 +160,8 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "JobService/ListEvents": lambda: jobs_pb.ListEventsRequest(resource=job(made, owner)),
         "JobService/ReadLogs": lambda: jobs_pb.ReadLogsRequest(name=job(made, owner)),
         "JobService/GetMetrics": lambda: jobs_pb.GetMetricsRequest(name=job(made, owner)),
+        "ScheduleService/ExplainJob": lambda: schedule_pb.ExplainJobRequest(name=job(made, owner)),
+        "ScheduleService/DumpView": schedule_pb.DumpViewRequest,
         "UsageService/GetUsage": lambda: usage_pb.GetUsageRequest(owner=owner),
         "FleetService/ListNodes": fleet_pb.ListNodesRequest,
         "FleetService/GetNode": lambda: fleet_pb.GetNodeRequest(name=node_of(made, owner)),

@@ -37,6 +37,7 @@ from controlplane.v1 import (
     fleet_service_pb2,
     identity_service_pb2,
     job_service_pb2,
+    schedule_service_pb2,
     step_service_pb2,
     usage_service_pb2,
 )
@@ -57,6 +58,7 @@ SERVICES = (
     job_service_pb2,
     usage_service_pb2,
     step_service_pb2,
+    schedule_service_pb2,
 )
 METHODS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": method
@@ -81,6 +83,7 @@ class Centre:
         upgrade(url)
         clock = SystemClock()
         self.registry = Registry(SqlStore(url), clock.now_us, keep)
+        self.scheduler = Scheduler(self.registry)
         self.tokens = TokenFile(folder / "tokens.json")
         self.blobs = BlobStore(folder / "blobs", 1 << 20)
         self.house = House(
@@ -92,6 +95,7 @@ class Centre:
             series=SeriesStore(folder / "series"),
             blobs=self.blobs,
             door=Doorkeeper(self.tokens, self.registry, clock),
+            scheduler=self.scheduler,
             issuer=Issuer(AUTHORITY, 30, ":7601", clock.now_us),
             rules=Rules(
                 priority_classes={"normal": 1000},
@@ -178,7 +182,7 @@ class Centre:
 
     def place(self) -> None:
         """Place what waits, as the scheduler would."""
-        Scheduler(self.registry).cycle(self.house.clock.now_us())
+        self.scheduler.cycle(self.house.clock.now_us())
 
     def upload(self, owner: str, data: bytes) -> str:
         """A blob of somebody's; its SHA-256."""
