@@ -3,6 +3,7 @@ why."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -83,7 +84,7 @@ def dump(app: App, file: Path) -> None:
     with app.client() as client:
         data = client.view()
     if str(file) == "-":
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
         return
     file.write_bytes(data)
     app.note(f"{file}: {len(data) / 2**20:.1f}MiB")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from grpc import Call
+
     from controlplane.client.logs import LogPiece
     from controlplane.client.steps import Step
     from controlplane.client.watching import Resumed
@@ -497,13 +499,14 @@ class Client:
 
         request = schedule_service_pb2.DumpViewRequest()
 
-        def once(left_s: float) -> tuple[bytes, grpc.Call]:
+        def once(left_s: float) -> tuple[schedule_service_pb2.DumpViewResponse, Call]:
             call = self._schedule.DumpView(
                 request, timeout=left_s, metadata=self._connection.metadata
             )
-            return b"".join(piece.data for piece in call), call
+            data = b"".join(piece.data for piece in call)
+            return schedule_service_pb2.DumpViewResponse(data=data), call
 
-        return self._connection.attempt(once, max(self._timeout_s, VIEW_S))
+        return self._connection.attempt(once, max(self._timeout_s, VIEW_S)).data
 
     # Usage
 

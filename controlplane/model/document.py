@@ -29,7 +29,8 @@ def to_document(value: Any) -> Any:
     if isinstance(value, frozenset):
         return sorted(to_document(each) for each in value)
     found = {}
-    for name, default in _fields(type(value)):
+    kind: Any = type(value)
+    for name, default in _fields(kind):
         held = getattr(value, name)
         if default is dataclasses.MISSING or held != default:
             found[name] = to_document(held)
@@ -38,7 +39,8 @@ def to_document(value: Any) -> Any:
 
 def from_document(kind: type[T], document: Any, path: str = "") -> T:
     """The value that a document tells of. BadDocument, with the path, where it tells of none."""
-    made: T = _reader(kind)(document, path)
+    wanted: Any = kind
+    made: T = _reader(wanted)(document, path)
     return made
 
 

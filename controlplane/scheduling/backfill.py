@@ -29,15 +29,23 @@ if TYPE_CHECKING:
 class Reservation:
     """What a gang will need of some nodes from a time on, and what is left of them beside it."""
 
-    __slots__ = ("claim", "job_id", "left", "rows", "start_us", "task_index")
+    __slots__ = ("claim", "end_us", "job_id", "left", "rows", "start_us", "task_index")
 
     def __init__(
-        self, *, who: tuple[int, int], start_us: int, rows: Ints, claim: Amounts, left: Amounts
+        self,
+        *,
+        who: tuple[int, int],
+        start_us: int,
+        end_us: int,
+        rows: Ints,
+        claim: Amounts,
+        left: Amounts,
     ) -> None:
-        """`who`: job and task. `rows`: its nodes. `claim`: what it needs of each; `left`: what will
-        be free of each at `start_us` beside it."""
+        """`who`: job and task. `end_us`: when it will have ended. `rows`: its nodes. `claim`: what
+        it needs of each; `left`: what will be free of each at `start_us` beside it."""
         self.job_id, self.task_index = who
         self.start_us = start_us
+        self.end_us = end_us
         self.rows = rows
         self.claim = claim
         self.left = left
@@ -176,20 +184,28 @@ def closed(window: Window, nodes: Nodes) -> Reservation:
         nodes.has_millicores[rows] // MILLI,
         nodes.has_gpus[rows],
     )
-    return Reservation(who=(0, 0), start_us=window.begin_us, rows=rows, claim=claim, left=left)
+    return Reservation(
+        who=(0, 0),
+        start_us=window.begin_us,
+        end_us=window.end_us,
+        rows=rows,
+        claim=claim,
+        left=left,
+    )
 
 
 def reserve(
-    room: Room, leases: Leases, fabric: Fabric, ask: Ask, who: tuple[int, int]
+    room: Room, leases: Leases, fabric: Fabric, ask: Ask, who: tuple[int, int], limit_us: int
 ) -> Reservation | None:
-    """The earliest time at which a gang has a place, when what runs ends by its limits; None when
-    even the last end gives it none.
+    """The earliest time at which a gang has a place, when what runs, and what was promised before,
+    ends by its limits; None when even the last end gives it none.
 
-    More is free at each later end, so the earliest is found by halving.
+    What is promised to others counts from now until its end, so more is free at each later moment,
+    and the earliest is found by halving.
     """
-    ends = leases.columns()[0]
-    moments = np.flatnonzero(np.diff(ends, append=np.iinfo(np.int64).max)) + 1
-    low, high, found = 0, len(moments) - 1, None
+    later = [r.end_us for r in room.reservations if r not in ask.exempt]
+    moments = np.unique(np.concatenate((leases.columns()[0], np.array(later, np.int64))))
+    low, high = 0, len(moments) - 1
     if high < 0 or (found := _try(room, leases, fabric, ask, int(moments[high]))) is None:
         return None
     while low < high:
@@ -205,16 +221,24 @@ def reserve(
     left = Amounts(free.millicores[rows], free.memory[rows], free.cores[rows], free.gpus[rows])
     claim = left.claim(ask, workers)
     left.take(claim)
-    start_us = int(ends[moments[high] - 1])
-    return Reservation(who=who, start_us=start_us, rows=rows, claim=claim, left=left)
+    start_us = int(moments[high])
+    return Reservation(
+        who=who,
+        start_us=start_us,
+        end_us=start_us + limit_us,
+        rows=rows,
+        claim=claim,
+        left=left,
+    )
 
 
 def _try(
-    room: Room, leases: Leases, fabric: Fabric, ask: Ask, count: int
+    room: Room, leases: Leases, fabric: Fabric, ask: Ask, moment_us: int
 ) -> tuple[Amounts, list[tuple[int, int]]] | None:
-    free = leases.at(room, count)
+    """The nodes for a gang at a moment, and what is free of all nodes then."""
+    free = leases.at(room, int(np.searchsorted(leases.columns()[0], moment_us, "right")))
     for reservation in room.reservations:
-        if reservation not in ask.exempt:
+        if reservation.end_us > moment_us and reservation not in ask.exempt:
             reservation.claim_from(free)
     fits = free.fits(ask)
     fits[~(room.opens & ask.may)] = 0

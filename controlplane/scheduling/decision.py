@@ -305,7 +305,7 @@ class Decision:
         else:
             return False
         who = (entry.job_id, entry.task_index)
-        made = reserve(self.room, self.leases(), self.fabric, ask, who)
+        made = reserve(self.room, self.leases(), self.fabric, ask, who, limit)
         if made is None:
             return False
         self._reserved[key] = made

@@ -110,7 +110,7 @@ def _earliest(decision: Decision, ask: Ask, pace: int) -> Reservation | None:
         now = decision.view.now_us
         paced = (replace(t, until_us=_end(t, now, pace)) for t in decision.running)
         leases.add_running(paced, now)
-    return reserve(decision.room, leases, decision.fabric, ask, (0, 0))
+    return reserve(decision.room, leases, decision.fabric, ask, (0, 0), 0)
 
 
 def _end(task: Running, now_us: int, pace: int) -> int:
