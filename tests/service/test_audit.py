@@ -31,6 +31,7 @@ READS = frozenset(
         ),
         *("JobService/WatchJobs", "JobService/ListEvents", "JobService/WatchEvents"),
         *("JobService/ReadLogs", "JobService/GetMetrics", "UsageService/GetUsage"),
+        *("ScheduleService/ExplainJob", "ScheduleService/DumpView"),
         *("FleetService/ListNodes", "FleetService/GetNode", "FleetService/GetServerInfo"),
         *("BlobService/GetBlob", "BlobService/DownloadBlob", "IdentityService/ListUsers"),
         *("IdentityService/ListTokens", "IdentityService/ListJoinTokens"),
