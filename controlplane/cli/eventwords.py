@@ -257,6 +257,17 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
         "requeued it", f" while attempt {told.get('attempt')} ran" if told.get("attempt") else ""
     ),
     "job.changed": _changed_job,
+    "job.promised": lambda told: (
+        f"its start is promised by {text.local_time(int(told.get('start_us', 0)))}"
+    ),
+    "job.promise_broken": lambda told: (
+        f"it started {text.duration(told.get('start_us', 0) - told.get('promised_us', 0))} later"
+        " than was promised"
+    ),
+    "task.preempted": lambda told: (
+        f"attempt {told.get('attempt')} is being ended, and will start again:"
+        f" it {told.get('reason')}"
+    ),
     "job.signalled": _signalled,
     "signal.delivered": lambda told: (
         f"{_row(told.get('signals', []))} was delivered on {told.get('node')} to {told.attempt}"

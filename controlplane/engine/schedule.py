@@ -12,13 +12,15 @@ from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.policy import DEFAULT
 from controlplane.model.scene import Scene
 from controlplane.model.words import count
-from controlplane.registry.placing import Refusal, commit_places, commit_preempts
+from controlplane.registry.placing import Refusal, commit_places, commit_preempts, commit_promises
 from controlplane.scheduling.board import Board
 from controlplane.scheduling.decision import Decision
 from controlplane.scheduling.explain import explain_task
 from controlplane.scheduling.policy import decide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from controlplane.model.explanation import Explanation
     from controlplane.model.plan import Plan
     from controlplane.model.policy import Policy
@@ -37,6 +39,8 @@ class Outcome:
     """Tasks that wait on."""
     preempted: int
     """Attempts that are being ended for others."""
+    promised: int
+    """Starts that were promised for the first time."""
     refused: tuple[Refusal, ...]
     """Placements that were no longer possible at the commit; the next cycle looks again."""
 
@@ -60,8 +64,6 @@ class Scheduler:
         self._policy = policy
         self._lock = threading.Lock()
         self._board: Board | None = None
-        self.promises: tuple[Promise, ...] = ()
-        """What was promised to those that wait."""
         self.decided: Plan | None = None
         """What the last cycle wanted done."""
 
@@ -87,12 +89,10 @@ class Scheduler:
 
     def scene(self, now_us: int) -> Scene:
         """Everything that the next decision would depend on."""
-        view = replace(self.registry.view(now_us), promises=self.promises)
-        return Scene(view=view, policy=self._policy)
+        return Scene(view=self.registry.view(now_us), policy=self._policy)
 
     def _look(self, now_us: int) -> tuple[View, Board]:
         view, changes = self.registry.look(now_us, whole=self._board is None)
-        view = replace(view, promises=self.promises)
         if self._board is None or changes.whole:
             self._board = Board(
                 replace(
@@ -109,21 +109,26 @@ class Scheduler:
     def _cycle(self, now_us: int, deadline_s: float) -> Outcome:
         view, board = self._look(now_us)
         decided = self.decided = decide(board, view, self._policy)
-        self.promises = decided.promises
-        refused = self._commit(decided, deadline_s)
+        told = {(p.job_id, p.task_index) for p in view.promises}
+        new = [p for p in decided.promises if (p.job_id, p.task_index) not in told]
+        refused = self._commit(decided, new, deadline_s)
         self.registry.hold(decided.holds)
         return Outcome(
             placed=len(decided.places) - len(refused),
             held=len(decided.holds),
             preempted=len(decided.preempts),
+            promised=len(new),
             refused=refused,
         )
 
-    def _commit(self, decided: Plan, deadline_s: float) -> tuple[Refusal, ...]:
-        if not decided.places and not decided.preempts:
+    def _commit(
+        self, decided: Plan, promises: Sequence[Promise], deadline_s: float
+    ) -> tuple[Refusal, ...]:
+        if not decided.places and not decided.preempts and not promises:
             return ()
 
         def command(draft: Draft) -> tuple[Refusal, ...]:
+            commit_promises(draft, promises)
             commit_preempts(draft, decided.preempts)
             return commit_places(draft, decided.places)
 

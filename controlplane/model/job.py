@@ -322,6 +322,8 @@ class Job:
     it."""
     held_by: str = ""
     """The principal who holds it, so that nothing of it is started; empty when nobody does."""
+    promised_us: int | None = None
+    """By when the start of its next task is promised, UTC in microseconds; None: it is not."""
     begun: int = 0
     """So many of its tasks, in order of their indexes, were placed or ended already."""
     skipped: frozenset[int] = frozenset()

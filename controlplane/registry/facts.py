@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from controlplane.model.job import Attempt, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.spec import Launcher
-from controlplane.model.view import Changes, NodeView, Shape, View, Waiting
+from controlplane.model.view import Changes, NodeView, Promise, Shape, View, Waiting
 from controlplane.model.words import count
 from controlplane.registry.running import running_of
 
@@ -112,6 +112,7 @@ class Facts:
     _node_views: dict[str, NodeView] = field(default_factory=dict)
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
     _requeued: dict[int, set[int]] = field(default_factory=dict)
+    _promised: dict[int, int] = field(default_factory=dict)
     _fresh: _Fresh = field(default_factory=lambda: _Fresh(whole=True))
 
     def apply(self, draft: Draft) -> None:
@@ -181,6 +182,10 @@ class Facts:
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
         job = self.jobs[job_id]
+        if job.promised_us is not None and not job.state.final:
+            self._promised[job_id] = job.promised_us
+        else:
+            self._promised.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]
         first = (job_id, FIRST)
@@ -206,7 +211,17 @@ class Facts:
 
     def head(self, now_us: int) -> View:
         """All of it but nodes, and what waits and runs."""
-        return View(now_us=now_us, seq=self.cluster.seq, nodes=(), waiting=())
+        return View(
+            now_us=now_us,
+            seq=self.cluster.seq,
+            nodes=(),
+            waiting=(),
+            promises=tuple(
+                Promise(job_id=job_id, task_index=first.task_index, start_us=start_us)
+                for job_id, start_us in self._promised.items()
+                if (first := next(iter(self.waiting_of(job_id)), None)) is not None
+            ),
+        )
 
     def changes(self, *, whole: bool = False) -> Changes:
         """What has changed of nodes, and of what waits and runs, since this was asked last; all of

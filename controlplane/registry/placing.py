@@ -17,13 +17,18 @@ from controlplane.model.job import (
 )
 from controlplane.model.lease import Lease
 from controlplane.registry.attempts import finish, stop
+from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from controlplane.model.plan import Place, Preempt
-    from controlplane.model.view import Part
+    from controlplane.model.view import Part, Promise
     from controlplane.registry.draft import Draft
+
+
+PROMISE_SLACK_US = 60_000_000
+"""A start so much later than promised is still kept word: ends are told by heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +62,28 @@ def commit_preempts(draft: Draft, preempts: Iterable[Preempt]) -> None:
         attempt = draft.attempts.get(key)
         if attempt is None or attempt.state is AttemptState.STOPPING:
             continue
-        seq = draft.emit("attempt.preempted", attempt.name, {"reason": preempt.reason})
+        task = str(Which(preempt.job_id, preempt.task_index))
+        told = {"attempt": preempt.attempt, "reason": preempt.reason}
+        seq = draft.emit("task.preempted", task, told)
         job = draft.jobs[preempt.job_id]
         draft.jobs[job.job_id] = replace(job, revision=seq)
         cause = Cause(kind=CauseKind.USER, message=f"preempted: {preempt.reason}")
         stopped = stop(draft, attempt, AttemptState.PREEMPTED, cause)
         finish(draft, replace(stopped, requeue=True))
+
+
+def commit_promises(draft: Draft, promises: Iterable[Promise]) -> int:
+    """Write down starts that are promised for the first time; how many these are. The first word
+    counts: a later decision may better it, and never takes it back."""
+    made = 0
+    for promise in promises:
+        job = draft.jobs.get(promise.job_id)
+        if job is None or job.state.final or job.promised_us is not None:
+            continue
+        seq = draft.emit("job.promised", job.name, {"start_us": promise.start_us})
+        draft.jobs[job.job_id] = replace(job, promised_us=promise.start_us, revision=seq)
+        made += 1
+    return made
 
 
 def _objection(draft: Draft, place: Place) -> str | None:
@@ -165,6 +186,11 @@ def _start(draft: Draft, place: Place) -> None:
     )
     if task is None:
         job = passed(job, place.task_index)
+    if job.promised_us is not None:
+        if draft.now_us > job.promised_us + PROMISE_SLACK_US:
+            late = {"promised_us": job.promised_us, "start_us": draft.now_us}
+            draft.emit("job.promise_broken", job.name, late)
+        job = replace(job, promised_us=None)
     draft.jobs[job.job_id] = replace(
         job, state=JobState.ACTIVE, reason="", revision=seq, running=job.running + 1
     )

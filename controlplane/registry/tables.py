@@ -118,6 +118,7 @@ job = Table(
     Column("priority_class", Name(63), nullable=False, comment="empty: as in spec"),
     Column("time_limit_us", BigInteger, comment="null: none"),
     Column("held_by", Name(255), nullable=False),
+    Column("promised_us", BigInteger, comment="null: no start is promised"),
     Column("begun", Integer, nullable=False, comment="tasks, in order, that were placed or ended"),
     Column("skipped", Words, nullable=False, comment="JSON list: later ones that were cancelled"),
     Column("running", Integer, nullable=False, comment="tasks of which an attempt lives"),

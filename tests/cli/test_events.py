@@ -36,6 +36,13 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("job.held", "jobs/7", {"held_by": ["", "ada"]}),
     ("job.released", "jobs/7", {"held_by": ["olga", ""]}),
     ("job.released", "jobs/7", {"held_by": "olga"}),
+    ("task.preempted", "jobs/7/tasks/3", {"attempt": 2, "reason": "makes room for job 12"}),
+    ("job.promised", "jobs/7", {"start_us": 1772362800000000}),
+    (
+        "job.promise_broken",
+        "jobs/7",
+        {"promised_us": 1772362800000000, "start_us": 1772362980000000},
+    ),
     ("task.requeued", "jobs/7/tasks/3", {"attempt": 2, "state": "running"}),
     ("job.changed", "jobs/7", {"time_limit_us": [3600e6, 7200e6]}),
     (

@@ -114,7 +114,7 @@ class Lifecycles(RuleBasedStateMachine):
         outcome = self.world.tick()
         assert not outcome.refused
         view = self.world.registry.view(self.world.clock.now_us())
-        assert (view.seq == seq) == (outcome.placed + outcome.preempted == 0)
+        assert (view.seq == seq) == (outcome.placed + outcome.preempted + outcome.promised == 0)
         assert not plan(view).places, "planning again gives nothing new"
         waits = {(hold.job_id, hold.task_index) for hold in plan(view).holds}
         assert waits == {(one.job_id, one.task_index) for one in view.waiting}
