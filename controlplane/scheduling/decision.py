@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -255,6 +256,11 @@ class Decision:
         made = self._reserved.values()
         return next((r for r in made if (r.job_id, r.task_index) == who), None)
 
+    def unbound(self, entry: Waiting, ask: Ask) -> Ask:
+        """What is asked for a task, not bound by what is reserved for itself."""
+        own = self.reservation(entry)
+        return ask if own is None else replace(ask, exempt=ask.exempt | {own})
+
     def promised(self, entry: Waiting) -> int | None:
         """By when a task's start is promised."""
         who = (entry.job_id, entry.task_index)
@@ -355,7 +361,8 @@ class Decision:
             tried += 1
             left = [t for t in self.running if (t.job_id, t.task_index) not in ended]
             candidates = victims(entry, left, self._quotas, self._now)
-            chosen = make_room(self.room, ask, self.fabric, candidates, ending)
+            own = self.unbound(entry, ask)
+            chosen = make_room(self.room, own, self.fabric, candidates, ending)
             for task in chosen or ():
                 ended.add((task.job_id, task.task_index))
                 preempts.append(

@@ -38,7 +38,7 @@ def explain_task(decision: Decision, row: int) -> Explanation:
     """The explanation for a task that waits, by its row."""
     tasks = decision.board.tasks
     entry: Waiting = tasks.entries[row]
-    ask = _unbound(decision, entry, entry)
+    ask = decision.unbound(entry, decision.ask(entry))
     reason = decision.reason(row)
     never = "can never run" in reason
     ahead, behind = _place_in_line(decision, row, ask)
@@ -76,12 +76,6 @@ def _factors(decision: Decision, row: int) -> tuple[Factor, ...]:
         points = value * weight if name == "priority_class" else value * weight // WHOLE
         made.append(Factor(name=name, value=value, weight=weight, points=points))
     return tuple(made)
-
-
-def _unbound(decision: Decision, entry: Waiting, changed: Waiting) -> Ask:
-    """What a task would ask, not bound by what is reserved for itself."""
-    ask, own = decision.ask(changed), decision.reservation(entry)
-    return ask if own is None else replace(ask, exempt=ask.exempt | {own})
 
 
 def _place_in_line(decision: Decision, row: int, ask: Ask) -> tuple[Ints, int]:
@@ -193,7 +187,7 @@ def _changes(decision: Decision, entry: Waiting) -> Iterator[Change]:
         if decision.objection(other):
             return False
         end_us = decision.view.now_us + limit
-        ask = _unbound(decision, entry, other)
+        ask = decision.unbound(entry, decision.ask(other))
         return would_fit(decision.room, ask, decision.fabric, end_us)
 
     if starts(shape):
