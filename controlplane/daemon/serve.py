@@ -36,6 +36,7 @@ from controlplane.service.seriesstore import SeriesStore
 
 if TYPE_CHECKING:
     from controlplane.daemon.settings import Settings
+    from controlplane.model.policy import Policy
     from controlplane.registry.draft import Draft
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ async def serve(settings: Settings) -> None:
         anybody = starting.check_tokens(settings.tokens)
         starting.check_tls(settings.tls_certificate, settings.tls_key)
         starting.check_listen("listen", settings.listen)
+        policy = starting.read_policy_file(settings.policy_file)
         clock = SystemClock()
         doors = Doors(settings, clock)
         with starting.told_of_database():
@@ -80,7 +82,7 @@ async def serve(settings: Settings) -> None:
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first one")
         try:
-            await _serve(settings, registry, clock, revision, doors, hold)
+            await _serve(settings, registry, clock, revision, doors, hold, policy)
         finally:
             await asyncio.to_thread(registry.close)
     log.info("stopped")
@@ -109,6 +111,7 @@ async def _serve(
     revision: str,
     doors: Doors,
     hold: Hold,
+    policy: Policy,
 ) -> None:
     loop = asyncio.get_running_loop()
     liveness = upkeep.Liveness(
@@ -117,7 +120,7 @@ async def _serve(
     )
     liveness.fresh((node.uuid for node, _ in registry.nodes()), clock.boot_us())
     hub = Hub(loop)
-    scheduler = schedule.Scheduler(registry)
+    scheduler = schedule.Scheduler(registry, policy)
     house = House(
         registry=registry,
         clock=clock,

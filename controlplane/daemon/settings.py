@@ -134,6 +134,11 @@ class Settings:
     )
     default_priority_class: str = setting("normal", help="class of jobs that name none")
     queues: tuple[str, ...] = setting(("default",), help="queues that jobs may name")
+    policy_file: Path | None = setting(
+        None,
+        help="TOML file that says how jobs are scheduled (docs/scheduling.md); not set: by default",
+        example="/etc/controlplane/policy.toml",
+    )
     log_level: str = setting(
         "info", choices=("debug", "info", "warning", "error"), help="least level that is logged"
     )

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from controlplane.kit.address import parse_address
+from controlplane.model.document import BadDocument
 from controlplane.model.errors import StoreUnavailable, WrongState
+from controlplane.model.policy import DEFAULT, Policy
+from controlplane.model.policyfile import read_policy
 from controlplane.service.auth import TokenFile
 
 if TYPE_CHECKING:
@@ -80,6 +83,18 @@ def check_tls(certificate: Path | None, key: Path | None) -> None:
             f"tls_certificate and tls_key: {certificate} and {key} cannot be used: {error};"
             " both must be whole, and the key without a password"
         ) from error
+
+
+def read_policy_file(file: Path | None) -> Policy:
+    """How jobs are scheduled. WrongState, which names the file and the key, when it says it
+    wrong."""
+    if file is None:
+        return DEFAULT
+    try:
+        return read_policy(file.read_text())
+    except (OSError, UnicodeDecodeError, BadDocument) as error:
+        words = error.strerror if isinstance(error, OSError) else error
+        raise WrongState(f"policy_file: {file}: {words}") from error
 
 
 def check_listen(setting: str, text: str) -> None:
