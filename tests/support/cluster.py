@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from controlplane.client import Client
 from controlplane.client.errors import ClientError
 from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
+from tests.support.ports import Ports, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_PORT = 23_000
 
 
 def until(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
@@ -104,7 +103,8 @@ class Cluster:
         self._centre: list[str | Path] = [*hosts[0].prefix] if hosts else []
         self._hosts = hosts[1:]
         self.plaintext = "plaintext" in serve
-        self.port, agents = free_ports(2)
+        self.port, agents = free_port(), free_port()
+        self._ports: list[Ports] = []
         self.server = f"127.0.0.1:{self.port}"
         listen_agents, named = f"127.0.0.1:{agents}", []
         if hosts:  # we are on none of them, and share the files with all
@@ -137,15 +137,15 @@ class Cluster:
         """Have a host join, start its agent and wait until it is ready."""
         if not self.plaintext:
             self.join(self.folder / name)
-        first = FIRST_PORT + 100 * len(self.agents)
+        self._ports.append(ports := Ports())
         host = self._hosts[len(self.agents)] if self._hosts else None
         settings = {
             "state-dir": str(self.folder / name),
             "name": name,
             "address": host.address if host is not None else "127.0.0.1",
             "cpus": str(cpus),
-            "port-first": str(first),
-            "port-last": str(first + 99),
+            "port-first": str(ports.first),
+            "port-last": str(ports.last),
             "run-as": "agent",
             "devices": "simulated" if gpus else "cpu",
             "simulated-count": str(gpus),
@@ -263,6 +263,8 @@ class Cluster:
         self.client.close()
         for daemon in (*self.agents.values(), self.control):
             daemon.stop()
+        for ports in self._ports:
+            ports.close()
 
 
 @contextlib.contextmanager
@@ -288,20 +290,6 @@ def cluster(
         raise
     finally:
         made.close()
-
-
-def free_port() -> int:
-    """A TCP port of loopback that is free now."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that are free now, each another one."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def alive(pid: int) -> bool:
