@@ -28,14 +28,18 @@ BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def until(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
-    """Wait for a condition; its value. The test fails in words when it does not come."""
+def until(
+    condition: Callable[[], Any], what: str, within_s: float = 30.0, every_s: float = 0.02
+) -> Any:
+    """Wait for a condition; its value. The test fails in words when it does not come.
+
+    `every_s`: the pause between two looks; a look that starts a process takes others' time."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         with contextlib.suppress(ClientError):
             if value := condition():
                 return value
-        time.sleep(0.02)
+        time.sleep(every_s)
     raise AssertionError(f"waited {within_s:g} s for {what}")
 
 
@@ -218,10 +222,14 @@ class Cluster:
         return found
 
     def output(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
-        """All that a worker of an ended job has written."""
-        command = [*self.as_admin, "logs", name, "--follow", "--rank", str(rank), f"--{stream}"]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-        return done.stdout
+        """All that a worker writes until its job has ended."""
+        pieces = self.client.logs(name, ranks=[rank], stream=stream, follow=True)
+        return b"".join(piece.data for piece in pieces)
+
+    def printed(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
+        """What a worker has written so far."""
+        pieces = self.client.logs(name, ranks=[rank], stream=stream)
+        return b"".join(piece.data for piece in pieces)
 
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ccctl as its user would."""
