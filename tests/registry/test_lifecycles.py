@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -326,6 +327,7 @@ class Lifecycles(RuleBasedStateMachine):
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.timeout(180)
 def test_whatever_happens_the_invariants_hold(stores: Stores) -> None:
     machine = type("Machine", (Lifecycles,), {"stores": stores})
     run_state_machine_as_test(
