@@ -13,8 +13,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from click.testing import CliRunner
+
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
+from controlplane.daemon.main import main as controlplane
 from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
 from tests.support.ports import Ports, free_port
@@ -117,15 +120,11 @@ class Cluster:
             named = ["--host", hosts[0].address]
             serve = {**serve, "agents-address": listen_agents}
         state = folder / "controlplane"
-        subprocess.run(
-            [
-                *(BIN / "controlplane", "init", "--state-dir", state, "--listen", self.server),
-                *(["--plaintext"] if self.plaintext else named),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        # In this process, which has loaded by now what another would have to.
+        words = ["init", "--state-dir", str(state), "--listen", self.server]
+        words += ["--plaintext"] if self.plaintext else named
+        made = CliRunner().invoke(controlplane, words, catch_exceptions=False)
+        assert made.exit_code == 0, made.output
         flags = [word for name, value in serve.items() for word in (f"--{name}", value) if word]
         command = [*self._centre, BIN / "controlplane", "serve", "--state-dir", state]
         command += ["--listen", self.server, "--listen-agents", listen_agents, *flags]
