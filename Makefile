@@ -74,7 +74,7 @@ format: setup ## put code into form, and mend what can be mended without thought
 	$(BIN)/ruff format
 
 .PHONY: test
-test: export EXAMPLES = 1
+test: export EXAMPLES ?= 1
 test: check horovod ## everything: `check`, then real daemons, real jobs, real Horovod
 	$(BIN)/pytest -q -n $(E2E_WORKERS) --dist worksteal \
 	    -m "(e2e or slow) and not tensorflow and not guest"
