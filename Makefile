@@ -10,6 +10,10 @@ PYTHON ?= python3
 PYTHON_TENSORFLOW ?= $(PYTHON)
 # How long the random part of `make faults` goes on.
 SOAK_SECONDS ?= 75
+# Fast tests compute, so one process for each core; the others mostly wait for daemons and jobs.
+CORES := $(shell nproc)
+FAST_WORKERS ?= $(CORES)
+E2E_WORKERS ?= $(shell echo $$(($(CORES) * 3 / 2)))
 VENV := .venv
 VENV_TENSORFLOW := .venv-tensorflow
 BIN := $(VENV)/bin
@@ -53,7 +57,8 @@ serve: horovod ## serve what `make demo` made, until Ctrl-C; `source .demo/env` 
 
 .PHONY: check
 check: lint ## the quick loop: lint, types, import rules, fast tests
-	$(BIN)/pytest -q -m "not e2e and not slow and not tensorflow and not guest"
+	$(BIN)/pytest -q -n $(FAST_WORKERS) --dist worksteal \
+	    -m "not e2e and not slow and not tensorflow and not guest"
 
 .PHONY: lint
 lint: setup ## only the part of `check` that runs no code
@@ -69,8 +74,10 @@ format: setup ## put code into form, and mend what can be mended without thought
 	$(BIN)/ruff format
 
 .PHONY: test
+test: export EXAMPLES ?= 1
 test: check horovod ## everything: `check`, then real daemons, real jobs, real Horovod
-	$(BIN)/pytest -q -m "(e2e or slow) and not tensorflow"
+	$(BIN)/pytest -q -n $(E2E_WORKERS) --dist worksteal \
+	    -m "(e2e or slow) and not tensorflow and not guest"
 
 .PHONY: faults
 faults: setup ## have every process die, stop or be cut off at every step, then all at random

@@ -18,7 +18,7 @@ import grpc
 
 from benchmarks.callers import Door
 from controlplane.service.server import OPTIONS
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 SYNCS = 300
 

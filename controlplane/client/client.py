@@ -368,16 +368,18 @@ class Client:
         from controlplane.v1 import job_service_pb2
 
         request = job_service_pb2.WatchJobRequest(name=name)
-        etag = None
+        last = None
         while True:
             for job in self._connection.stream(
                 self._jobs.WatchJob, lambda: request, first_s=first_s, patience_s=self._patience_s
             ):
                 first_s = self._patience_s
-                # After each reconnection the server tells the present state again.
-                if job.etag != etag or not etag:
+                # After each reconnection the server tells the present state again. Why a job waits
+                # is no part of the etag: it is found anew by each look of the scheduler.
+                told = (job.etag, job.reason)
+                if told != last or not job.etag:
                     yield job
-                etag = job.etag
+                last = told
                 if job.state in FINAL_STATES:
                     return
             if self._connection.closed:

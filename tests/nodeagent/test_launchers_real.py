@@ -21,6 +21,7 @@ from nodeagent.launchers import plan_step
 from tests.support import gangs, netns
 from tests.support.gangs import Outcome
 from tests.support.launches import launch, members, real_node
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -62,7 +63,7 @@ def run(tmp_path: Path) -> Run:
         **fields: Any,
     ) -> list[Outcome]:
         where = addresses or ["127.0.0.1"] * len(workers)
-        gang = members(workers, where, port=gangs.free_port())
+        gang = members(workers, where, port=free_port())
         resolved = host.hostname_address()
         plans = [
             plan_step(

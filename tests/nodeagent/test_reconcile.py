@@ -22,6 +22,7 @@ from nodeagent.reconcile import (
     reconcile,
 )
 from tests.support import launches
+from tests.support.examples import examples
 
 LAUNCH = launches.launch("command", launches.members([1]))
 ALIVE = [phase for phase in LeasePhase if phase is not LeasePhase.ENDED]
@@ -212,7 +213,7 @@ def perform(
     return now_held, now_stopping
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(all_orders(), all_held, all_stopping)
 def test_what_was_done_is_not_done_again(
     orders: list[LeaseOrder], held: dict[int, LeaseStatus], stopping: dict[int, int]
@@ -223,7 +224,7 @@ def test_what_was_done_is_not_done_again(
     assert reconcile(orders, *perform(actions, held, stopping)) == []
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(all_orders(), all_held, all_stopping)
 def test_nothing_that_was_ordered_to_stop_is_left_running(
     orders: list[LeaseOrder], held: dict[int, LeaseStatus], stopping: dict[int, int]
@@ -246,7 +247,7 @@ def test_nothing_that_was_ordered_to_stop_is_left_running(
             assert now_held[order.lease_id].phase is not LeasePhase.ENDED or order.lease_id in held
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(all_orders(), all_held, all_stopping)
 def test_stale_orders_are_passed_over(
     orders: list[LeaseOrder], held: dict[int, LeaseStatus], stopping: dict[int, int]

@@ -18,6 +18,7 @@ from nodeagent.launchers.http_request import BadRequest, parse_head
 from nodeagent.launchers.rendezvous import Rendezvous, listen
 from nodeagent.launchers.rendezvous_client import Store, StoreError
 from nodeagent.launchers.store import KeyValues, Limits, StoreFull
+from tests.support.ports import free_port
 
 SECRET = "open sesame"
 SMALL = Limits(value_bytes=1000, total_bytes=20_000, keys=20, connections=8)
@@ -397,9 +398,7 @@ serve("127.0.0.1", int(sys.argv[1]), {"global": 1}, "s", lambda: os.write(1, b"r
 
 
 def test_it_serves_in_a_small_process_that_outlives_its_clients() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-c", _SERVE, str(port)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -417,9 +416,7 @@ def test_it_serves_in_a_small_process_that_outlives_its_clients() -> None:
 
 def test_out_of_descriptors_it_makes_room() -> None:
     script = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n" + _SERVE
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-c", script, str(port)], stdout=subprocess.PIPE)
     idle: list[socket.socket] = []
     try:

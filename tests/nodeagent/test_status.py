@@ -22,6 +22,7 @@ from nodeagent import status
 from nodeagent.status import expanded, fold
 from nodeagent.supervision import processes
 from nodeagent.supervision.record import Recorder
+from tests.support.examples import examples
 from tests.support.supervised import ENV, Lease, gone, shell, step, until
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ def test_a_line_that_a_full_disk_tore_is_read_when_it_was_written_again(
         assert reader.read() == after(*STORY)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.lists(st.binary(max_size=30), max_size=4))
 def test_no_bytes_confuse_a_reader(junk: list[bytes]) -> None:
     with TemporaryDirectory() as folder:

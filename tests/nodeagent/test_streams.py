@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from nodeagent import streams
 from nodeagent.streams import StreamWriter, list_streams, read, tail
+from tests.support.examples import examples
 
 ALL_BYTES = bytes(range(256))
 
@@ -483,7 +484,7 @@ def check_reads(folder: Path, written: Sequence[int | None], cap_bytes: int, lim
         assert list(data) == list(written[begin : begin + len(data)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(pieces, sizes, sizes, sizes)
 def test_every_kept_offset_gives_its_own_bytes(
     pieces: list[bytes | None], segment_bytes: int, cap_bytes: int, limit: int
@@ -507,7 +508,7 @@ def test_every_kept_offset_gives_its_own_bytes(
         check_reads(folder, whole, cap_bytes, limit)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.data(), sizes, sizes, sizes)
 def test_bytes_that_found_no_room_leave_the_others_in_their_place(
     data: st.DataObject, segment_bytes: int, cap_bytes: int, limit: int

@@ -20,6 +20,7 @@ from nodeagent.plan import RendezvousPlan, StepPlan, WorkerPlan
 from nodeagent.spawning import Spawner
 from nodeagent.status import signal_workers
 from nodeagent.supervision import kernel, processes
+from tests.support.ports import free_port
 from tests.support.supervised import ENV, FREEZER, Lease, frozen, gone, shell, step, until, worker
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1; done"
@@ -694,10 +695,7 @@ def test_without_a_deadline_yet_a_lease_runs(start: Start, tmp_path: Path) -> No
 @pytest.fixture
 def port() -> int:
     """A port of this host that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
-    assert isinstance(number, int)
-    return number
+    return free_port()
 
 
 def store(port: int) -> RendezvousPlan:

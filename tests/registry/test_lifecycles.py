@@ -1,7 +1,7 @@
 """Whatever happens, in whatever order, on every store: the invariants hold after each step, and
 what is loaded again is what was held in memory.
 
-`EXAMPLES=2000 STEPS=100 pytest tests/registry/test_lifecycles.py --timeout 0` looks longer.
+`EXAMPLES=200 STEPS=100 pytest tests/registry/test_lifecycles.py --timeout 0` looks longer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -31,6 +32,7 @@ from controlplane.registry import nodes
 from controlplane.registry.registry import Registry
 from controlplane.registry.store import JobFilter, JobRecord
 from controlplane.scheduling.policy import plan
+from tests.support.examples import examples
 from tests.support.stores import Stores, projection
 from tests.support.world import World, facts
 
@@ -325,12 +327,13 @@ class Lifecycles(RuleBasedStateMachine):
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.timeout(180)
 def test_whatever_happens_the_invariants_hold(stores: Stores) -> None:
     machine = type("Machine", (Lifecycles,), {"stores": stores})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("EXAMPLES", "10")),
+            max_examples=examples(10),
             stateful_step_count=int(os.environ.get("STEPS", "25")),
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -22,6 +22,7 @@ from controlplane.registry.draft import Draft
 from controlplane.registry.facts import FIRST
 from controlplane.registry.memory import matches
 from controlplane.registry.store import Answer, JobFilter, RequestKey
+from tests.support.examples import examples
 from tests.support.stores import projection
 from tests.support.world import World, facts
 
@@ -156,7 +157,7 @@ FILTERS = st.builds(
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # it is only read
 )

@@ -16,6 +16,7 @@ from controlplane.registry.memory import MemoryStore
 from controlplane.registry.registry import Registry
 from controlplane.registry.store import JobFilter
 from controlplane.registry.usage import UsagePage, usage_page
+from tests.support.examples import examples
 from tests.support.usages import commit_usages, usages
 from tests.support.world import World
 
@@ -168,7 +169,7 @@ def test_only_the_asked_owner_and_account_count(world: World) -> None:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # makes databases when asked
 )
@@ -250,7 +251,7 @@ def test_sums_do_not_overflow_a_database(connected: Callable[[], Store]) -> None
 STEP = st.sampled_from(["submit", "tick", "second", "succeed", "fail", "cancel"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_devices_are_never_held_beyond_capacity_and_windows_add_up(steps: list[str]) -> None:
     world = World(MemoryStore())

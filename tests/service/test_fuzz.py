@@ -24,6 +24,7 @@ from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import job_pb2, lease_pb2, node_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from tests.support.centre import METHODS, Centre, centre
+from tests.support.examples import examples
 from tests.support.odd import WORDS, bad_text, deep_struct, messages, rubbish
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def test_extreme_numbers_and_sizes_are_borne(
 
 @pytest.mark.parametrize("rpc", METHODS)
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

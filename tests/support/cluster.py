@@ -7,17 +7,20 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from click.testing import CliRunner
+
 from controlplane.client import Client
 from controlplane.client.errors import ClientError
+from controlplane.daemon.main import main as controlplane
 from controlplane.kit.credential import Credential
 from controlplane.v1 import job_pb2, node_pb2
+from tests.support.ports import Ports, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,17 +29,23 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_PORT = 23_000
+LONG = {"node-lease-s": "120"}
+"""No daemon that a test restarts is away for longer, however busy the machine is. Tests of what
+becomes of a lease say how long theirs is."""
 
 
-def until(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
-    """Wait for a condition; its value. The test fails in words when it does not come."""
+def until(
+    condition: Callable[[], Any], what: str, within_s: float = 30.0, every_s: float = 0.02
+) -> Any:
+    """Wait for a condition; its value. The test fails in words when it does not come.
+
+    `every_s`: the pause between two looks; a look that starts a process takes others' time."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         with contextlib.suppress(ClientError):
             if value := condition():
                 return value
-        time.sleep(0.02)
+        time.sleep(every_s)
     raise AssertionError(f"waited {within_s:g} s for {what}")
 
 
@@ -104,7 +113,8 @@ class Cluster:
         self._centre: list[str | Path] = [*hosts[0].prefix] if hosts else []
         self._hosts = hosts[1:]
         self.plaintext = "plaintext" in serve
-        self.port, agents = free_ports(2)
+        self.port, agents = free_port(), free_port()
+        self._ports: list[Ports] = []
         self.server = f"127.0.0.1:{self.port}"
         listen_agents, named = f"127.0.0.1:{agents}", []
         if hosts:  # we are on none of them, and share the files with all
@@ -113,16 +123,13 @@ class Cluster:
             named = ["--host", hosts[0].address]
             serve = {**serve, "agents-address": listen_agents}
         state = folder / "controlplane"
-        subprocess.run(
-            [
-                *(BIN / "controlplane", "init", "--state-dir", state, "--listen", self.server),
-                *(["--plaintext"] if self.plaintext else named),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-        flags = [word for name, value in serve.items() for word in (f"--{name}", value) if word]
+        # In this process, which has loaded by now what another would have to.
+        words = ["init", "--state-dir", str(state), "--listen", self.server]
+        words += ["--plaintext"] if self.plaintext else named
+        made = CliRunner().invoke(controlplane, words, catch_exceptions=False)
+        assert made.exit_code == 0, made.output
+        settings = {**LONG, **serve}
+        flags = [word for name, value in settings.items() for word in (f"--{name}", value) if word]
         command = [*self._centre, BIN / "controlplane", "serve", "--state-dir", state]
         command += ["--listen", self.server, "--listen-agents", listen_agents, *flags]
         self.control = Daemon("controlplane", command, folder, env)
@@ -137,15 +144,15 @@ class Cluster:
         """Have a host join, start its agent and wait until it is ready."""
         if not self.plaintext:
             self.join(self.folder / name)
-        first = FIRST_PORT + 100 * len(self.agents)
+        self._ports.append(ports := Ports())
         host = self._hosts[len(self.agents)] if self._hosts else None
         settings = {
             "state-dir": str(self.folder / name),
             "name": name,
             "address": host.address if host is not None else "127.0.0.1",
             "cpus": str(cpus),
-            "port-first": str(first),
-            "port-last": str(first + 99),
+            "port-first": str(ports.first),
+            "port-last": str(ports.last),
             "run-as": "agent",
             "devices": "simulated" if gpus else "cpu",
             "simulated-count": str(gpus),
@@ -218,10 +225,14 @@ class Cluster:
         return found
 
     def output(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
-        """All that a worker of an ended job has written."""
-        command = [*self.as_admin, "logs", name, "--follow", "--rank", str(rank), f"--{stream}"]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-        return done.stdout
+        """All that a worker writes until its job has ended."""
+        pieces = self.client.logs(name, ranks=[rank], stream=stream, follow=True)
+        return b"".join(piece.data for piece in pieces)
+
+    def printed(self, name: str, rank: int = 0, stream: str = "stdout") -> bytes:
+        """What a worker has written so far."""
+        pieces = self.client.logs(name, ranks=[rank], stream=stream)
+        return b"".join(piece.data for piece in pieces)
 
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ccctl as its user would."""
@@ -263,6 +274,8 @@ class Cluster:
         self.client.close()
         for daemon in (*self.agents.values(), self.control):
             daemon.stop()
+        for ports in self._ports:
+            ports.close()
 
 
 @contextlib.contextmanager
@@ -288,20 +301,6 @@ def cluster(
         raise
     finally:
         made.close()
-
-
-def free_port() -> int:
-    """A TCP port of loopback that is free now."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that are free now, each another one."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def alive(pid: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -76,11 +75,3 @@ def _outcome(plan: StepPlan, lease: Path) -> Outcome:
 def _stream(lease: Path, rank: int, stream: str) -> str:
     segments = sorted((lease / "logs").glob(f"{rank}.{stream}.*"))
     return b"".join(path.read_bytes() for path in segments).decode(errors="replace")
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port

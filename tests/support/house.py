@@ -15,6 +15,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 PORT = 7600
 PATH = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
+_until = partial(until, every_s=0.25)
+"""Each look is a process of ccctl's."""
 AS_HOST = 'mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"'
 """In a room of its own: give the host its name and its /etc/hosts, then be the command."""
 
@@ -53,7 +56,7 @@ class House:
         command: list[str | Path] = [*centre.prefix, BIN / "controlplane", "serve"]
         command += _flags(settings)
         self.daemons = {"controlplane": Daemon("controlplane", command, folder)}
-        until(lambda: self.ccctl("node", "list").returncode == 0, "the control plane to answer")
+        _until(lambda: self.ccctl("node", "list").returncode == 0, "the control plane to answer")
 
     def join(self, host: Host, name: str) -> Daemon:
         """Start an agent with one device on a host, which gets this hostname, and wait until it
@@ -79,7 +82,7 @@ class House:
         command: list[str | Path] = [*host.prefix, *room, BIN / "nodeagent", "run"]
         command += _flags(settings)
         daemon = self.daemons[name] = Daemon(name, command, self.folder)
-        until(lambda: self.node_state(name) == "ready", f"{name} to join")
+        _until(lambda: self.node_state(name) == "ready", f"{name} to join")
         return daemon
 
     def ccctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -118,7 +121,7 @@ class House:
             return last[0] if condition(last[0]) else None
 
         try:
-            found: dict[str, Any] = until(look, f"{name} to {what}", within_s)
+            found: dict[str, Any] = _until(look, f"{name} to {what}", within_s)
         except AssertionError as error:
             error.add_note(f"it was at last: {json.dumps(last, indent=1)}")
             raise
