@@ -112,7 +112,7 @@ class Scheduler:
         told = {(p.job_id, p.task_index) for p in view.promises}
         new = [p for p in decided.promises if (p.job_id, p.task_index) not in told]
         refused = self._commit(decided, new, deadline_s)
-        self.registry.hold(decided.holds)
+        self.registry.hold(decided)
         return Outcome(
             placed=len(decided.places) - len(refused),
             held=len(decided.holds),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 if TYPE_CHECKING:
-    from controlplane.model.view import Part, Promise
+    from controlplane.model.view import Part, Promise, Reserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +117,5 @@ class Plan:
     """What waits, each with its reason."""
     promises: tuple[Promise, ...] = ()
     """Starts that are promised to what waits: all that hold, those made before among them."""
+    reserved: tuple[Reserved, ...] = ()
+    """What it means to start later, where and when."""

@@ -285,6 +285,21 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """Where and when a decision meant to start a task that waits. Never written down: a decision
+    without it chooses anew."""
+
+    job_id: int
+    """The job."""
+    task_index: int
+    """Index of the task."""
+    start_us: int
+    """When."""
+    nodes: tuple[tuple[str, int], ...]
+    """UUIDs of its nodes, in order of rank, each with how many workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """Everything that a decision may see."""
 
@@ -308,6 +323,8 @@ class View:
     """Reservations and maintenance, that are not over."""
     promises: tuple[Promise, ...] = ()
     """Promises made before, to tasks that wait."""
+    reserved: tuple[Reserved, ...] = ()
+    """What the last decision meant to start later."""
     pace: tuple[int, int, int] = (1000, 1000, 1000)
     """How much of their time limits tasks of late have used, in thousandths: a tenth of them less
     than the first, half of them less than the second, and nine tenths less than the third."""

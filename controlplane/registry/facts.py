@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from controlplane.model.job import Attempt, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.spec import Launcher
-from controlplane.model.view import Changes, NodeView, Promise, Shape, View, Waiting
+from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
 from controlplane.model.words import count
 from controlplane.registry.running import running_of
 
@@ -41,8 +41,8 @@ TASKS_SHOWN = 1_000
 """So many tasks of an array are shown to a decision."""
 SHAPES_REMEMBERED = 10_000
 """So many shapes are kept, each once for all jobs that have it."""
-FREE_PORTS_SHOWN = 4
-"""So many free ports of a node are shown to a decision; a gang needs one or two."""
+FREE_PORTS_SHOWN = 16
+"""So many free ports of a node are shown to a decision: so many gangs may begin there at once."""
 PORTS_OF_LAUNCHER = {
     Launcher.HOROVOD: 1,
     Launcher.TORCHRUN: 1,
@@ -107,6 +107,7 @@ class Facts:
     admissions: dict[str, Admission] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: Holds = NONE_WAIT
+    reserved: tuple[Reserved, ...] = ()
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
@@ -216,6 +217,7 @@ class Facts:
             seq=self.cluster.seq,
             nodes=(),
             waiting=(),
+            reserved=self.reserved,
             promises=tuple(
                 Promise(job_id=job_id, task_index=first.task_index, start_us=start_us)
                 for job_id, start_us in self._promised.items()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from controlplane.model.launch import LeaseOrder
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
-    from controlplane.model.plan import Holds
+    from controlplane.model.plan import Plan
     from controlplane.model.view import Changes, View
     from controlplane.registry.facts import Facts
 
@@ -307,7 +307,7 @@ class Registry:
         words = "had been written" if through else "had not been written, and was refused"
         log.warning("a commit was cut off: it %s", words)
         with self._lock:
-            fresh.reasons = self._facts.reasons
+            fresh.reasons, fresh.reserved = self._facts.reasons, self._facts.reserved
             self._facts = fresh
         if through:
             self._tell(draft)
@@ -351,10 +351,11 @@ class Registry:
         with self._lock:
             return self._facts.head(now_us), self._facts.changes(whole=whole)
 
-    def hold(self, holds: Holds) -> None:
-        """Keep why tasks wait. Not written down: the next cycle says it again."""
+    def hold(self, decided: Plan) -> None:
+        """Keep why tasks wait, and where some are meant to start. Not written down: the next cycle
+        says it again."""
         with self._lock:
-            self._facts.reasons = holds
+            self._facts.reasons, self._facts.reserved = decided.holds, decided.reserved
 
     def reason(self, job: Job) -> str:
         """Why a job waits or ended, or what it does, in words."""

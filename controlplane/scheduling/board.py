@@ -9,7 +9,9 @@ import numpy as np
 from controlplane.model.selector import EVERYWHERE
 from controlplane.scheduling.ask import Ask, ask
 from controlplane.scheduling.columns import Bools, Nodes, Tasks
+from controlplane.scheduling.leases import Held
 from controlplane.scheduling.placement import Fabric, fabric_of
+from controlplane.scheduling.reasons import impossible
 
 if TYPE_CHECKING:
     from controlplane.model.selector import Selector
@@ -28,17 +30,19 @@ class Board:
         self.nodes = Nodes(view.nodes)
         self.tasks = Tasks(view.waiting)
         self.running = {(task.job_id, task.task_index): task for task in view.running}
+        self.held = Held(self.nodes, self.running)
         self._fabrics: dict[tuple[str, ...], Fabric] = {}
         self._masks: dict[tuple[Selector, Selector, str], Bools] = {}
+        self._never: dict[tuple[Shape, int, str], tuple[str | None, Bools]] = {}
 
     def change(self, changes: Changes) -> None:
         """Take over what changed."""
         nodes = changes.nodes
         known = [(node, self.nodes.views[self.nodes.row[uuid]]) for uuid, node in nodes.items()
                  if node is not None and uuid in self.nodes.row]  # fmt: skip
-        if any(a.labels != b.labels or a.only_owner != b.only_owner for a, b in known):
+        if any(_is_other(a, b) for a, b in known):
             self._forget()
-        if len(known) < len(nodes):
+        if rebuilt := len(known) < len(nodes):
             views = {view.uuid: view for view in self.nodes.views}
             for uuid, node in nodes.items():
                 if node is None:
@@ -56,10 +60,15 @@ class Board:
                 self.running.pop(key, None)
             else:
                 self.running[key] = task
+        if rebuilt:
+            self.held = Held(self.nodes, self.running)
+        else:
+            self.held.change(changes.running)
 
     def _forget(self) -> None:
         self._fabrics.clear()
         self._masks.clear()
+        self._never.clear()
 
     def fabric(self, keys: tuple[str, ...]) -> Fabric:
         """How near nodes are to each other, by these labels."""
@@ -80,6 +89,15 @@ class Board:
         may = self._may(shape.selector, queue.selector if queue else EVERYWHERE, owner)
         return ask(shape, kinds, may, all_kinds=len(kinds) == len(self.nodes.kinds), exempt=exempt)
 
+    def impossible(self, ask: Ask, owner: str) -> str | None:
+        """Why a gang can never run; None when it could."""
+        owner = owner if self.nodes.owned.any() else ""
+        key = (ask.shape, id(ask.may), owner)
+        if key not in self._never:
+            # The mask is kept with its identity.
+            self._never[key] = (impossible(self.nodes, ask, owner), ask.may)
+        return self._never[key][0]
+
     def _may(self, selector: Selector, queue: Selector, owner: str) -> Bools:
         owner = owner if self.nodes.owned.any() else ""
         key = (selector, queue, owner)
@@ -88,6 +106,16 @@ class Board:
             found = np.array([_serves(view, *key) for view in self.nodes.views], np.bool_)
             self._masks[key] = found
         return found
+
+
+def _is_other(a: NodeView, b: NodeView) -> bool:
+    """Whether a node has become another than it was, whatever is free of it."""
+    return (
+        a.labels != b.labels
+        or a.only_owner != b.only_owner
+        or a.devices != b.devices
+        or (a.cpus, a.memory_bytes) != (b.cpus, b.memory_bytes)
+    )
 
 
 def _serves(view: NodeView, selector: Selector, queue: Selector, owner: str) -> bool:

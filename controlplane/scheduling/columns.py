@@ -147,6 +147,15 @@ class Nodes:
         count: Ints = self.has_gpus[:, gpus].sum(axis=1)
         return count
 
+    def kinds_of(self, row: int, device_ids: Iterable[str]) -> list[int]:
+        """The kinds of some of a node's devices; those that it has no more are left out."""
+        held = set(device_ids)
+        return [
+            self.kinds[d.kind, d.model, d.memory_bytes]
+            for d in self.views[row].devices
+            if d.device_id in held
+        ]
+
     def label(self, key: str) -> Ints:
         """Numbers for the nodes' values of a label: equal values, equal numbers; -1 without it."""
         names: Names[str] = Names()

@@ -10,15 +10,16 @@ import numpy as np
 from controlplane.model.fairtree import fair_tree
 from controlplane.model.plan import Holds, Place, Plan, Preempt
 from controlplane.model.policy import Backfill, Order
-from controlplane.model.view import Promise
-from controlplane.scheduling.backfill import Leases, Reservation, closed, reserve
+from controlplane.model.view import Promise, Reserved
+from controlplane.scheduling.backfill import Reservation, closed, reserve
 from controlplane.scheduling.columns import FOREVER_US, Ints, Names
+from controlplane.scheduling.leases import Held, Leases
 from controlplane.scheduling.lines import Lines
 from controlplane.scheduling.placement import place, would_fit
 from controlplane.scheduling.preemption import make_room, victims
 from controlplane.scheduling.priority import Factors, factors
 from controlplane.scheduling.quotas import Quotas
-from controlplane.scheduling.reasons import explain, impossible
+from controlplane.scheduling.reasons import explain
 from controlplane.scheduling.room import Room
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Decision:
         self.running = tuple(board.running.values())
         self._quotas = Quotas(view.accounts, view.members, self.running)
         self._queues = {queue.name: queue for queue in view.queues}
+        self._before = {(r.job_id, r.task_index): r for r in view.reserved}
         self._promised = {(p.job_id, p.task_index): p.start_us for p in view.promises}
         self.room = Room(board.nodes)
         self._windows = {w: closed(w, board.nodes) for w in view.windows if w.end_us > self._now}
@@ -79,6 +81,7 @@ class Decision:
             preempts=preempts,
             holds=holds,
             promises=self._promises(),
+            reserved=self._kept(),
         )
 
     # --- who goes first --------------------------------------------------------------------------
@@ -118,7 +121,7 @@ class Decision:
         for job, task in self._promised:
             # What was promised goes first within its class, so that only a higher class breaks it.
             at = np.flatnonzero((tasks.job == job) & (tasks.task == task))
-            score[at] = weights.priority_class * tasks.priority[at] + most
+            score[at] += most
         if any(queue.priority for queue in self._queues.values()):
             of = [self._queues[s.queue].priority if s.queue in self._queues else 0
                   for s in tasks.shapes.values]  # fmt: skip
@@ -212,7 +215,7 @@ class Decision:
                 return words, False
             parts = place(self.room, ask, self.fabric, end_us)
             if parts is None:
-                never = impossible(self.board.nodes, ask, entry.owner)
+                never = self.board.impossible(ask, entry.owner)
                 if never is not None and self.board.nodes.views:
                     return f"can never run because {never}", False
                 return explain(self.room, ask, entry.owner), True
@@ -221,7 +224,7 @@ class Decision:
             quotas.take(entry.account, entry.owner, gpus)
             if self._leases is not None:
                 for part in parts:
-                    self._leases.add(self.board.nodes.row[part.node_uuid], part, end_us)
+                    self._leases.add(part, end_us)
         self._why[row] = self._words.number(entry.limited) if entry.limited else PLACED
         return "", True
 
@@ -288,12 +291,10 @@ class Decision:
     def leases(self) -> Leases:
         """What runs, and what this decision places, by when it ends."""
         if self._leases is None:
-            self._leases = Leases(self.board.nodes)
-            self._leases.add_running(self.running, self._now)
-            row = self.board.nodes.row
+            self._leases = Leases(self.board.nodes, self.board.held.rows(self._now))
             for placed, end_us in zip(self._places, self._ends, strict=True):
                 for part in placed.parts:
-                    self._leases.add(row[part.node_uuid], part, end_us)
+                    self._leases.add(part, end_us)
         return self._leases
 
     def _reserve(self, entry: Waiting, ask: Ask, limit: int) -> bool:
@@ -311,7 +312,8 @@ class Decision:
         else:
             return False
         who = (entry.job_id, entry.task_index)
-        made = reserve(self.room, self.leases(), self.fabric, ask, who, limit)
+        before = self._before.get(who)
+        made = reserve(self.room, self.leases(), self.fabric, ask, who, limit, before)
         if made is None:
             return False
         self._reserved[key] = made
@@ -332,6 +334,17 @@ class Decision:
             f" {first.job_id}"
         )
 
+    def _kept(self) -> tuple[Reserved, ...]:
+        views = self.board.nodes.views
+        made = []
+        for r in self._reserved.values():
+            pairs = zip(r.rows.tolist(), r.workers.tolist(), strict=True)
+            nodes = tuple((views[row].uuid, workers) for row, workers in pairs)
+            made.append(
+                Reserved(job_id=r.job_id, task_index=r.task_index, start_us=r.start_us, nodes=nodes)
+            )
+        return tuple(sorted(made, key=lambda r: (r.job_id, r.task_index)))
+
     def _promises(self) -> tuple[Promise, ...]:
         made = []
         for reservation in self._reserved.values():
@@ -350,8 +363,8 @@ class Decision:
         open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self.running)
         ended: set[tuple[int, int]] = set()
         preempts: list[Preempt] = []
-        ending = Leases(self.board.nodes)
-        ending.add_running([t for t in self.running if t.stopping], self._now)
+        stopping = {k: t for k, t in self.board.running.items() if t.stopping}
+        ending = Leases(self.board.nodes, Held(self.board.nodes, stopping).rows(self._now))
         tried = 0
         for entry, ask, row in self._wanting:
             if not entry.preempts or tried >= PREEMPTORS:

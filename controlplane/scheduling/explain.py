@@ -14,8 +14,9 @@ import numpy as np
 from controlplane.model.explanation import Change, Eta, Explanation, Factor, Holder
 from controlplane.model.selector import EVERYWHERE
 from controlplane.model.words import count
-from controlplane.scheduling.backfill import Leases, reserve
+from controlplane.scheduling.backfill import reserve
 from controlplane.scheduling.columns import FOREVER_US
+from controlplane.scheduling.leases import Leases, end_of, rows_of
 from controlplane.scheduling.placement import would_fit
 from controlplane.scheduling.priority import WHOLE
 
@@ -100,16 +101,15 @@ def _earliest(decision: Decision, ask: Ask, pace: int) -> Reservation | None:
     """The first place by what runs, if it ends after so many thousandths of its limit."""
     leases = decision.leases()
     if pace != 1000:
-        leases = Leases(decision.board.nodes)
-        now = decision.view.now_us
-        paced = (replace(t, until_us=_end(t, now, pace)) for t in decision.running)
-        leases.add_running(paced, now)
+        now, nodes = decision.view.now_us, decision.board.nodes
+        parts = [(p, max(_end(t, now, pace), now + 1)) for t in decision.running for p in t.parts]
+        leases = Leases(nodes, rows_of(nodes, parts))
     return reserve(decision.room, leases, decision.fabric, ask, (0, 0), 0)
 
 
 def _end(task: Running, now_us: int, pace: int) -> int:
     """When a task ends, if so fast; one that has run for longer is expected at its limit."""
-    until = task.until_us if task.until_us is not None else task.placed_us + FOREVER_US
+    until = end_of(task)
     if task.stopping:
         return until
     if task.expected_us is not None:
@@ -159,7 +159,7 @@ def _holders(decision: Decision, place: Reservation) -> Iterator[Holder]:
     held = []
     for task in decision.running:
         parts = [part for part in task.parts if part.node_uuid in names]
-        until = task.until_us if task.until_us is not None else task.placed_us + FOREVER_US
+        until = end_of(task)
         if parts and until <= place.start_us:
             held.append((until, task, parts))
     held.sort(key=lambda each: (each[0], each[1].job_id, each[1].task_index))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controlplane.scheduling.backfill import Leases
+from controlplane.scheduling.leases import Leases, rows_of
 from controlplane.scheduling.placement import choose
 
 if TYPE_CHECKING:
@@ -59,16 +59,12 @@ def make_room(
 ) -> list[Running] | None:
     """Those of the candidates that give the whole gang a place, as few as will do; None when even
     all of them do not. `base`: what is being ended already; empty where that alone will do."""
-    if _placed(room, ask, fabric, base.at(room, len(base))) is not None:
+    ending = base.on(room.free, len(base))
+    if _placed(room, ask, fabric, ending) is not None:
         return []
-    leases = Leases(room.nodes)
-    counts = [0]
-    for number, task in enumerate(candidates):
-        for part in task.parts:
-            if (row := room.nodes.row.get(part.node_uuid)) is not None:
-                leases.add(row, part, number)
-        counts.append(len(leases))
-    ending = base.at(room, len(base))
+    parts = [(part, number) for number, task in enumerate(candidates) for part in task.parts]
+    leases = Leases(room.nodes, rows_of(room.nodes, parts))
+    counts = np.searchsorted(leases.rows.ends, np.arange(len(candidates) + 1), "left").tolist()
 
     def fits(number: int) -> Chosen | None:
         return _placed(room, ask, fabric, leases.on(ending, counts[number]))
@@ -93,11 +89,8 @@ def _spared(
     """Without those that turn out not to be needed, the dearest tried first."""
     for task in chosen[::-1][:TRIALS]:
         without = [other for other in chosen if other is not task]
-        leases = Leases(room.nodes)
-        for other in without:
-            for part in other.parts:
-                if (row := room.nodes.row.get(part.node_uuid)) is not None:
-                    leases.add(row, part, 0)
+        parts = [(part, 0) for other in without for part in other.parts]
+        leases = Leases(room.nodes, rows_of(room.nodes, parts))
         if _placed(room, ask, fabric, leases.on(ending, len(leases))) is not None:
             chosen = without
     return chosen

@@ -12,6 +12,8 @@ from controlplane.scheduling.columns import MILLI, Bools, Ints
 from controlplane.scheduling.room import Amounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from controlplane.model.spec import Resources
     from controlplane.model.view import Shape
     from controlplane.scheduling.ask import Ask
@@ -22,24 +24,23 @@ GIB = 1 << 30
 
 
 def explain(room: Room, ask: Ask, owner: str) -> str:
-    """One sentence on why the gang has no place among the nodes now."""
+    """One sentence on why the gang has no place among the nodes now; it could have one if all were
+    free."""
     nodes = room.nodes
     if not nodes.views:
         return "waits: no node has joined the cluster yet"
-    never = impossible(nodes, ask, owner)
-    if never is not None:
-        return f"can never run because {never}"
-    fits = room.free.fits(ask)
     each = ask.each or 1
-    enough = fits >= each
-    told: list[tuple[int, int, str]] = []
+    fits = room.free.fits(ask)
     left = np.ones(len(fits), np.bool_)
-    for order, (words, bad) in enumerate(_refusals(room, ask, owner, each)):
-        if number := int((left & bad).sum()):
+    told: list[tuple[int, int, str]] = []
+    for order, (words, bad) in enumerate(_refusals(room, ask, owner, each, fits)):
+        if number := int(np.count_nonzero(left & bad)):
             told.append((-number, order, f"{count(number, 'node')} {words}"))
-        left &= ~bad
-    able = left & enough
-    width = int(able.sum()) * each if ask.each else int(fits[able].sum())
+            left &= ~bad
+            if not left.any():
+                break
+    able = int(np.count_nonzero(left))
+    width = able * each if ask.each else int(fits[left].sum())
     short = f"room for {width} of {count(ask.workers, 'worker')} ({describe(ask.shape)} each)"
     if width >= ask.workers and ask.shape.within:
         short += f", but not within one {_short(ask.shape.within)}"
@@ -47,26 +48,26 @@ def explain(room: Room, ask: Ask, owner: str) -> str:
     return f"waits for resources: {short}{'; ' if words else ''}{words}"
 
 
-def _refusals(room: Room, ask: Ask, owner: str, each: int) -> list[tuple[str, Bools]]:
+def _refusals(
+    room: Room, ask: Ask, owner: str, each: int, fits: Ints
+) -> Iterator[tuple[str, Bools]]:
     """Sets of nodes that will not do, each with what is the matter; the first that names a node is
     its reason."""
     nodes, free, shape = room.nodes, room.free, ask.shape
-    found: list[tuple[str, Bools]] = [
-        ("take no work (draining, silent or in trouble)", ~nodes.takes)
-    ]
+    yield "take no work (draining, silent or in trouble)", ~nodes.takes
     owners = {view.only_owner for view in nodes.views} if nodes.owned.any() else set()
     for name in sorted(owners - {"", owner}):
         theirs = np.array([view.only_owner == name for view in nodes.views], np.bool_)
-        found.append((f"can run only jobs of {name}", theirs))
-    found.append((_elsewhere(shape), ~ask.may))
+        yield f"can run only jobs of {name}", theirs
+    if not ask.everywhere:
+        yield _elsewhere(shape), ~ask.may
     if shape.exclusive:
-        found.append(("in use by others, and it wants nodes of its own", ~room.whole(free)))
+        yield "in use by others, and it wants nodes of its own", ~room.whole(free)
     if ask.gpus:
         kind = _kind(shape, plural=True)
-        found.append((f"without enough free {kind}", free.devices(ask) < ask.gpus * each))
-    found.append(("without enough free memory", free.memory < ask.memory * each))
-    found.append(("without enough free cores", free.fits(ask) < each))
-    return found
+        yield f"without enough free {kind}", free.devices(ask) < ask.gpus * each
+    yield "without enough free memory", free.memory < ask.memory * each
+    yield "without enough free cores", fits < each
 
 
 def _elsewhere(shape: Shape) -> str:

@@ -60,6 +60,19 @@ class Amounts:
 
     def fits(self, ask: Ask) -> Ints:
         """How many workers of a gang would fit on each node."""
+        if ask.gpus:
+            # Where most nodes lack devices, only the others are looked at further.
+            able = np.flatnonzero(self.devices(ask) >= ask.gpus)
+            if len(able) < len(self.millicores) // 2:
+                most = np.zeros(len(self.millicores), np.int64)
+                some = Amounts(
+                    self.millicores[able], self.memory[able], self.cores[able], self.gpus[able]
+                )
+                most[able] = some._fits(ask)
+                return most
+        return self._fits(ask)
+
+    def _fits(self, ask: Ask) -> Ints:
         most: Ints = self.millicores // ask.millicores
         if ask.cores:
             np.minimum(most, self.cores // ask.cores, out=most)
