@@ -33,30 +33,36 @@ class Quotas:
         self._gpus: defaultdict[str, int] = defaultdict(int)
         self._member_tasks: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._member_gpus: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for task in running:
-            shape = task.shape
-            self.take(task.account, task.owner, shape.workers * shape.resources.gpus)
+        self._chains: dict[str, list[Account]] = {}
         bound = [m for m in self._members.values() if m.spent or _limits(m.quota)]
         self.accounts = {name for name in self._accounts if self._bound(name)}
         self.accounts |= {m.account for m in bound}
         """Accounts that a quota binds: their own, one above them, or a member's."""
         self.users = {m.user for m in bound}
         """Users whom a quota of their own binds."""
+        for task in running if self.accounts else ():
+            shape = task.shape
+            self.take(task.account, task.owner, shape.workers * shape.resources.gpus)
 
     def _bound(self, name: str) -> bool:
         return any(account.spent or _limits(account.quota) for account in self._chain(name))
 
     def _chain(self, name: str) -> list[Account]:
         """An account and all above it."""
+        if name in self._chains:
+            return self._chains[name]
         chain: list[Account] = []
         account = self._accounts.get(name)
         while account is not None and len(chain) <= len(self._accounts):
             chain.append(account)
             account = self._accounts.get(account.parent)
+        self._chains[name] = chain
         return chain
 
     def take(self, account: str, user: str, gpus: int) -> None:
         """Count a task that runs."""
+        if not self.accounts:
+            return
         for above in self._chain(account):
             self._tasks[above.name] += 1
             self._gpus[above.name] += gpus
@@ -116,7 +122,7 @@ class Quotas:
 
     def borrows(self, account: str) -> bool:
         """Whether an account, or one above it, has more than its own."""
-        return any(
+        return bool(self.accounts) and any(
             above.quota.gpus is not None and self._gpus[above.name] > above.quota.gpus
             for above in self._chain(account)
         )

@@ -6,8 +6,12 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+
+    from controlplane.scheduling.columns import Ints
 
 MEMORY_SHIFT = 20
 FIELD_BITS = 24
@@ -30,13 +34,13 @@ def rank_of(devices: int, millicores: int, memory: int) -> int:
 class Ranked:
     """Rows of nodes by group, each sorted by (rank, row)."""
 
-    def __init__(self, nodes: Iterable[tuple[int, int, int]]) -> None:
-        """`nodes`: (group, rank, row) of each."""
+    def __init__(self, group: Ints, rank: Ints, rows: Ints) -> None:
+        """`group` and `rank` of each of these rows."""
         self._groups: dict[int, list[int]] = {}
-        for group, rank, row in nodes:
-            self._groups.setdefault(group, []).append((rank << ROW_BITS) | row)
-        for keys in self._groups.values():
-            keys.sort()
+        order = np.lexsort((rows, rank, group))
+        columns = (group[order].tolist(), rank[order].tolist(), rows[order].tolist())
+        for number, its, row in zip(*columns, strict=True):
+            self._groups.setdefault(number, []).append((its << ROW_BITS) | row)
 
     def move(self, group: int, row: int, before: int, after: int) -> None:
         """A node's rank has changed."""
