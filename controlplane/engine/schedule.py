@@ -12,7 +12,8 @@ from controlplane.model.event import CONTROL_PLANE
 from controlplane.model.policy import DEFAULT
 from controlplane.model.scene import Scene
 from controlplane.model.words import count
-from controlplane.registry.placing import Refusal, commit_places, commit_preempts, commit_promises
+from controlplane.registry.placing import Refusal, commit_places, commit_promises
+from controlplane.registry.preempting import end_saved, preempt
 from controlplane.scheduling.board import Board
 from controlplane.scheduling.decision import Decision
 from controlplane.scheduling.explain import explain_task
@@ -107,6 +108,7 @@ class Scheduler:
         return view, self._board
 
     def _cycle(self, now_us: int, deadline_s: float) -> Outcome:
+        self._end_saved(deadline_s)
         view, board = self._look(now_us)
         decided = self.decided = decide(board, view, self._policy)
         told = {(p.job_id, p.task_index) for p in view.promises}
@@ -121,6 +123,12 @@ class Scheduler:
             refused=refused,
         )
 
+    def _end_saved(self, deadline_s: float) -> None:
+        """End what was asked to save its state, and has, or has had its time."""
+        if keys := self.registry.saving():
+            ended = self.registry.submit(lambda draft: end_saved(draft, keys), CONTROL_PLANE)
+            ended.result(timeout=deadline_s)
+
     def _commit(
         self, decided: Plan, promises: Sequence[Promise], deadline_s: float
     ) -> tuple[Refusal, ...]:
@@ -129,7 +137,7 @@ class Scheduler:
 
         def command(draft: Draft) -> tuple[Refusal, ...]:
             commit_promises(draft, promises)
-            commit_preempts(draft, decided.preempts)
+            preempt(draft, decided.preempts)
             return commit_places(draft, decided.places)
 
         return self.registry.submit(command, CONTROL_PLANE).result(timeout=deadline_s)

@@ -12,11 +12,12 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from controlplane.model.job import Attempt, Job, JobState, Task
+from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.spec import Launcher
 from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
 from controlplane.model.words import count
+from controlplane.registry.preempting import asked_to_save
 from controlplane.registry.running import running_of
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Facts:
     _node_views: dict[str, NodeView] = field(default_factory=dict)
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
     _requeued: dict[int, set[int]] = field(default_factory=dict)
+    saving: set[tuple[int, int, int]] = field(default_factory=set)
     _promised: dict[int, int] = field(default_factory=dict)
     _fresh: _Fresh = field(default_factory=lambda: _Fresh(whole=True))
 
@@ -136,6 +138,8 @@ class Facts:
         for key, attempt in draft.attempts.changed.items():
             if attempt is not None and attempt.state.final:
                 del self.attempts[key]
+        for key, attempt in draft.attempts.changed.items():
+            self.note_saving(key, attempt)
         for lease_id, lease in draft.leases.changed.items():
             if lease is not None and lease.removed_us is not None:
                 del self.leases[lease_id]
@@ -148,6 +152,17 @@ class Facts:
             self.progress = {k: p for k, p in self.progress.items() if k[0] not in gone}
         self._forget_progress(draft)
         self._note(draft)
+
+    def note_saving(self, key: tuple[int, int, int], attempt: Attempt | None) -> None:
+        """Remember an attempt that was asked to save its state, until it is told to end."""
+        if (
+            attempt is not None
+            and attempt.state is AttemptState.RUNNING
+            and asked_to_save(attempt) is not None
+        ):
+            self.saving.add(key)
+        else:
+            self.saving.discard(key)
 
     def _note(self, draft: Draft) -> None:
         """Note for the scheduler what has changed since it looked last."""

@@ -89,6 +89,8 @@ class MemoryStore:
         for job_id in list(facts.jobs):
             facts.index(job_id)
         facts.attempts = {k: a for k, a in of.attempts.items() if not a.state.final}
+        for which, attempt in facts.attempts.items():
+            facts.note_saving(which, attempt)
         facts.progress = {k: p for k, p in of.progress.items() if k in facts.attempts}
         facts.leases = {k: x for k, x in of.leases.items() if x.removed_us is None}
         for lease in facts.leases.values():

@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import (
     Attempt,
-    AttemptState,
-    Cause,
-    CauseKind,
     JobState,
     Task,
     passed,
     waiting_workers,
 )
 from controlplane.model.lease import Lease
-from controlplane.registry.attempts import finish, stop
-from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from controlplane.model.plan import Place, Preempt
+    from controlplane.model.plan import Place
     from controlplane.model.view import Part, Promise
     from controlplane.registry.draft import Draft
 
@@ -52,24 +47,6 @@ def commit_places(draft: Draft, places: Iterable[Place]) -> tuple[Refusal, ...]:
         else:
             refused.append(Refusal(job_id=place.job_id, reason=reason))
     return tuple(refused)
-
-
-def commit_preempts(draft: Draft, preempts: Iterable[Preempt]) -> None:
-    """End what makes room for others, and have it started again. What ends by itself meanwhile, or
-    runs as another attempt by now, is left alone."""
-    for preempt in preempts:
-        key = (preempt.job_id, preempt.task_index, preempt.attempt)
-        attempt = draft.attempts.get(key)
-        if attempt is None or attempt.state is AttemptState.STOPPING:
-            continue
-        task = str(Which(preempt.job_id, preempt.task_index))
-        told = {"attempt": preempt.attempt, "reason": preempt.reason}
-        seq = draft.emit("task.preempted", task, told)
-        job = draft.jobs[preempt.job_id]
-        draft.jobs[job.job_id] = replace(job, revision=seq)
-        cause = Cause(kind=CauseKind.USER, message=f"preempted: {preempt.reason}")
-        stopped = stop(draft, attempt, AttemptState.PREEMPTED, cause)
-        finish(draft, replace(stopped, requeue=True))
 
 
 def commit_promises(draft: Draft, promises: Iterable[Promise]) -> int:

@@ -351,6 +351,12 @@ class Registry:
         with self._lock:
             return self._facts.head(now_us), self._facts.changes(whole=whole)
 
+    def saving(self) -> list[tuple[int, int, int]]:
+        """Attempts that were asked to save their state, since they are to make room, and have not
+        been told to end."""
+        with self._lock:
+            return list(self._facts.saving)
+
     def hold(self, decided: Plan) -> None:
         """Keep why tasks wait, and where some are meant to start. Not written down: the next cycle
         says it again."""

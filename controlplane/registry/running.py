@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.model.job import AttemptState
 from controlplane.model.view import Part, Running
+from controlplane.registry.preempting import asked_to_save, deadline_us
 
 if TYPE_CHECKING:
     from controlplane.model.job import Attempt, Job
@@ -24,8 +25,11 @@ def running_of(
     grace_us = job.spec.grace_period_us + KILLED_US
     placed = attempt.created_us
     until_us: int | None = None
+    asked = asked_to_save(attempt)
     if attempt.state is AttemptState.STOPPING:
         until_us = (attempt.stopped_us or placed) + grace_us
+    elif asked is not None:
+        until_us = deadline_us(job, asked) + grace_us
     elif job.time_limit_us is not None:
         until_us = (attempt.started_us or placed) + job.time_limit_us + grace_us
     saved = told.checkpoint.time_us if told is not None and told.checkpoint is not None else placed
@@ -42,7 +46,7 @@ def running_of(
         placed_us=placed,
         until_us=until_us,
         saved_us=max(saved, placed),
-        stopping=attempt.state is AttemptState.STOPPING,
+        stopping=attempt.state is AttemptState.STOPPING or asked is not None,
     )
 
 

@@ -58,6 +58,8 @@ def load_live(connection: sa.Connection, facts: Facts) -> None:
         facts.attempts[key] = rows.attempt_value(row, leases[key], workers[key])
     for progress in sqlprogress.of_live(connection, _LIVE):
         facts.progress[progress.key] = progress
+    for key, attempt in facts.attempts.items():
+        facts.note_saving(key, attempt)
     for task in list(facts.tasks):
         facts.index_task(task)
     for job_id in list(facts.jobs):
