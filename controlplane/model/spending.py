@@ -89,13 +89,11 @@ def charged(
 
 
 def weight(model: str, weights: Iterable[tuple[str, int]]) -> int:
-    """What a second of a device counts for, in thousandths: by the first entry whose words are a
-    part of its model's name, as for `gpu_model` of job.json."""
+    """What a second of a device counts for, in thousandths: by the longest entry that is a part of
+    its model's name, as for `gpu_model` of job.json."""
     name = model.casefold()
-    for words, per_mille in weights:
-        if words.casefold() in name:
-            return per_mille
-    return 1000
+    fits = [(len(words), words, each) for words, each in weights if words.casefold() in name]
+    return max(fits)[2] if fits else 1000
 
 
 def minute(now_us: int) -> int:

@@ -103,8 +103,9 @@ def test_days_beyond_the_longest_window_are_forgotten() -> None:
     assert all(us <= DAY_US for _, us in old.days)
 
 
-def test_the_first_words_that_are_in_a_models_name_count() -> None:
-    weights = (("h100", 3000), ("nvidia", 2000))
-    assert weight("NVIDIA H100 80GB HBM3", weights) == 3000
+def test_the_longest_words_that_are_in_a_models_name_count() -> None:
+    weights = (("h100", 3000), ("h100 80gb", 3500), ("nvidia", 2000))
+    assert weight("NVIDIA H100 80GB HBM3", weights) == 3500
+    assert weight("NVIDIA H100 NVL", weights[:1]) == 3000
     assert weight("NVIDIA A100", weights) == 2000
     assert weight("TPU v4", weights) == 1000
