@@ -12,7 +12,6 @@ from controlplane.model.identity import Role
 from controlplane.model.job import ATTEMPT_MOVES, AttemptState, CauseKind, JobState
 from controlplane.model.lease import WorkerState
 from controlplane.model.node import NodeState
-from controlplane.model.spec import parse_spec
 from nodeagent.launchers import LAUNCHERS, plan_step
 from tests.support.launches import launch, members, node
 
@@ -75,4 +74,3 @@ def test_every_variable_of_a_worker_is_named() -> None:
 def test_words_of_closed_lists_are_all_there() -> None:
     for word in (*CauseKind, *Role, *LAUNCHERS):
         assert f"`{word}`" in section("What people ask for") + section("How it is decided")
-    assert parse_spec({"command": ["true"]}).account == "default"

@@ -122,6 +122,8 @@ class Wanted:
     """States, any of them."""
     owner: str = ""
     """Owner."""
+    account: str = ""
+    """Account."""
     name: str = ""
     """Pattern of display names."""
     label: tuple[tuple[str, str], ...] = ()
@@ -143,6 +145,7 @@ class Wanted:
         result = job_service_pb2.JobFilter(
             states=[job_pb2.JobState.Value(f"JOB_STATE_{state.upper()}") for state in self.state],
             owner=self.owner,
+            account=self.account,
             display_name=self.name,
             labels=dict(self.label),
         )
@@ -163,6 +166,7 @@ def filter_options(command: F) -> F:
             help="Jobs in this state. Several: in any of them.",
         ),
         click.option("--owner", default="", metavar="NAME", help="Jobs of this owner."),
+        click.option("--account", default="", metavar="NAME", help="Jobs that this account pays."),
         click.option(
             "--name", default="", metavar="PATTERN", help="Jobs of this name; * and ? are wild."
         ),

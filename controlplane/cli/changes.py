@@ -83,6 +83,7 @@ def _tell(app: App, field: str, names: Sequence[str], words: str) -> None:
     ccctl update 123 --time-limit 4h
     ccctl update 123 --priority-class high
     ccctl update 123 --time-limit none
+    ccctl update 123 --account vision
     """,
 )
 @click.argument("job", type=job_name)
@@ -91,22 +92,26 @@ def _tell(app: App, field: str, names: Sequence[str], words: str) -> None:
     help="The longest that an attempt may run, from its start: 90m, 1d12h; or none.",
 )  # fmt: skip
 @click.option("--priority-class", metavar="NAME", help="Its class among those that wait.")
+@click.option("--account", metavar="NAME", help="The account that pays, while nothing of it runs.")
 @pass_app
-def update(app: App, job: str, limit: int | None, priority_class: str | None) -> None:
-    """Change JOB's time limit or priority class.
+def update(
+    app: App, job: str, limit: int | None, priority_class: str | None, account: str | None
+) -> None:
+    """Change JOB's time limit, its priority class or the account that pays.
 
     A job that runs gets more time from an operator alone; anybody may shorten their own.
     """
     from controlplane.cli.render import plain
 
-    if limit is None and priority_class is None:
-        raise click.UsageError("Say what to change: --time-limit or --priority-class.")
+    if limit is None and priority_class is None and account is None:
+        raise click.UsageError("Say what to change: --time-limit, --priority-class or --account.")
     with app.client() as client:
         found = client.update(
             job,
             time_limit_us=limit or None,
             no_time_limit=limit == 0,
             priority_class=priority_class or "",
+            account=account or "",
         )
     app.emit(lambda: plain(found), lambda console: console.print(f"{found.name} is changed."))
 

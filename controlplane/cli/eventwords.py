@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from controlplane.cli import text
+from controlplane.cli import accountwords, text
 from controlplane.cli.render import struct
 from controlplane.model.quantity import format_duration
 from controlplane.model.words import count
@@ -75,6 +75,9 @@ def _changed_job(told: Told) -> str:
     if "priority" in told.changed:
         before, after = told.pair("priority")
         words.append(f"its priority from {before} to {after}")
+    if "account" in told.changed:
+        before, after = told.pair("account")
+        words.append(f"the account that pays from {before} to {after}")
     return told.by("changed it", f": {', '.join(words)}" if words else "")
 
 
@@ -323,6 +326,12 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "node.revoked": _revoked_node,
     "user.created": lambda told: told.by(f"made the user, with the role {told.get('role')}"),
     "user.changed": _changed_user,
+    "account.created": accountwords.created,
+    "account.changed": accountwords.changed,
+    "account.deleted": accountwords.deleted,
+    "account.member_added": accountwords.member_added,
+    "account.member_changed": accountwords.member_changed,
+    "account.member_removed": accountwords.member_removed,
     "token.created": _created_token,
     "token.revoked": lambda told: told.by(f"revoked the token of {told.get('user')}"),
     "join_token.created": _created_join_token,

@@ -157,7 +157,9 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
         fact("Working dir", _working_dir(spec["working_dir"]))
     if job.HasField("time_limit"):
         fact("Time limit", format_duration(job.time_limit.ToMicroseconds()))
-    for name in ("queue", "priority_class", "account", "signal", "comment"):
+    if account := job.account or spec.get("account"):
+        fact("Account", account)
+    for name in ("queue", "priority_class", "signal", "comment"):
         if spec.get(name):
             fact(name.replace("_", " ").capitalize(), spec[name])
     if spec.get("requeue_exit_codes"):

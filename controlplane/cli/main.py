@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from controlplane.cli import (
+    accounts,
     changes,
     denials,
     events,
@@ -87,6 +88,7 @@ for command in (
     nodes.node,
     explain.dump,
     denials.denials,
+    accounts.account,
     identity.user,
     identity.token,
     login.login,

@@ -67,8 +67,10 @@ class Client:
         far and in all.
         """
         # gRPC is heavy: whoever only imports this module should not wait for it.
+        from controlplane.client.accounts import Accounts
         from controlplane.client.identities import Identities
         from controlplane.client.transport import Connection
+        from controlplane.v1.account_service_pb2_grpc import AccountServiceStub
         from controlplane.v1.blob_service_pb2_grpc import BlobServiceStub
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
         from controlplane.v1.identity_service_pb2_grpc import IdentityServiceStub
@@ -92,6 +94,11 @@ class Client:
             lambda method, request: self._connection.call(method, request, self._timeout_s),
         )
         """Users, tokens, and hosts that join."""
+        self.accounts = Accounts(
+            AccountServiceStub(self._connection.channel),
+            lambda method, request: self._connection.call(method, request, self._timeout_s),
+        )
+        """Accounts and their members."""
         self._steps = StepServiceStub(self._connection.channel)
         self._schedule = ScheduleServiceStub(self._connection.channel)
 
@@ -213,15 +220,18 @@ class Client:
         time_limit_us: int | None = None,
         no_time_limit: bool = False,
         priority_class: str = "",
+        account: str = "",
         request_id: str | None = None,
     ) -> job_pb2.Job:
-        """Change a job's time limit or priority class, and give the job as it is then."""
+        """Change a job's time limit, its priority class or the account that pays, and give the job
+        as it is then."""
         from controlplane.v1 import job_service_pb2
 
         request = job_service_pb2.UpdateJobRequest(
             name=name,
             no_time_limit=no_time_limit,
             priority_class=priority_class,
+            account=account,
             request_id=request_id or uuid.uuid4().hex,
         )
         if time_limit_us is not None:

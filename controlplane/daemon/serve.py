@@ -77,7 +77,8 @@ async def serve(settings: Settings) -> None:
         with starting.told_of_database():
             hold = await _own(settings.database, until_the_end)
             revision = upgrade(settings.database)
-            registry = Registry(SqlStore(settings.database), clock.now_us, settings.keep)
+            store = SqlStore(settings.database)
+            registry = Registry(store, clock.now_us, settings.keep, policy)
             registry.start()
         if not anybody:
             log.warning("nobody has a token yet: `controlplane init` makes the first one")
@@ -206,8 +207,9 @@ def _keep(hold: Hold) -> None:
 
 
 def concerns_scheduler(draft: Draft) -> bool:
-    """Whether a committed group may let something start: a new waiting job, room, or a node."""
-    if draft.nodes.changed:
+    """Whether a committed group may let something start: a new waiting job, room, a node, or
+    another quota."""
+    if draft.nodes.changed or draft.accounts.changed or draft.members.changed:
         return True
     if any(
         job is not None and (job.state is JobState.PENDING or job.unmade)

@@ -9,6 +9,7 @@ ControlPlaneError
 ├── WrongState            not now                                  FAILED_PRECONDITION
 ├── TokenOutOfRange       what follows a token is not kept         OUT_OF_RANGE
 ├── Overloaded            no room: disk, queue, size               RESOURCE_EXHAUSTED
+├── QuotaExceeded         an account's quota is used up            RESOURCE_EXHAUSTED
 ├── StoreUnavailable      the database does not answer             UNAVAILABLE
 ├── StoreRefused          a bug: the database can't keep it        INTERNAL
 ├── StaleControlPlane     another control plane took over          ABORTED
@@ -74,6 +75,10 @@ class TokenOutOfRange(ControlPlaneError):
 
 class Overloaded(ControlPlaneError):
     """There is no room for it now."""
+
+
+class QuotaExceeded(ControlPlaneError):
+    """A quota of the account that pays, or of the user within it, is used up."""
 
 
 class StoreUnavailable(ControlPlaneError):

@@ -295,6 +295,8 @@ class Job:
     """SHA-256 of the canonical spec, in hex."""
     owner: str
     """The principal who submitted it."""
+    account: str = "default"
+    """The account that pays: the spec's, or the owner's default one, until somebody changes it."""
     priority: int
     """Value of its priority class when it was submitted: the higher goes first."""
     state: JobState = JobState.PENDING

@@ -46,6 +46,8 @@ def _check(policy: Policy) -> None:
     negative = [f.name for f in fields(Weights) if getattr(policy.weights, f.name) < 0]
     if negative:
         raise BadDocument(f"weights.{negative[0]}: must not be below 0")
+    if policy.half_life_us <= 0:
+        raise BadDocument(f"half_life_us: {policy.half_life_us}: must be above 0")
     if policy.backfill_depth < 0:
         raise BadDocument(f"backfill_depth: {policy.backfill_depth}: must not be below 0")
     if any(weight < 0 for _, weight in policy.gpu_weights):

@@ -331,7 +331,7 @@ JOB: Final = Table(
         Field(
             name="account",
             kind=_SLUG,
-            default="default",
+            default_words="your default account",
             meaning="The account that pays.",
             example="vision",
         ),

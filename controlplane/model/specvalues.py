@@ -134,8 +134,8 @@ class JobSpec:
     """Name of the queue."""
     priority_class: str | None
     """Name of the priority class; None for the default one."""
-    account: str
-    """Name of the account that pays."""
+    account: str | None
+    """Name of the account that pays; None for the owner's default one."""
     max_attempts: int
     """How often the application may be tried in all."""
     grace_period_us: int

@@ -126,7 +126,7 @@ def usage_of(
         task_index=attempt.task_index,
         attempt=attempt.number,
         owner=job.owner,
-        account=job.spec.account,
+        account=job.account,
         state=attempt.state,
         seq=seq,
         from_us=begin,

@@ -20,6 +20,7 @@ from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, W
 from controlplane.model.retry import judge
 from controlplane.model.usage import models_of, usage_of, waits_since
 from controlplane.model.words import describe_worker_end, signal_name
+from controlplane.registry import accounts
 
 if TYPE_CHECKING:
     from controlplane.model.spec import JobSpec
@@ -191,17 +192,17 @@ def close(draft: Draft, attempt: Attempt) -> None:
         draft.turn(lease.node_uuid)
     leases = [draft.leases[lease_id] for lease_id in attempt.lease_ids]
     nodes = [draft.nodes[lease.node_uuid] for lease in leases]
-    draft.usages.append(
-        usage_of(
-            attempt,
-            leases,
-            models_of(nodes),
-            job,
-            waits_since_us=waits_since(job, before),
-            now_us=draft.now_us,
-            seq=seq,
-        )
+    usage = usage_of(
+        attempt,
+        leases,
+        models_of(nodes),
+        job,
+        waits_since_us=waits_since(job, before),
+        now_us=draft.now_us,
+        seq=seq,
     )
+    draft.usages.append(usage)
+    accounts.charge(draft, usage)
     _judge_nodes(draft, attempt, leases, job.owner)
     job = replace(job, running=job.running - 1, revision=seq)
     if task.state.final:

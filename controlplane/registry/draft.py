@@ -7,14 +7,18 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from controlplane.model.account import NOTHING, count_job
 from controlplane.model.event import Actor, Event
 
 if TYPE_CHECKING:
+    from controlplane.model.account import Account, Held, Member
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.policy import Policy
     from controlplane.model.progress import Progress
+    from controlplane.model.spending import Spending
     from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
@@ -103,9 +107,68 @@ class Draft:
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
         self.admissions: Overlay[str, Admission] = Overlay(base.admissions)
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
+        self.accounts: Overlay[str, Account] = Overlay(base.accounts)
+        self.members: Overlay[tuple[str, str], Member] = Overlay(base.members)
+        self.spendings: Overlay[tuple[str, str], Spending] = Overlay(base.spendings)
         self.events: list[Event] = []
         self.usages: list[Usage] = []
         self.removed = Removed()
+        self._is_group = False
+        self._absorbed: list[tuple[Job | None, Job | None]] = []
+        self._tally: dict[tuple[str, str], Held] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """How the site wants its jobs scheduled."""
+        return self._base.policy
+
+    def all_accounts(self) -> dict[str, Account]:
+        """All accounts, by name."""
+        found = self._base.all_accounts()
+        for name, account in self.accounts.changed.items():
+            if account is None:
+                found.pop(name, None)
+            else:
+                found[name] = account
+        return found
+
+    def memberships(self, user: str) -> dict[str, Member]:
+        """A user's memberships, by account."""
+        found = self._base.memberships(user)
+        for (account, name), member in self.members.changed.items():
+            if name == user and member is not None:
+                found[account] = member
+            elif name == user:
+                found.pop(account, None)
+        return found
+
+    def members_of(self, account: str) -> dict[str, Member]:
+        """An account's members, by user."""
+        found = self._base.members_of(account)
+        for (name, user), member in self.members.changed.items():
+            if name == account and member is not None:
+                found[user] = member
+            elif name == account:
+                found.pop(user, None)
+        return found
+
+    def spenders(self, account: str) -> list[tuple[str, str]]:
+        """Keys of what was used in an account's name."""
+        changed = self.spendings.changed
+        found = {*self._base.spenders(account), *(key for key in changed if key[0] == account)}
+        return sorted(key for key in found if self.spendings.get(key) is not None)
+
+    def held(self, account: str, user: str = "") -> Held:
+        """What jobs of an account have at the moment, without those below it; of one user's."""
+        for before, after in self._absorbed:
+            count_job(self._tally, before, after)
+        self._absorbed.clear()
+        tally = self._tally
+        if not self._is_group:  # one command's: what it has changed is not much
+            tally = {}
+            for job_id, job in self.jobs.changed.items():
+                count_job(tally, self.jobs.before(job_id), job)
+        return self._base.held(account, user).plus(tally.get((account, user), NOTHING))
 
     def live_tasks(self, job_id: int) -> set[int]:
         """Indexes of a job's tasks that were placed and have not ended."""
@@ -118,6 +181,8 @@ class Draft:
     def absorb(self, inner: Draft) -> None:
         """Take over what a command of this group has changed."""
         self.cluster = inner.cluster
+        self._is_group = True
+        self._absorbed += ((self.jobs.get(key), job) for key, job in inner.jobs.changed.items())
         self.jobs.changed.update(inner.jobs.changed)
         self.tasks.changed.update(inner.tasks.changed)
         self.attempts.changed.update(inner.attempts.changed)
@@ -130,6 +195,9 @@ class Draft:
         self.join_tokens.changed.update(inner.join_tokens.changed)
         self.admissions.changed.update(inner.admissions.changed)
         self.progress.changed.update(inner.progress.changed)
+        self.accounts.changed.update(inner.accounts.changed)
+        self.members.changed.update(inner.members.changed)
+        self.spendings.changed.update(inner.spendings.changed)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
         self.removed.absorb(inner.removed)
@@ -139,7 +207,8 @@ class Draft:
         """Whether anything that is kept has changed."""
         nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
         people = (self.users, self.tokens, self.join_tokens, self.admissions)
-        return bool(self.removed) or any(table.changed for table in (*nouns, *people))
+        books = (self.accounts, self.members, self.spendings)
+        return bool(self.removed) or any(t.changed for t in (*nouns, *people, *books))
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Gives its number."""

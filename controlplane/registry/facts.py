@@ -12,22 +12,27 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from controlplane.model.account import NOTHING, count_job, shared
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
+from controlplane.model.policy import DEFAULT, Policy
 from controlplane.model.spec import Launcher
 from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
 from controlplane.model.words import count
+from controlplane.registry.books import Books
 from controlplane.registry.preempting import asked_to_save
 from controlplane.registry.running import running_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from controlplane.model.account import Account, Doing, Held, Member
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
     from controlplane.model.spec import JobSpec, Resources
+    from controlplane.model.spending import Spending
     from controlplane.model.view import Running
     from controlplane.registry.draft import Draft
 
@@ -42,6 +47,8 @@ TASKS_SHOWN = 1_000
 """So many tasks of an array are shown to a decision."""
 SHAPES_REMEMBERED = 10_000
 """So many shapes are kept, each once for all jobs that have it."""
+USERS_REMEMBERED = 30_000
+"""Of so many users and deeds it is remembered which accounts let them."""
 FREE_PORTS_SHOWN = 16
 """So many free ports of a node are shown to a decision: so many gangs may begin there at once."""
 PORTS_OF_LAUNCHER = {
@@ -110,6 +117,16 @@ class Facts:
     reasons: Holds = NONE_WAIT
     reserved: tuple[Reserved, ...] = ()
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    members: dict[tuple[str, str], Member] = field(default_factory=dict)
+    spendings: dict[tuple[str, str], Spending] = field(default_factory=dict)
+    tally: dict[tuple[str, str], Held] = field(default_factory=dict)
+    """What jobs have, by account and user, and by account (with an empty user)."""
+    policy: Policy = DEFAULT
+    """How the site wants its jobs scheduled."""
+    _memberships: dict[str, dict[str, Member]] | None = None
+    _shared: dict[tuple[str, Doing], frozenset[str]] = field(default_factory=dict)
+    _books: Books = field(default_factory=Books)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
@@ -121,6 +138,15 @@ class Facts:
     def apply(self, draft: Draft) -> None:
         """Make a committed draft true."""
         self.cluster = draft.cluster
+        for job_id, job in draft.jobs.changed.items():
+            count_job(self.tally, self.jobs.get(job_id), job)
+        self._books.note(draft, self.attempts)
+        _put(self.accounts, draft.accounts.changed)
+        _put(self.members, draft.members.changed)
+        _put(self.spendings, draft.spendings.changed)
+        if draft.accounts.changed or draft.members.changed:
+            self._memberships = None
+            self._shared.clear()
         _put(self.jobs, draft.jobs.changed)
         _put(self.tasks, draft.tasks.changed)
         _put(self.attempts, draft.attempts.changed)
@@ -216,6 +242,46 @@ class Facts:
         """Indexes of a job's tasks that were placed and have not ended."""
         return set(self._live_tasks.get(job_id, ()))
 
+    def count_jobs(self) -> None:
+        """Count what jobs have, once all of them are loaded."""
+        self.tally = {}
+        for job in self.jobs.values():
+            count_job(self.tally, None, job)
+
+    def held(self, account: str, user: str = "") -> Held:
+        """What jobs of an account have at the moment, without those below it; of one user's."""
+        return self.tally.get((account, user), NOTHING)
+
+    def all_accounts(self) -> dict[str, Account]:
+        """All accounts, by name."""
+        return dict(self.accounts)
+
+    def memberships(self, user: str) -> dict[str, Member]:
+        """A user's memberships, by account."""
+        if self._memberships is None:
+            self._memberships = {}
+            for key, member in self.members.items():
+                self._memberships.setdefault(key[1], {})[key[0]] = member
+        return dict(self._memberships.get(user, {}))
+
+    def members_of(self, account: str) -> dict[str, Member]:
+        """An account's members, by user."""
+        return {user: member for (name, user), member in self.members.items() if name == account}
+
+    def shared(self, user: str, doing: Doing) -> frozenset[str]:
+        """Accounts of which a user may do that to the jobs of others."""
+        known = self._shared.get((user, doing))
+        if known is None:
+            if len(self._shared) >= USERS_REMEMBERED:
+                self._shared.clear()
+            known = shared(self.accounts, self.memberships(user), doing)
+            self._shared[user, doing] = known
+        return known
+
+    def spenders(self, account: str) -> list[tuple[str, str]]:
+        """Keys of what was used in an account's name."""
+        return [key for key in self.spendings if key[0] == account]
+
     def view(self, now_us: int) -> View:
         """Everything that a scheduling decision may see."""
         return replace(
@@ -227,6 +293,7 @@ class Facts:
 
     def head(self, now_us: int) -> View:
         """All of it but nodes, and what waits and runs."""
+        accounts, members = self._books.view(self, now_us)
         return View(
             now_us=now_us,
             seq=self.cluster.seq,
@@ -238,6 +305,8 @@ class Facts:
                 for job_id, start_us in self._promised.items()
                 if (first := next(iter(self.waiting_of(job_id)), None)) is not None
             ),
+            accounts=accounts,
+            members=members,
         )
 
     def changes(self, *, whole: bool = False) -> Changes:
@@ -330,7 +399,7 @@ def _waiting(
         job_id=job.job_id,
         task_index=index,
         owner=job.owner,
-        account=spec.account,
+        account=job.account,
         priority=job.priority,
         created_us=job.created_us,
         not_before_us=not_before_us,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from controlplane.model.account import held_by
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import AttemptState, Cause, CauseKind, Job, JobState, Task, passed
-from controlplane.registry import attempts
+from controlplane.model.tasks import ONE
+from controlplane.registry import accounts, attempts
 from controlplane.registry.which import Which, known, living, over
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
     first = draft.cluster.last_job_id + 1
     last = first + len(wanted) - 1
     owner = draft.actor.principal
+    paid_by = accounted(draft, wanted)
     held_by = owner if hold else ""
     held = {"held_by": held_by} if hold else {}
     if len(wanted) == 1:
@@ -49,6 +53,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
             spec=one.spec,
             spec_sha256=one.spec_sha256,
             owner=owner,
+            account=paid_by[one.spec.account],
             priority=one.priority,
             created_us=draft.now_us,
             revision=seq,
@@ -57,6 +62,20 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
             held_by=held_by,
         )
     return list(range(first, last + 1))
+
+
+def accounted(draft: Draft, wanted: Sequence[Wanted]) -> dict[str | None, str]:
+    """The accounts that pay for jobs, by what these name. QuotaExceeded when so many tasks more may
+    not wait there; otherwise raises as `payer`."""
+    owner = draft.actor.principal
+    tasks: Counter[str | None] = Counter()
+    for one in wanted:
+        tasks[one.spec.account] += len(one.spec.tasks or ONE)
+    found = {name: accounts.payer(draft, name, owner) for name in tasks}
+    for account in set(found.values()):
+        more = sum(number for name, number in tasks.items() if found[name] == account)
+        accounts.check_queued(draft, account, owner, more)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +228,8 @@ class Change:
     """Its new priority class; empty leaves it."""
     priority: int = 0
     """What that class is worth."""
+    account: str = ""
+    """The account that pays from now on; empty leaves it."""
     by_operator: bool = False
     """Whether who asks keeps the centre running, and may give what a job did not ask for."""
 
@@ -222,11 +243,13 @@ def update(draft: Draft, job_id: int, change: Change) -> None:
         job = replace(job, time_limit_us=limit)
     if change.priority_class:
         job = replace(job, priority=change.priority, priority_class=change.priority_class)
+    if change.account and change.account != job.account:
+        job = replace(job, account=_new_payer(draft, job, change.account))
     if job == before:
         return
     changed = {
         name: [getattr(before, name), getattr(job, name)]
-        for name in ("time_limit_us", "priority", "priority_class")
+        for name in ("time_limit_us", "priority", "priority_class", "account")
         if getattr(before, name) != getattr(job, name)
     }
     seq = draft.emit("job.changed", job.name, changed)
@@ -237,6 +260,17 @@ def update(draft: Draft, job_id: int, change: Change) -> None:
             attempt = draft.attempts[job_id, index, task.attempts]
             for lease_id in attempt.lease_ids:
                 draft.turn(draft.leases[lease_id].node_uuid)
+
+
+def _new_payer(draft: Draft, job: Job, wanted: str) -> str:
+    """The account that pays for a job from now on. WrongState while something of it runs: what an
+    attempt uses is paid by one account."""
+    if job.running:
+        words = "runs, and the account that pays for an attempt pays for all of it"
+        raise WrongState(f"{job.name} {words}; requeue it, or let it end")
+    account = accounts.payer(draft, wanted, job.owner)
+    accounts.check_queued(draft, account, job.owner, held_by(job).queued)
+    return account
 
 
 def _check_limit(job: Job, limit_us: int | None, change: Change) -> None:

@@ -6,20 +6,33 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from controlplane.model.account import DEFAULT, Account
 from controlplane.model.errors import StaleControlPlane, StoreRefused, StoreUnavailable
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import (
+    Answer,
+    Ended,
+    EventPage,
+    JobFilter,
+    JobRecord,
+    RequestKey,
+    Sight,
+    Whose,
+    whose,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from controlplane.model.account import Member
     from controlplane.model.event import Event
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
+    from controlplane.model.spending import Spending
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft, Removed
 
@@ -40,6 +53,9 @@ class _Tables:
         self.admissions: dict[str, Admission] = {}
         self.usages: dict[tuple[int, int, int], Usage] = {}
         self.progress: dict[tuple[int, int, int], Progress] = {}
+        self.accounts = {DEFAULT: Account(name=DEFAULT, open=True)}
+        self.members: dict[tuple[str, str], Member] = {}
+        self.spendings: dict[tuple[str, str], Spending] = {}
         self.events: list[Event] = []
         self.answers: dict[RequestKey, Answer] = {}
 
@@ -75,6 +91,9 @@ class MemoryStore:
             tokens=dict(of.tokens),
             join_tokens=dict(of.join_tokens),
             admissions=dict(of.admissions),
+            accounts=dict(of.accounts),
+            members=dict(of.members),
+            spendings=dict(of.spendings),
         )
         facts.generations = dict.fromkeys(of.nodes, max(of.cluster.seq, 1))
         for job in of.jobs.values():
@@ -88,6 +107,7 @@ class MemoryStore:
             facts.index_task(key)
         for job_id in list(facts.jobs):
             facts.index(job_id)
+        facts.count_jobs()
         facts.attempts = {k: a for k, a in of.attempts.items() if not a.state.final}
         for which, attempt in facts.attempts.items():
             facts.note_saving(which, attempt)
@@ -128,6 +148,9 @@ class MemoryStore:
             (of.join_tokens, draft.join_tokens),
             (of.admissions, draft.admissions),
             (of.progress, draft.progress),
+            (of.accounts, draft.accounts),
+            (of.members, draft.members),
+            (of.spendings, draft.spendings),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         of.usages.update((usage.key, usage) for usage in draft.usages)
@@ -194,10 +217,10 @@ class MemoryStore:
         jobs = self._tables.jobs
         return {number: jobs[number] for number in job_ids if number in jobs}
 
-    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
-        """Owners of jobs."""
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, Whose]:
+        """Whose jobs are."""
         return {
-            number: self._tables.jobs[number].owner
+            number: whose(self._tables.jobs[number])
             for number in job_ids
             if number in self._tables.jobs
         }
@@ -321,11 +344,17 @@ def matches(which: JobFilter, job: Job) -> bool:
     return (
         (not which.states or job.state in which.states)
         and (not which.owner or job.owner == which.owner)
+        and (not which.account or job.account == which.account)
+        and (which.sight is None or _sees(which.sight, job))
         and (not which.name_pattern or _like(which.name_pattern, job.spec.name))
         and (which.created_from_us is None or job.created_us >= which.created_from_us)
         and (which.created_before_us is None or job.created_us < which.created_before_us)
         and set(which.labels) <= set(job.spec.labels)
     )
+
+
+def _sees(sight: Sight, job: Job) -> bool:
+    return job.owner == sight.owner or job.account in sight.accounts
 
 
 def _like(pattern: str, name: str) -> bool:

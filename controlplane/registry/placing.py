@@ -13,6 +13,7 @@ from controlplane.model.job import (
     waiting_workers,
 )
 from controlplane.model.lease import Lease
+from controlplane.registry import accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,6 +80,9 @@ def _objection(draft: Draft, place: Place) -> str | None:
         return f"{at_once} tasks of its array run, and no more may at once"
     if sum(part.workers for part in place.parts) != job.spec.workers:
         return "the plan does not place the whole gang"
+    gpus = sum(len(part.device_ids) for part in place.parts)
+    if (reason := accounts.over_quota(draft, job, gpus)) is not None:
+        return reason
     for part in place.parts:
         reason = _node_objection(draft, part, job.owner)
         if reason is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from controlplane.kit import failpoints
+from controlplane.model.account import coordinated, in_order
 from controlplane.model.errors import (
     ControlPlaneError,
     NotFound,
@@ -21,16 +22,19 @@ from controlplane.model.errors import (
     StoreUnavailable,
 )
 from controlplane.model.keep import Keep, days, moment
+from controlplane.model.policy import DEFAULT, Policy
 from controlplane.registry import steptoken
+from controlplane.registry.accounts import held_below
 from controlplane.registry.desired import orders_for
 from controlplane.registry.draft import Draft
-from controlplane.registry.store import Answer, JobRecord, RequestKey, Store
+from controlplane.registry.store import Answer, JobRecord, RequestKey, Store, Whose, whose
 from controlplane.registry.usage import Living, living
 from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from controlplane.model.account import Account, Doing, Held, Member
     from controlplane.model.event import Actor
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.job import Job
@@ -87,9 +91,15 @@ class Registry:
     committed.
     """
 
-    def __init__(self, store: Store, now_us: Callable[[], int], keep: Keep | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        now_us: Callable[[], int],
+        keep: Keep | None = None,
+        policy: Policy = DEFAULT,
+    ) -> None:
         """`now_us`: the present, UTC in microseconds. `keep`: for how long what is over is kept;
-        by default for ever."""
+        by default for ever. `policy`: how usage decays and what it weighs."""
         self.keep = keep or Keep()
         self._store = store
         self._now_us = now_us
@@ -97,6 +107,7 @@ class Registry:
         self._queue: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Draft], None]] = []
         self._facts: Facts = store.open()
+        self._facts.policy = policy
         self._unclear: Draft | None = None
         self._away = False
         self._writer: threading.Thread | None = None
@@ -308,6 +319,7 @@ class Registry:
         log.warning("a commit was cut off: it %s", words)
         with self._lock:
             fresh.reasons, fresh.reserved = self._facts.reasons, self._facts.reserved
+            fresh.policy = self._facts.policy
             self._facts = fresh
         if through:
             self._tell(draft)
@@ -343,6 +355,48 @@ class Registry:
         """Everything that a scheduling decision may see."""
         with self._lock:
             return self._facts.view(now_us)
+
+    def trial(self, command: Callable[[Draft], T], actor: Actor) -> T:
+        """What a command would answer now. Nothing of it becomes true."""
+        with self._lock:
+            return command(Draft(self._facts, self._now_us(), actor))
+
+    def accounts(self) -> list[Account]:
+        """All accounts, parents before those below them."""
+        with self._lock:
+            return in_order(self._facts.accounts)
+
+    def account(self, name: str) -> Account | None:
+        """One account."""
+        return self._facts.accounts.get(name)
+
+    def members(self, account: str) -> list[Member]:
+        """An account's members, by name."""
+        with self._lock:
+            found = self._facts.members_of(account)
+        return [found[user] for user in sorted(found)]
+
+    def memberships(self, user: str) -> dict[str, Member]:
+        """A user's memberships, by account."""
+        with self._lock:
+            return self._facts.memberships(user)
+
+    def held(self, account: str, user: str = "") -> Held:
+        """What jobs of an account and of those below it have now; of one user's of it alone."""
+        with self._lock:
+            if user:
+                return self._facts.held(account, user)
+            return held_below(self._facts, account)
+
+    def shared(self, user: str, doing: Doing) -> frozenset[str]:
+        """Accounts of which a user may do that to the jobs of others."""
+        with self._lock:
+            return self._facts.shared(user, doing)
+
+    def coordinated(self, user: str) -> frozenset[str]:
+        """Accounts that a user coordinates."""
+        with self._lock:
+            return coordinated(self._facts.accounts, self._facts.memberships(user))
 
     def look(self, now_us: int, *, whole: bool) -> tuple[View, Changes]:
         """For the one scheduler, which keeps what it saw: a view without nodes, and without what
@@ -391,7 +445,7 @@ class Registry:
         return tuple(
             LeaseSummary(
                 attempt=f"jobs/{lease.job_id}/tasks/{lease.task_index}/attempts/{lease.attempt}",
-                owner=self._facts.jobs[lease.job_id].owner,
+                whose=whose(self._facts.jobs[lease.job_id]),
                 cpu_millicores=lease.cpu_millicores,
                 memory_bytes=lease.memory_bytes,
                 device_ids=lease.device_ids,
@@ -523,12 +577,12 @@ class Registry:
         with self._lock:
             return living(self._facts)
 
-    def live_owners(self, job_ids: Iterable[int]) -> dict[int, str]:
-        """Owners of those of these jobs that have not ended, by number. `Store.owners` knows the
+    def live_owners(self, job_ids: Iterable[int]) -> dict[int, Whose]:
+        """Whose those of these jobs are that have not ended, by number. `Store.owners` knows the
         others'."""
         with self._lock:
             jobs = self._facts.jobs
-            return {number: jobs[number].owner for number in job_ids if number in jobs}
+            return {number: whose(jobs[number]) for number in job_ids if number in jobs}
 
     def step_bearer(self, token: str) -> tuple[int, str] | None:
         """The job whose script a token was made for, and its owner; None for any other text."""
@@ -560,8 +614,8 @@ class LeaseSummary:
 
     attempt: str
     """Resource name of the attempt."""
-    owner: str
-    """Owner of its job."""
+    whose: Whose
+    """Whose its job is."""
     cpu_millicores: int
     """Processor time held."""
     memory_bytes: int

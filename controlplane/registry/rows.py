@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
+from controlplane.model.account import Account, Limits, Member, MembersMay
 from controlplane.model.blackhole import QuickFailure
 from controlplane.model.event import Actor, Event
 from controlplane.model.identity import Admission, JoinToken, Role, Token, User
@@ -23,6 +24,7 @@ from controlplane.model.job import (
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
 from controlplane.model.spec import SPECS_REMEMBERED, JobSpec, canonical_json, parse_spec
+from controlplane.model.spending import Spending
 from controlplane.model.tasks import TaskCounts
 from controlplane.registry.facts import Cluster
 
@@ -82,7 +84,6 @@ def job_row(job: Job) -> Row:
         "spec": canonical_json(job.spec),
         "spec_sha256": job.spec_sha256,
         "owner": job.owner,
-        "account": job.spec.account,
         "created_us": job.created_us,
         "submitted_seq": job.submitted_seq,
         "blob_sha256": job.blob_sha256,
@@ -91,6 +92,7 @@ def job_row(job: Job) -> Row:
 
 
 JOB_CHANGES = (
+    "account",
     "priority",
     "priority_class",
     "time_limit_us",
@@ -115,6 +117,7 @@ JOB_CHANGES = (
 
 def _job_changes(job: Job) -> Row:
     values = (
+        job.account,
         job.priority,
         job.priority_class,
         job.time_limit_us,
@@ -149,6 +152,7 @@ def job_value(row: Readable) -> Job:
         spec=_spec(row["spec_sha256"], row["spec"]),
         spec_sha256=row["spec_sha256"],
         owner=row["owner"],
+        account=row["account"],
         priority=row["priority"],
         state=JobState(row["state"]),
         reason=row["reason"],
@@ -454,11 +458,76 @@ def admission_value(row: Readable) -> Admission:
     return Admission(**_fields(Admission, row))
 
 
-def _columns(value: User | Token | JoinToken | Admission) -> Row:
+def account_row(account: Account) -> Row:
+    """An account's row."""
+    return {
+        **_columns(account),
+        "limits": _json(asdict(account.limits)),
+        "open": int(account.open),
+        "members_may": account.members_may.value,
+    }
+
+
+def account_value(row: Readable) -> Account:
+    """The account of a row."""
+    return Account(
+        **{
+            **_fields(Account, row),
+            "limits": Limits(**json.loads(row["limits"])),
+            "open": bool(row["open"]),
+            "members_may": MembersMay(row["members_may"]),
+        }
+    )
+
+
+def member_row(member: Member) -> Row:
+    """A membership's row."""
+    return {
+        "account": member.account,
+        "user_name": member.user,
+        "shares": member.shares,
+        "limits": _json(asdict(member.limits)),
+        "coordinator": int(member.coordinator),
+        "is_default": int(member.default),
+        "revision": member.revision,
+    }
+
+
+def member_value(row: Readable) -> Member:
+    """The membership of a row."""
+    return Member(
+        account=row["account"],
+        user=row["user_name"],
+        shares=row["shares"],
+        limits=Limits(**json.loads(row["limits"])),
+        coordinator=bool(row["coordinator"]),
+        default=bool(row["is_default"]),
+        revision=row["revision"],
+    )
+
+
+def spending_row(spending: Spending) -> Row:
+    """A row of what was used in an account's name."""
+    columns = {name: getattr(spending, name) for name in ("account", "usage_us", "as_of_us")}
+    return {**columns, "user_name": spending.user, "days": _json(spending.days)}
+
+
+def spending_value(row: Readable) -> Spending:
+    """What was used in an account's name, of a row."""
+    return Spending(
+        account=row["account"],
+        user=row["user_name"],
+        usage_us=row["usage_us"],
+        as_of_us=row["as_of_us"],
+        days=tuple((day, gpu_us) for day, gpu_us in json.loads(row["days"])),
+    )
+
+
+def _columns(value: User | Token | JoinToken | Admission | Account) -> Row:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def _fields(kind: type[User | JoinToken | Admission], row: Readable) -> dict[str, Any]:
+def _fields(kind: type[User | JoinToken | Admission | Account], row: Readable) -> dict[str, Any]:
     return {name: row[name] for name in kind.__slots__}
 
 

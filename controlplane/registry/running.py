@@ -38,7 +38,7 @@ def running_of(
         task_index=attempt.task_index,
         attempt=attempt.number,
         owner=job.owner,
-        account=job.spec.account,
+        account=job.account,
         priority=job.priority,
         preemptible=False,
         shape=shape,

@@ -13,12 +13,29 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from controlplane.model.account import DEFAULT, Account
 from controlplane.model.errors import StaleControlPlane, StoreUnavailable
-from controlplane.registry import rows, sqljobs, sqlprogress, sqlremoval, sqlusage, tables
+from controlplane.registry import (
+    rows,
+    sqlaccounts,
+    sqljobs,
+    sqlprogress,
+    sqlremoval,
+    sqlusage,
+    tables,
+)
 from controlplane.registry.bulk import Bulk
 from controlplane.registry.database import connect, name_of, reading, writing
 from controlplane.registry.facts import Cluster, Facts
-from controlplane.registry.store import Answer, Ended, EventPage, JobFilter, JobRecord, RequestKey
+from controlplane.registry.store import (
+    Answer,
+    Ended,
+    EventPage,
+    JobFilter,
+    JobRecord,
+    RequestKey,
+    Whose,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -64,6 +81,9 @@ class SqlStore:
                 tables.join_token,
                 tables.admission,
                 tables.progress,
+                tables.account,
+                tables.account_member,
+                tables.account_usage,
             )
         }
         self._bulk = Bulk(self._engine)
@@ -77,6 +97,8 @@ class SqlStore:
         with writing(self._engine) as connection:
             first = self._insert(tables.cluster).on_conflict_do_nothing()
             connection.execute(first, rows.cluster_row(new))
+            always = self._insert(tables.account).on_conflict_do_nothing()
+            connection.execute(always, rows.account_row(Account(name=DEFAULT, open=True)))
             # Of two that open at once, the other one waits here.
             only = sa.select(tables.cluster).with_for_update()
             cluster = rows.cluster_value(connection.execute(only).mappings().one())
@@ -94,6 +116,7 @@ class SqlStore:
                 raise _stale(self._epoch)
             _load_nodes(connection, facts)
             _load_people(connection, facts)
+            sqlaccounts.load(connection, facts)
             sqljobs.load_live(connection, facts)
         return facts
 
@@ -115,6 +138,13 @@ class SqlStore:
             self._put(connection, tables.join_token, joining)
             admitted = [rows.admission_row(a) for a in _new(draft.admissions)]
             self._put(connection, tables.admission, admitted)
+            sqlaccounts.remove(connection, draft)
+            books = [rows.account_row(a) for a in _new(draft.accounts)]
+            self._put(connection, tables.account, books)
+            members = [rows.member_row(m) for m in _new(draft.members)]
+            self._put(connection, tables.account_member, members)
+            spent = [rows.spending_row(s) for s in _new(draft.spendings)]
+            self._put(connection, tables.account_usage, spent)
             self._put(connection, tables.node, [rows.node_row(n) for n in _new(draft.nodes)])
             for node in _new(draft.nodes):
                 connection.execute(
@@ -251,14 +281,16 @@ class SqlStore:
                     found[row["job_id"]] = rows.job_value(row)
         return found
 
-    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
-        """Owners of jobs."""
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, Whose]:
+        """Whose jobs are."""
         c = tables.job.c
-        found: dict[int, str] = {}
+        found: dict[int, Whose] = {}
         with reading(self._engine) as connection:
             for i in range(0, len(job_ids), _CHUNK):
-                query = sa.select(c.job_id, c.owner).where(c.job_id.in_(job_ids[i : i + _CHUNK]))
-                found.update((row.job_id, row.owner) for row in connection.execute(query))
+                query = sa.select(c.job_id, c.owner, c.account)
+                query = query.where(c.job_id.in_(job_ids[i : i + _CHUNK]))
+                for job_id, owner, account in connection.execute(query):
+                    found[job_id] = Whose(owner, account)
         return found
 
     def lease(self, lease_id: int) -> Lease | None:

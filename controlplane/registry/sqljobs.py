@@ -64,6 +64,7 @@ def load_live(connection: sa.Connection, facts: Facts) -> None:
         facts.index_task(task)
     for job_id in list(facts.jobs):
         facts.index(job_id)
+    facts.count_jobs()
 
 
 def _all(connection: sa.Connection, query: sa.Select[Any]) -> Iterable[Any]:
@@ -201,6 +202,11 @@ def where(which: JobFilter) -> sa.Select[Any]:
         query = query.where(_j.state.in_([state.value for state in which.states]))
     if which.owner:
         query = query.where(_j.owner == which.owner)
+    if which.account:
+        query = query.where(_j.account == which.account)
+    if which.sight is not None:
+        mine = _j.owner == which.sight.owner
+        query = query.where(sa.or_(mine, _j.account.in_(sorted(which.sight.accounts))))
     if which.name_pattern:
         query = query.where(_j.name.like(_like(which.name_pattern), escape="\\"))
     if which.created_from_us is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,6 +39,30 @@ class Answer:
     """When it was given, UTC in microseconds."""
 
 
+class Whose(NamedTuple):
+    """Whose a job is."""
+
+    owner: str
+    """Its owner."""
+    account: str
+    """The account that pays."""
+
+
+def whose(job: Job) -> Whose:
+    """Whose a job is."""
+    return Whose(job.owner, job.account)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Whose jobs somebody may see: their own, and those of some accounts."""
+
+    owner: str
+    """Who."""
+    accounts: frozenset[str]
+    """The accounts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """Which jobs; empty fields do not filter."""
@@ -47,6 +71,10 @@ class JobFilter:
     """States, any of them."""
     owner: str = ""
     """Owner, exactly."""
+    account: str = ""
+    """Account, exactly."""
+    sight: Sight | None = None
+    """Jobs within somebody's sight alone; None: of everybody."""
     name_pattern: str = ""
     """Display name: a shell-style pattern with `*` and `?`."""
     created_from_us: int | None = None
@@ -142,8 +170,8 @@ class Store(Protocol):
     def jobs_of(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
         """Those of these jobs that there are, live or ended, by number."""
 
-    def owners(self, job_ids: Sequence[int]) -> Mapping[int, str]:
-        """Owners of those of these jobs that there are, live or ended, by number."""
+    def owners(self, job_ids: Sequence[int]) -> Mapping[int, Whose]:
+        """Whose those of these jobs are that there are, live or ended, by number."""
 
     def lease(self, lease_id: int) -> Lease | None:
         """One lease, held or given back."""

@@ -360,6 +360,47 @@ admission = Table(
     Column("admitted_by", Name(255), nullable=False, comment="name of the join token"),
 )
 
+account = Table(
+    "account",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("parent", Name(63), nullable=False, comment="empty: at the top"),
+    Column("description", Words, nullable=False),
+    Column("shares", Integer, nullable=False),
+    Column("limits", Words, nullable=False, comment="JSON"),
+    Column("qos", Integer, nullable=False),
+    Column("open", Integer, nullable=False, comment="1: everybody may submit to it"),
+    Column("members_may", Name(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Name(255), nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="event that changed it last"),
+)
+
+account_member = Table(
+    "account_member",
+    metadata,
+    Column("account", Name(63), primary_key=True),
+    Column("user_name", Name(255), primary_key=True),
+    Column("shares", Integer, nullable=False),
+    Column("limits", Words, nullable=False, comment="JSON"),
+    Column("coordinator", Integer, nullable=False),
+    Column("is_default", Integer, nullable=False, comment="1: pays for jobs that name none"),
+    Column("revision", BigInteger, nullable=False, comment="event that changed it last"),
+    ForeignKeyConstraint(["account"], ["account.name"]),
+)
+
+# What users have used in accounts' names, so that no start needs to read all that ever was. Members
+# or not: whoever left has used it.
+account_usage = Table(
+    "account_usage",
+    metadata,
+    Column("account", Name(63), primary_key=True),
+    Column("user_name", Name(255), primary_key=True),
+    Column("usage_us", BigInteger, nullable=False, comment="weighted GPU time, decayed"),
+    Column("as_of_us", BigInteger, nullable=False, comment="when it was that much"),
+    Column("days", Words, nullable=False, comment="JSON: day since 1970, GPU time on it"),
+)
+
 device = Table(
     "device",
     metadata,

@@ -9,7 +9,7 @@ from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.model.tasks import LAST_INDEX
 from controlplane.registry.which import Which
 from controlplane.service.auth import CALLER
-from controlplane.service.permissions import RPC, may, refusal
+from controlplane.service.permissions import RPC, may_job, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,7 @@ async def all_mine(house: House, numbers: Iterable[int]) -> None:
         if number not in owners:
             raise house.registry.missing(number)
     caller, rpc = CALLER.get(), RPC.get()
-    foreign = [n for n in wanted if not may(caller, rpc, owners[n])]
+    foreign = [n for n in wanted if not may_job(house.registry, caller, rpc, owners[n])]
     if foreign:
         told = ", ".join(f"jobs/{number}" for number in foreign[:MOST_TOLD])
         more = f" and {len(foreign) - MOST_TOLD} more" if len(foreign) > MOST_TOLD else ""

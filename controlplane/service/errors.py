@@ -42,6 +42,7 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
     e.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     e.TokenOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     e.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     e.StaleControlPlane: grpc.StatusCode.ABORTED,
     e.InvalidTransition: grpc.StatusCode.INTERNAL,
@@ -80,7 +81,8 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
                 ]
             ),
         )
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    passes = not isinstance(error, e.QuotaExceeded)  # that may take days
+    if passes and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
         _attach(status, error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1)))
     return code, status
 

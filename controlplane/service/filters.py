@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING
 from controlplane.model.errors import FieldFault, InvalidRequest
 from controlplane.registry.store import JobFilter
 from controlplane.service.auth import CALLER
-from controlplane.service.permissions import RPC, Reach, may, reach, refusal
+from controlplane.service.permissions import RPC, may, refusal, sight
 from controlplane.wire.basics import from_timestamp
 from controlplane.wire.jobs import JOB_STATES
 
 if TYPE_CHECKING:
+    from controlplane.registry.registry import Registry
     from controlplane.v1 import job_service_pb2 as pb
 
 LONGEST_PATTERN = 200
 """Characters of a pattern; display names are no longer."""
 
 
-def narrowed(which: JobFilter) -> JobFilter:
+def narrowed(registry: Registry, which: JobFilter) -> JobFilter:
     """A filter that takes only what the caller may do this to. NotAllowed when it asks for others'
-    by name."""
+    by name, and no account shares any with the caller."""
     caller = CALLER.get()
-    if reach(caller, RPC.get()) is Reach.ALL:
+    seen = sight(registry, caller, RPC.get())
+    if seen is None:
         return which
+    if seen.accounts:
+        return replace(which, sight=seen)
     if which.owner and not may(caller, RPC.get(), which.owner):
         error = refusal(caller, RPC.get(), f"jobs of {which.owner[:100]!r}")
         error.resource = "jobs"  # the name is the caller's words, and may be anything
@@ -44,6 +48,7 @@ def job_filter(message: pb.JobFilter) -> JobFilter:
     return JobFilter(
         states=states,
         owner=message.owner,
+        account=message.account.removeprefix("accounts/"),
         name_pattern=message.display_name,
         created_from_us=_moment(message, "created_after"),
         created_before_us=_moment(message, "created_before"),

@@ -12,7 +12,7 @@ from controlplane.service.asked import page_size
 from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.errors import answers
-from controlplane.service.permissions import GET_JOB, may
+from controlplane.service.permissions import GET_JOB, may_job
 from controlplane.v1 import fleet_service_pb2 as pb
 from controlplane.v1 import node_pb2
 from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
@@ -139,6 +139,9 @@ class FleetService(FleetServiceServicer):
         heard_us = None
         if heard_boot_us is not None:
             heard_us = house.clock.now_us() - (house.clock.boot_us() - heard_boot_us)
+        seen = {
+            lease.attempt for lease in held if may_job(house.registry, caller, GET_JOB, lease.whose)
+        }
         reason = node.drain_reason or ""
         if node.silent_since_us is not None and heard_us is not None:
             reason = f"silent for {(house.clock.now_us() - heard_us) // MICRO} s"
@@ -147,7 +150,7 @@ class FleetService(FleetServiceServicer):
             reason=reason,
             heard_us=heard_us,
             busy=bool(held),
-            attempts=sorted({lease.attempt for lease in held if may(caller, GET_JOB, lease.owner)}),
+            attempts=sorted(seen),
             leased=(
                 sum(lease.cpu_millicores for lease in held),
                 sum(lease.memory_bytes for lease in held),

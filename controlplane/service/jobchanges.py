@@ -209,8 +209,9 @@ async def update(house: House, request: pb.UpdateJobRequest, context: Any) -> in
     if limited and request.no_time_limit:
         words = "is set, and no_time_limit takes it away; give one of them"
         raise InvalidRequest(FieldFault(field="time_limit", description=words))
-    if not (limited or request.no_time_limit or request.priority_class):
-        words = "nothing to change; set time_limit, no_time_limit or priority_class"
+    account = request.account.removeprefix("accounts/")
+    if not (limited or request.no_time_limit or request.priority_class or account):
+        words = "nothing to change; set time_limit, no_time_limit, priority_class or account"
         raise InvalidRequest(FieldFault(field="time_limit", description=words))
     limit_us = from_duration(request.time_limit) if limited else None
     if limit_us is not None and not 1_000_000 <= limit_us <= LONGEST_LIMIT_US:
@@ -225,6 +226,7 @@ async def update(house: House, request: pb.UpdateJobRequest, context: Any) -> in
         no_time_limit=request.no_time_limit,
         priority_class=request.priority_class,
         priority=classes.get(request.priority_class, 0),
+        account=account,
         by_operator=caller.role in _OPERATORS,
     )
 

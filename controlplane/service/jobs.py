@@ -11,7 +11,7 @@ from controlplane.model.signals import parse_signal
 from controlplane.model.specfaults import shown
 from controlplane.registry import jobs as commands
 from controlplane.registry import signals
-from controlplane.registry.store import JobFilter, JobRecord
+from controlplane.registry.store import JobFilter, JobRecord, whose
 from controlplane.registry.which import Which
 from controlplane.service import eventlist, jobchanges, watching
 from controlplane.service.asked import (
@@ -29,7 +29,7 @@ from controlplane.service.filters import job_filter, narrowed
 from controlplane.service.hub import wait
 from controlplane.service.jobchanges import checked, named
 from controlplane.service.logreader import read_logs
-from controlplane.service.permissions import READ_LOGS, may
+from controlplane.service.permissions import READ_LOGS, may_job
 from controlplane.service.progress import metrics
 from controlplane.service.tasklist import list_tasks
 from controlplane.v1 import job_service_pb2 as pb
@@ -65,7 +65,11 @@ class JobService(JobServiceServicer):
         house, caller = self._house, CALLER.get()
         wanted = checked(house, request.spec)
         if request.validate_only:
-            return checked_job(wanted.spec, wanted.spec_sha256, caller.name)
+            paid_by = house.registry.trial(
+                lambda draft: commands.accounted(draft, [wanted]), house.actor(context)
+            )
+            account = paid_by[wanted.spec.account]
+            return checked_job(wanted.spec, wanted.spec_sha256, caller.name, account)
         content = wanted.spec_sha256 + (" held" if request.hold else "")
         once = once_of(caller.name, request.request_id, content)
 
@@ -128,7 +132,7 @@ class JobService(JobServiceServicer):
         if request.page_token and before is None:
             words = "is none of this server's; use the next_page_token of the answer before"
             raise InvalidRequest(FieldFault(field="page_token", description=words))
-        which = narrowed(job_filter(request.filter))
+        which = narrowed(self._house.registry, job_filter(request.filter))
         full = request.view == pb.JOB_VIEW_FULL
         store = self._house.registry.store
         records = await asyncio.to_thread(
@@ -192,7 +196,7 @@ class JobService(JobServiceServicer):
         if which == JobFilter():
             words = "would end every job; set at least one field, e.g. states"
             raise InvalidRequest(FieldFault(field="filter", description=words))
-        which = narrowed(which)
+        which = narrowed(self._house.registry, which)
         numbers: list[int] = []
         before: int | None = None
         while True:
@@ -287,6 +291,6 @@ class JobService(JobServiceServicer):
             record.progress,
             registry.node_names() if record.attempts else {},
         )
-        if not may(CALLER.get(), READ_LOGS, record.job.owner):
+        if not may_job(registry, CALLER.get(), READ_LOGS, whose(record.job)):
             conceal(message)
         return message

@@ -10,10 +10,14 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from controlplane.model.account import Doing
 from controlplane.model.errors import NotAllowed
 from controlplane.model.identity import Role
+from controlplane.registry.store import Sight
 
 if TYPE_CHECKING:
+    from controlplane.registry.registry import Registry
+    from controlplane.registry.store import Whose
     from controlplane.service.auth import Principal
 
 
@@ -62,6 +66,15 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
     "/controlplane.v1.ScheduleService/ExplainJob": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.ScheduleService/DumpView": _row(NONE, NONE, ALL, ALL, NONE),
     "/controlplane.v1.UsageService/GetUsage": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/CreateAccount": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/GetAccount": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/ListAccounts": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/UpdateAccount": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/DeleteAccount": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/SetMember": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/RemoveMember": _row(NONE, NONE, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/ListMembers": _row(ALL, OWN, ALL, ALL, NONE),
+    "/controlplane.v1.AccountService/ListShares": _row(ALL, OWN, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/ListNodes": _row(ALL, ALL, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/GetNode": _row(ALL, ALL, ALL, ALL, NONE),
     "/controlplane.v1.FleetService/DrainNode": _row(NONE, NONE, ALL, ALL, NONE),
@@ -98,6 +111,19 @@ PERMISSIONS: dict[str, dict[Role, Reach]] = {
 }
 """Rpc → role → on whose objects. docs/security.md says why each is as it is."""
 
+_OF_JOBS = "/controlplane.v1.JobService/"
+_SEE = ("GetJob", "ListJobs", "WatchJob", "WatchJobs", "ListTasks", "ListEvents", "WatchEvents")
+_STOP = ("CancelJobs", "HoldJobs", "ReleaseJobs", "RequeueJobs", "SignalJob", "UpdateJob")
+SHARED: dict[str, Doing] = {
+    **{f"{_OF_JOBS}{name}": Doing.SEE for name in (*_SEE, "GetMetrics")},
+    "/controlplane.v1.ScheduleService/ExplainJob": Doing.SEE,
+    f"{_OF_JOBS}ReadLogs": Doing.READ,
+    **{f"{_OF_JOBS}{name}": Doing.STOP for name in _STOP},
+}
+"""Rpc → what it does to a job: where a role reaches its own jobs alone, the account that pays may
+let its members, and does let its coordinators, reach those of others. What is not here, such as a
+step, which acts as the job's owner, no account can share."""
+
 PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """Open to everybody: load balancers and service managers ask without credentials."""
 
@@ -119,6 +145,24 @@ def may(principal: Principal, rpc: str, owner: str | None) -> bool:
     """Whether a principal may call an rpc on an object of `owner`; None: of nobody."""
     found = reach(principal, rpc)
     return found is ALL or (found is OWN and owner is not None and owner == principal.name)
+
+
+def sight(registry: Registry, principal: Principal, rpc: str) -> Sight | None:
+    """On whose jobs a principal may call an rpc: None for everybody's."""
+    found, doing = reach(principal, rpc), SHARED.get(rpc)
+    if found is ALL:
+        return None
+    shares = found is OWN and doing is not None and principal.job_id is None
+    accounts = registry.shared(principal.name, doing) if shares and doing else frozenset()
+    return Sight(owner=principal.name if found is OWN else "", accounts=accounts)
+
+
+def may_job(registry: Registry, principal: Principal, rpc: str, whose: Whose) -> bool:
+    """Whether a principal may call an rpc on a job."""
+    if may(principal, rpc, whose.owner):
+        return True
+    seen = sight(registry, principal, rpc)
+    return seen is None or whose.account in seen.accounts
 
 
 def authorise(principal: Principal, rpc: str) -> None:

@@ -15,6 +15,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from controlplane.model.errors import WrongState
+from controlplane.service.accounts import AccountService
 from controlplane.service.agents import AgentService
 from controlplane.service.blobs import BlobService
 from controlplane.service.fleet import FleetService
@@ -25,6 +26,8 @@ from controlplane.service.schedule import ScheduleService
 from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
     agent_service_pb2,
     agent_service_pb2_grpc,
     blob_service_pb2,
@@ -83,6 +86,7 @@ def build(house: House) -> tuple[Any, Any]:
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(house), inner)
     step_service_pb2_grpc.add_StepServiceServicer_to_server(StepService(house), inner)
     schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(house), inner)
+    account_service_pb2_grpc.add_AccountServiceServicer_to_server(AccountService(house), inner)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = [
@@ -96,6 +100,7 @@ def build(house: House) -> tuple[Any, Any]:
             (identity_service_pb2, "IdentityService"),
             (step_service_pb2, "StepService"),
             (schedule_service_pb2, "ScheduleService"),
+            (account_service_pb2, "AccountService"),
             (health_pb2, "Health"),
         )
     ]

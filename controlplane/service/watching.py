@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from controlplane.model.errors import FieldFault, InvalidRequest, TokenOutOfRange
 from controlplane.model.keep import days
 from controlplane.registry.memory import matches
+from controlplane.registry.store import whose
 from controlplane.service import eventlist, watchtoken
 from controlplane.service.auth import CALLER
 from controlplane.service.feed import Batch, Told
 from controlplane.service.filters import job_filter, narrowed
-from controlplane.service.permissions import READ_LOGS, may
+from controlplane.service.permissions import READ_LOGS, may_job
 from controlplane.service.watchtoken import WatchToken
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.wire.jobs import conceal, job_message
@@ -76,8 +77,8 @@ async def watch_jobs(
     house: House, request: pb.WatchJobsRequest
 ) -> AsyncIterator[pb.WatchJobsResponse]:
     """Tell the present list of jobs, then changes, for ever."""
-    which = narrowed(job_filter(request.filter))
     registry, clock = house.registry, house.clock
+    which = narrowed(registry, job_filter(request.filter))
     if request.token:
         token = _resumed(registry, request.token, EVERYTHING)
     else:
@@ -175,11 +176,12 @@ class _Teller:
         return messages
 
     def _message(self, job: Job) -> job_pb2.Job:
-        concealed = not may(CALLER.get(), READ_LOGS, job.owner)
+        registry = self.house.registry
+        concealed = not may_job(registry, CALLER.get(), READ_LOGS, whose(job))
         known = self.house.hub.feed.messages
         key = (job.job_id, job.revision, concealed)
         if (found := known.get(key)) is None:
-            reason = self.house.registry.reason(job)
+            reason = registry.reason(job)
             found = job_message(job, reason, (), {}, {}, {}, {})
             if concealed:
                 conceal(found)

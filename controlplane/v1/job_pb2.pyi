@@ -382,6 +382,7 @@ class Job(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123`."""
     job_id: _builtins.int
@@ -404,6 +405,8 @@ class Job(_message.Message):
     """The principal who holds it, so that nothing of it is started; empty when nobody does."""
     priority: _builtins.int
     """Value of its priority class, as it is by now: the higher goes first."""
+    account: _builtins.str
+    """The account that pays, as it is by now: that of the spec, or its owner's default one."""
     @_builtins.property
     def spec(self) -> _struct_pb2.Struct:
         """The validated spec in canonical form: the fields of job.json with all defaults filled in."""
@@ -455,10 +458,11 @@ class Job(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         priority: _builtins.int = ...,
         tasks: Global___TaskCounts | None = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "spec", b"spec", "start_time", b"start_time", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "held_by", b"held_by", "job_id", b"job_id", "name", b"name", "owner", b"owner", "priority", b"priority", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "held_by", b"held_by", "job_id", b"job_id", "name", b"name", "owner", b"owner", "priority", b"priority", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

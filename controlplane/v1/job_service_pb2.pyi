@@ -332,6 +332,7 @@ class UpdateJobRequest(_message.Message):
     NO_TIME_LIMIT_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     no_time_limit: _builtins.bool
@@ -340,6 +341,8 @@ class UpdateJobRequest(_message.Message):
     """Name of its new priority class."""
     request_id: _builtins.str
     """As in SubmitJobRequest."""
+    account: _builtins.str
+    """The account that pays from now on. Its owner must be a member of it, and nothing of the job may run."""
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
         """Its new time limit, from 1 s to 366 days."""
@@ -352,10 +355,11 @@ class UpdateJobRequest(_message.Message):
         no_time_limit: _builtins.bool = ...,
         priority_class: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "no_time_limit", b"no_time_limit", "priority_class", b"priority_class", "request_id", b"request_id", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "name", b"name", "no_time_limit", b"no_time_limit", "priority_class", b"priority_class", "request_id", b"request_id", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,10 +483,13 @@ class JobFilter(_message.Message):
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """Owner, exactly. Who sees only their own jobs may name nobody else."""
+    """Owner, exactly. Who sees only their own jobs may name nobody else; who sees those of an account, may."""
     display_name: _builtins.str
     """Display name: a shell-style pattern (`*`, `?`) of at most 200 characters."""
+    account: _builtins.str
+    """Account, exactly."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobState.ValueType]:
         """States, any of them."""
@@ -508,10 +515,11 @@ class JobFilter(_message.Message):
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "display_name", b"display_name", "labels", b"labels", "owner", b"owner", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "created_after", b"created_after", "created_before", b"created_before", "display_name", b"display_name", "labels", b"labels", "owner", b"owner", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

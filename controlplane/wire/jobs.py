@@ -54,6 +54,7 @@ def job_message(
         spec=shown_spec(job.spec),
         spec_sha256=job.spec_sha256,
         owner=job.owner,
+        account=job.account,
         state=JOB_STATES.out(job.state),
         reason=reason,
         create_time=timestamp(job.created_us),
@@ -179,10 +180,14 @@ def conceal(message: job_pb2.Job) -> None:
                 attempt.progress.checkpoint.ClearField("path")
 
 
-def checked_job(spec: JobSpec, spec_sha256: str, owner: str) -> job_pb2.Job:
+def checked_job(spec: JobSpec, spec_sha256: str, owner: str, account: str) -> job_pb2.Job:
     """The job that a valid spec would make: without a number."""
     return job_pb2.Job(
-        display_name=spec.name, spec=shown_spec(spec), spec_sha256=spec_sha256, owner=owner
+        display_name=spec.name,
+        spec=shown_spec(spec),
+        spec_sha256=spec_sha256,
+        owner=owner,
+        account=account,
     )
 
 

@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from controlplane.model.spec import Archive, InvalidSpec, canonical, parse_spec
 from controlplane.v1 import (
+    account_service_pb2_grpc,
     blob_service_pb2,
     blob_service_pb2_grpc,
     event_pb2,
@@ -29,6 +30,7 @@ from controlplane.v1 import (
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
+from tests.cli.fake_accounts import FakeAccounts
 
 FINAL = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 
@@ -141,6 +143,9 @@ class FakeServer(
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(self, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
         usage_service_pb2_grpc.add_UsageServiceServicer_to_server(self, self._server)
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
+            FakeAccounts(world.requests), self._server
+        )
         if credentials is None:
             port = self._server.add_insecure_port(address)
         else:

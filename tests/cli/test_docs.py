@@ -61,7 +61,7 @@ def flags(option: click.Option, context: click.Context) -> str:
         metavar = "\\|".join(option.type.choices)
     else:
         metavar = option.make_metavar(context)
-    names = sorted(option.opts, key=len, reverse=True)
+    names = [*sorted(option.opts, key=len, reverse=True), *option.secondary_opts]
     return ", ".join(f"`{name} {metavar}`" if metavar else f"`{name}`" for name in names)
 
 

@@ -50,6 +50,8 @@ JSON = (
     ("version", "--remote", "-o", "json"),
     ("usage", "-o", "json"),
     ("usage", "-o", "csv"),
+    ("account", "show", "vision", "-o", "json"),
+    ("account", "shares", "-o", "json"),
 )
 
 
@@ -82,6 +84,16 @@ TABLES = (
     ("version", "--remote"),
     ("usage",),
     ("usage", "--by", "model", "--from", "2026-02-01T00:00+00:00"),
+    ("account", "list"),
+    ("account", "show", "vision"),
+    ("account", "show", "default"),
+    ("account", "create", "speech", "--parent", "science", "--shares", "2"),
+    ("account", "update", "vision", "--gpus", "8", "--borrow-gpus", "all", "--running", "none"),
+    ("account", "delete", "speech"),
+    ("account", "shares"),
+    ("account", "member", "set", "vision", "ada", "--default", "--gpus", "16"),
+    ("account", "member", "remove", "vision", "bob"),
+    ("account", "member", "list", "vision"),
 )
 
 
@@ -198,6 +210,9 @@ def test_every_wrong_command_line(ccctl: Ccctl, served: World, folder: Path) -> 
         ("logs", "1", "--since", "10m", "--until", "2h"),
         ("logs", "1", "--follow", "--until", "10m"),
         ("usage", "--by", "node"),
+        ("account", "update", "vision"),
+        ("account", "create", "vision", "--gpus", "many"),
+        ("account", "create", "vision", "--members-may", "dance"),
         ("usage", "--from", "yesterday"),
         ("usage", "-o", "xml"),
         ("usage", "--output", "csv", "extra"),

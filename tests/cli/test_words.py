@@ -10,6 +10,8 @@ import click
 import pytest
 
 from controlplane.cli import text
+from controlplane.cli.accounts import MEMBERS_MAY
+from controlplane.cli.accounttables import MAY
 from controlplane.cli.arguments import (
     FINAL_STATES,
     LIVING_STATES,
@@ -19,9 +21,15 @@ from controlplane.cli.arguments import (
     moment,
 )
 from controlplane.cli.render import enum_word, plain, struct, write
+from controlplane.model.account import MembersMay
 from controlplane.model.job import FINAL_JOB_STATES, JobState
 from controlplane.v1 import job_pb2, job_service_pb2, usage_pb2
 from tests.cli import fake_server
+
+
+def test_what_members_may_is_the_models() -> None:
+    assert tuple(MembersMay) == MEMBERS_MAY
+    assert tuple(MAY) == MEMBERS_MAY
 
 
 def test_states_are_those_of_the_model() -> None:

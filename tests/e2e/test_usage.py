@@ -25,6 +25,8 @@ HUNGRY = "import time; kept = bytearray(150 << 20); print('x' * 99); time.sleep(
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("one")) as made:
         made.agent("a", gpus=2)
+        for account in ("vision", "cut"):
+            assert made.ccctl("account", "create", account, "--open").returncode == 0
         yield made
 
 

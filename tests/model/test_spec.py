@@ -64,7 +64,7 @@ def test_a_command_is_enough() -> None:
         gpus=0, cpu_millicores=1000, memory_bytes=2**30, gpu_model=None
     )
     assert (spec.time_limit_us, spec.grace_period_us) == (None, 10_000_000)
-    assert (spec.queue, spec.account, spec.priority_class) == ("default", "default", None)
+    assert (spec.queue, spec.account, spec.priority_class) == ("default", None, None)
     assert (spec.signal, spec.requeue_exit_codes) == (None, ())
     assert (spec.env, spec.labels, spec.comment, spec.working_dir) == ((), (), "", None)
 
@@ -112,7 +112,7 @@ def test_only_the_client_may_leave_a_folder_to_be_shipped() -> None:
 
 def test_the_canonical_form_fills_in_defaults_and_reads_well() -> None:
     assert canonical_json(parse_spec({**GOOD, "time_limit": 5400, "workers": 2.0})) == (
-        '{"account":"default","command":["true"],"comment":"","device_visibility":"job",'
+        '{"command":["true"],"comment":"","device_visibility":"job",'
         '"env":{},"grace_period":"10s","labels":{},"launcher":"command","max_attempts":1,'
         '"name":"true","queue":"default","requeue_exit_codes":[],'
         '"resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'

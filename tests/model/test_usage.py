@@ -31,6 +31,7 @@ JOB = Job(
     spec=parse_spec({"command": ["true"], "account": "vision"}),
     spec_sha256="",
     owner="ada",
+    account="vision",
     priority=0,
     created_us=0,
 )

@@ -11,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
+from controlplane.model.account import Account
 from controlplane.model.errors import WrongState
-from controlplane.registry import tables
+from controlplane.registry import rows, tables
 from controlplane.registry.database import connect
 from controlplane.registry.migrate import alembic_config, declared, present, upgrade
 from controlplane.registry.tables import metadata
@@ -112,7 +113,7 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
         command.upgrade(alembic_config(connection), "0001")
         put(connection, "cluster", id=1, uuid="c", seq=7)
         put(connection, "node", uuid="u", facts="{}")
-        put(connection, "job", job_id=7, owner="ada")
+        put(connection, "job", job_id=7, owner="ada", account="vision")
         put(connection, "task", job_id=7, state="active", not_before_us=5)
         put(connection, "attempt", job_id=7, number=1, state="running")
         put(connection, "lease", lease_id=9, job_id=7, attempt=1, node_uuid="u", phase="running")
@@ -122,6 +123,9 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         cluster = only(connection, "cluster")
         assert (cluster["seq"], cluster["events_removed_seq"]) == (7, 7), "who knows what went"
+        account = only(connection, "account")
+        assert (account["name"], account["open"], account["shares"]) == ("vision", 1, 1)
+        assert rows.account_value(account) == Account(name="vision", open=True)
         task = only(connection, "task")
         assert (task["job_id"], task["not_before_us"], task["released_us"]) == (7, 5, None)
         assert task["quick_requeues"] == 0

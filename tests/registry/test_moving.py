@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from controlplane.model.account import Account, Limits
 from controlplane.model.errors import StoreRefused, WrongState
 from controlplane.model.identity import Admission
-from controlplane.registry import tables
+from controlplane.model.spending import Spending
+from controlplane.registry import accounts, tables
 from controlplane.registry.database import connect, reading, writing
 from controlplane.registry.holding import holding
 from controlplane.registry.inspecting import inspect
@@ -34,6 +36,10 @@ def join_and_tell(draft: Draft) -> None:
     draft.admissions["u"] = Admission(
         node_uuid="u", generation=2**40, admitted_us=5, admitted_by="é"
     )
+    accounts.create(draft, Account(name="vision", limits=Limits(gpus=8)))
+    accounts.set_member(draft, "vision", "é", {"default": True})
+    spent = Spending(account="vision", user="é", usage_us=2**62, as_of_us=2**50, days=((19675, 7),))
+    draft.spendings[spent.key] = spent
     for number in range(1200):
         draft.emit("test.many", f"nodes/{number}", {"é": number})
 

@@ -21,7 +21,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase
 from controlplane.model.spec import parse_spec, spec_sha256
 from controlplane.registry import jobs, nodes
 from controlplane.registry.registry import Once, Registry
-from controlplane.registry.store import JobFilter, RequestKey
+from controlplane.registry.store import JobFilter, RequestKey, Whose
 from controlplane.registry.which import Which
 from tests.support.world import ALICE, World
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from controlplane.registry.draft import Draft
     from controlplane.registry.store import Store
+
+ALICES = Whose("alice", "default")
 
 
 def repeated(world: World, command: Callable[[Draft], dict[str, object]]) -> Future[Any]:
@@ -348,6 +350,6 @@ def test_the_first_agent_enrols_a_node_and_another_only_after_its_release(world:
 def test_owners_are_known_of_jobs_that_live_and_that_have_ended(world: World) -> None:
     ended, live = world.submit(), world.submit()
     world.cancel(ended)
-    assert world.registry.live_owners([ended, live, 99]) == {live: "alice"}
-    assert world.store.owners([ended, live, 99]) == {ended: "alice", live: "alice"}
-    assert world.store.owners(range(1, 2000)) == {ended: "alice", live: "alice"}
+    assert world.registry.live_owners([ended, live, 99]) == {live: ALICES}
+    assert world.store.owners([ended, live, 99]) == {ended: ALICES, live: ALICES}
+    assert world.store.owners(range(1, 2000)) == {ended: ALICES, live: ALICES}

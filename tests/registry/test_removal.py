@@ -16,7 +16,7 @@ from controlplane.model.usage import UsageFilter, UsageGroup
 from controlplane.registry import nodes, progress
 from controlplane.registry.registry import Registry
 from controlplane.registry.removal import Doomed, remove
-from controlplane.registry.store import JobFilter
+from controlplane.registry.store import JobFilter, Whose
 
 if TYPE_CHECKING:
     from tests.support.world import World
@@ -107,7 +107,10 @@ def test_a_job_goes_with_all_that_was_its_own_but_what_it_used(world: World) -> 
         assert look.job(lives).job.state is JobState.PENDING
         assert not look.knows_progress((old, 0, 1))
     assert world.store.lease(lease_id) is None
-    assert world.store.owners([old, young, lives]) == {young: "alice", lives: "alice"}
+    assert world.store.owners([old, young, lives]) == {
+        young: Whose("alice", "default"),
+        lives: Whose("alice", "default"),
+    }
     assert [
         r.job.job_id for r in world.store.jobs(JobFilter(), before=None, limit=9, full=True)
     ] == [lives, young]

@@ -21,7 +21,7 @@ from controlplane.registry import progress as reported
 from controlplane.registry.draft import Draft
 from controlplane.registry.facts import FIRST
 from controlplane.registry.memory import matches
-from controlplane.registry.store import Answer, JobFilter, RequestKey
+from controlplane.registry.store import Answer, JobFilter, RequestKey, Whose
 from tests.support.examples import examples
 from tests.support.stores import projection
 from tests.support.world import World, facts
@@ -122,7 +122,7 @@ def test_leases_and_owners_are_found_live_and_ended(world: World) -> None:
         for lease_id, lease in world.registry.job(job_id).leases.items():
             assert world.store.lease(lease_id) == lease
     assert world.store.lease(HUGE) is None
-    everybody = {done: "alice", runs: "alice", waits: "alice"}
+    everybody = dict.fromkeys((done, runs, waits), Whose("alice", "default"))
     assert world.store.owners([*everybody, HUGE]) == everybody
     assert world.store.owners([]) == {}
 

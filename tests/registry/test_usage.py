@@ -59,6 +59,7 @@ def page(world: World, by: UsageGroup = UsageGroup.USER, **more: Any) -> UsagePa
 
 def test_usage_is_written_down_with_the_end_of_an_attempt(world: World) -> None:
     world.join("a", gpus=4)
+    world.open_account("vision")
     job_id = world.submit(resources={"gpus": 2, "cpus": 0.5, "memory": "1GiB"}, account="vision")
     world.clock.advance(5 * SECOND)
     start(world, job_id)
@@ -156,6 +157,7 @@ def test_an_attempt_that_was_never_seen_running_held_its_devices_all_the_same(
 def test_only_the_asked_owner_and_account_count(world: World) -> None:
     world.join("a")
     for account in ("vision", "speech"):
+        world.open_account(account)
         job_id = world.submit(account=account)
         start(world, job_id)
         world.clock.advance(SECOND)

@@ -35,6 +35,8 @@ READS = frozenset(
         *("FleetService/ListNodes", "FleetService/GetNode", "FleetService/GetServerInfo"),
         *("BlobService/GetBlob", "BlobService/DownloadBlob", "IdentityService/ListUsers"),
         *("IdentityService/ListTokens", "IdentityService/ListJoinTokens"),
+        *("AccountService/GetAccount", "AccountService/ListAccounts"),
+        *("AccountService/ListMembers", "AccountService/ListShares"),
     }
 )
 """They change nothing."""
@@ -65,6 +67,11 @@ KINDS = {
     "IdentityService/CreateJoinToken": "join_token.created",
     "IdentityService/RevokeJoinToken": "join_token.revoked",
     "IdentityService/JoinNode": "node.admitted",
+    "AccountService/CreateAccount": "account.created",
+    "AccountService/UpdateAccount": "account.changed",
+    "AccountService/DeleteAccount": "account.deleted",
+    "AccountService/SetMember": "account.member_changed",
+    "AccountService/RemoveMember": "account.member_removed",
     "BlobService/UploadBlob": "blob.uploaded",
     "AgentService/Synchronize": "node.changed",
 }
@@ -80,6 +87,8 @@ BEFORE_AND_AFTER = {
     "node.revoked": ("generation", [1, 2]),
     "node.admitted": ("generation", [None, 1]),
     "user.changed": ("role", ["user", "viewer"]),
+    "account.changed": ("shares", [1, 7]),
+    "account.member_changed": ("shares", [1, 7]),
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 from grpc_channelz.v1 import channelz_pb2  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
@@ -19,9 +20,10 @@ from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untype
 
 from controlplane.kit.credential import hash_of
 from controlplane.kit.pki import make_request, new_key
+from controlplane.model.account import Account
 from controlplane.model.errors import NotAllowed
 from controlplane.model.identity import Role
-from controlplane.registry import identity, jobs, nodes
+from controlplane.registry import accounts, identity, jobs, nodes
 from controlplane.registry.which import Which
 from controlplane.service.auth import Principal
 from controlplane.service.permissions import (
@@ -34,11 +36,12 @@ from controlplane.service.permissions import (
     may,
     short,
 )
+from controlplane.v1 import account_pb2, job_pb2, node_pb2, step_pb2
+from controlplane.v1 import account_service_pb2 as accounts_pb
 from controlplane.v1 import agent_service_pb2 as agents_pb
 from controlplane.v1 import blob_service_pb2 as blobs_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import identity_service_pb2 as identity_pb
-from controlplane.v1 import job_pb2, node_pb2, step_pb2
 from controlplane.v1 import job_service_pb2 as jobs_pb
 from controlplane.v1 import schedule_service_pb2 as schedule_pb
 from controlplane.v1 import step_service_pb2 as steps_pb
@@ -163,6 +166,35 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
         "ScheduleService/ExplainJob": lambda: schedule_pb.ExplainJobRequest(name=job(made, owner)),
         "ScheduleService/DumpView": schedule_pb.DumpViewRequest,
         "UsageService/GetUsage": lambda: usage_pb.GetUsageRequest(owner=owner),
+        "AccountService/CreateAccount": lambda: accounts_pb.CreateAccountRequest(
+            account_id=f"a{uuid.uuid4().hex}"
+        ),
+        "AccountService/GetAccount": lambda: accounts_pb.GetAccountRequest(
+            name=account_of(made, owner)
+        ),
+        "AccountService/ListAccounts": accounts_pb.ListAccountsRequest,
+        "AccountService/UpdateAccount": lambda: accounts_pb.UpdateAccountRequest(
+            account=account_pb2.Account(name=account_of(made, owner), shares=7),
+            update_mask=FieldMask(paths=["shares"]),
+        ),
+        "AccountService/DeleteAccount": lambda: accounts_pb.DeleteAccountRequest(
+            name=account_of(made, owner)
+        ),
+        "AccountService/SetMember": lambda: accounts_pb.SetMemberRequest(
+            member=account_pb2.Member(
+                name=f"{account_of(made, owner)}/members/{user_of(made, owner)[6:]}", shares=7
+            ),
+            update_mask=FieldMask(paths=["shares"]),
+        ),
+        "AccountService/RemoveMember": lambda: accounts_pb.RemoveMemberRequest(
+            name=f"{account_of(made, owner)}/members/{owner}"
+        ),
+        "AccountService/ListMembers": lambda: accounts_pb.ListMembersRequest(
+            account=account_of(made, owner)
+        ),
+        "AccountService/ListShares": lambda: accounts_pb.ListSharesRequest(
+            account=account_of(made, owner)
+        ),
         "FleetService/ListNodes": fleet_pb.ListNodesRequest,
         "FleetService/GetNode": lambda: fleet_pb.GetNodeRequest(name=node_of(made, owner)),
         "FleetService/DrainNode": lambda: fleet_pb.DrainNodeRequest(
@@ -220,6 +252,14 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
             start=step_pb2.StepStart(job=job(made, owner), command=["id"])
         ),
     }
+
+
+def account_of(made: Centre, user: str) -> str:
+    """An account of which somebody is a member."""
+    name = f"a{uuid.uuid4().hex}"
+    made.do(lambda draft: accounts.create(draft, Account(name=name)), "an-operator")
+    made.do(lambda draft: accounts.set_member(draft, name, user, {}), "an-operator")
+    return f"accounts/{name}"
 
 
 def joined_node(made: Centre) -> str:
@@ -280,9 +320,10 @@ def outcome(made: Centre, rpc: str, role: Role, owner: str) -> str:
 
 
 def expected(rpc: str, role: Role, owner: str) -> bool:
-    """What the table says. A submit names a blob of the owner; an upload is the caller's own."""
+    """What the table says. A submit names a blob of the owner; an upload is the caller's own, and a
+    list of accounts is of what one may see."""
     principal = Principal(name=me(role), role=role)
-    if short(rpc) == "BlobService/UploadBlob":
+    if short(rpc) in ("BlobService/UploadBlob", "AccountService/ListAccounts"):
         owner = principal.name
     if short(rpc) in SUBMITS:
         return may(principal, rpc, principal.name) and may(principal, GET_BLOB, owner)

@@ -113,6 +113,8 @@ def ask(
 def world() -> World:
     made = World(MemoryStore())
     node = made.join("a", gpus=2)
+    for number in range(3):
+        made.open_account(f"a{number}")
     for number in range(1, 13):
         job_id = made.submit(resources={"gpus": number % 2}, account=f"a{number % 3}")
         made.tick()

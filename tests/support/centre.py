@@ -32,6 +32,7 @@ from controlplane.service.issuing import Issuer
 from controlplane.service.logstore import LogStore
 from controlplane.service.seriesstore import SeriesStore
 from controlplane.v1 import (
+    account_service_pb2,
     agent_service_pb2,
     blob_service_pb2,
     fleet_service_pb2,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from controlplane.model.lease import LeaseStatus
 
 SERVICES = (
+    account_service_pb2,
     agent_service_pb2,
     blob_service_pb2,
     fleet_service_pb2,

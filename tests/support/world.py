@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from controlplane.engine.schedule import Outcome, Scheduler
 from controlplane.kit.clock import ManualClock
+from controlplane.model.account import Account
 from controlplane.model.event import Actor
 from controlplane.model.lease import (
     LeaseEnd,
@@ -17,7 +18,7 @@ from controlplane.model.lease import (
 )
 from controlplane.model.node import Device, DeviceKind, NodeFacts
 from controlplane.model.spec import parse_spec, spec_sha256
-from controlplane.registry import jobs, nodes
+from controlplane.registry import accounts, jobs, nodes
 from controlplane.registry.registry import Once, Registry
 from controlplane.registry.store import RequestKey, Store
 from controlplane.registry.which import Which
@@ -83,6 +84,10 @@ class World:
             once=key if once else None,
         )
         return int(body["job_id"])
+
+    def open_account(self, name: str) -> None:
+        """An account that everybody may submit to."""
+        self.do(lambda draft: accounts.create(draft, Account(name=name, open=True)))
 
     def cancel(self, *job_ids: int) -> jobs.Cancelled:
         return self.do(lambda draft: jobs.cancel(draft, map(Which, job_ids)))
