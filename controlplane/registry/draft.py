@@ -103,6 +103,8 @@ class Draft:
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
         self.admissions: Overlay[str, Admission] = Overlay(base.admissions)
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
+        self.spec_texts: dict[int, str] = {}
+        """Canonical JSON of new jobs' specs, by number, for who writes it down."""
         self.events: list[Event] = []
         self.usages: list[Usage] = []
         self.removed = Removed()
@@ -130,6 +132,7 @@ class Draft:
         self.join_tokens.changed.update(inner.join_tokens.changed)
         self.admissions.changed.update(inner.admissions.changed)
         self.progress.changed.update(inner.progress.changed)
+        self.spec_texts.update(inner.spec_texts)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
         self.removed.absorb(inner.removed)
