@@ -6,7 +6,6 @@ What is wrong is not told here: whoever finds no spec has `parse_spec` say why.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import JSONEncoder
@@ -99,10 +98,6 @@ def made(found: dict[str, Any]) -> JobSpec:
     """The spec of these values, by attribute, all of them good."""
     if found["name"] is None:
         found["name"] = _default_name(found["command"], found["launcher"])
-    # A hundred thousand queued jobs name the same few queues and accounts: keep each name once.
-    for shared in ("queue", "priority_class", "account"):
-        if found[shared] is not None:
-            found[shared] = sys.intern(found[shared])
     return JobSpec(**found)
 
 

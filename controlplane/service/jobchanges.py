@@ -50,7 +50,11 @@ def checked(house: House, message: Struct) -> Wanted:
     """A spec as it was sent, checked. InvalidSpec with each fault of the document; InvalidRequest
     with each that only this site can know of: its classes, its queues, its blobs."""
     sent = message.SerializeToString(deterministic=True)
-    spec, text, spec_hash = (_read_again if len(sent) <= LONGEST_REMEMBERED else _read)(sent)
+    return _allowed(house, *(_read_again if len(sent) <= LONGEST_REMEMBERED else _read)(sent))
+
+
+def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
+    """A spec of this site. InvalidRequest with each fault."""
     rules, faults = house.rules, []
     wanted = spec.priority_class or rules.default_priority_class
     priority = rules.priority_classes.get(wanted)
@@ -130,7 +134,7 @@ def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
         found = known.get(content)
         if found is None:
             try:
-                found = known[content] = checked(house, spec)
+                found = known[content] = _allowed(house, *_read(content))
             except InvalidSpec as error:
                 faults += [
                     FieldFault(
