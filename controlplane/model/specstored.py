@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 
 LOADED_REMEMBERED: Final = 1024
 """So many values of a field are remembered that are not read at once; jobs share them."""
-_NONE: Final = object()
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 def load_spec(text: str) -> JobSpec:
     """The spec that this is the canonical JSON of."""
-    found = json.loads(text)
-    values = {}
-    for name, attribute, load, default in _LOADERS:
-        value = found.get(name, _NONE)
-        # What is not there was None, or there was no such field yet.
-        values[attribute] = default if value is _NONE else load(value)
+    found, _ = _decode(text)
+    # What is not there was None, or there was no such field yet.
+    values = dict(_DEFAULTS)
+    for name, value in found.items():
+        attribute, load = _LOADERS[name]
+        values[attribute] = load(value) if load is not None else value
+    values.pop("", None)
     return JobSpec(**values)
 
 
-def _loader(field: Field) -> Callable[[Any], Any]:
-    """What loads the values of a field; the same value is read once where that takes long."""
+def _loader(field: Field) -> Callable[[Any], Any] | None:
+    """What loads the values of a field, where they are not as they are written; the same value is
+    read once where that takes long."""
     if field.kind.load is not None:
-        return field.kind.load
+        return field.kind.load if field.kind.load not in (str, int) else None
     read, path = field.kind.read, field.name
 
     @lru_cache(LOADED_REMEMBERED)
@@ -54,6 +56,8 @@ def _loader(field: Field) -> Callable[[Any], Any]:
     return load
 
 
-_LOADERS: Final = tuple(
-    (one.name, one.attribute, _loader(one), one.default_value) for one in JOB.fields if one.kept
-)
+_DEFAULTS: Final = {one.attribute: one.default_value for one in JOB.fields if one.kept}
+_LOADERS: Final = {
+    **{one.name: (one.attribute, _loader(one)) for one in JOB.fields if one.kept},
+    "version": ("", None),
+}

@@ -38,7 +38,7 @@ def load_live(connection: sa.Connection, facts: Facts) -> None:
     names = tuple(jobs.keys())
     for some in jobs.partitions(CHUNK):
         for values in some:
-            job = rows.job_value(dict(zip(names, values, strict=True)))
+            job = rows.job_value(dict(zip(names, values, strict=False)))
             facts.jobs[job.job_id] = job
     of_live = sa.select(tables.task).join(tables.job, _j.job_id == _t.job_id)
     for row in _all(connection, of_live.where(_j.state.not_in(_FINAL), _t.state.not_in(_FINAL))):
