@@ -7,16 +7,14 @@ The same check runs in `ccctl` and in the control plane.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from controlplane.model.specdocs import json_schema, reference_markdown
 from controlplane.model.specedit import apply_overrides
 from controlplane.model.specfaults import Faults, InvalidSpec, SpecFault
 from controlplane.model.specfields import JOB
+from controlplane.model.specpieces import VERSION, canonical_text, made
 from controlplane.model.specvalues import (
     Archive,
     DeviceVisibility,
@@ -53,15 +51,8 @@ __all__ = [
     "spec_sha256",
 ]
 
-VERSION: Final = 1
-"""Version of the format that `canonical` writes."""
-
 SPECS_REMEMBERED: Final = 256
 """Of so many specs what was made last is kept: jobs that are submitted together are often alike."""
-
-_ENCODER = json.JSONEncoder(
-    sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-)
 
 
 def parse_spec(document: Mapping[str, object], *, allow_ship: bool = False) -> JobSpec:
@@ -89,7 +80,7 @@ def parse_spec(document: Mapping[str, object], *, allow_ship: bool = False) -> J
             "values into env",
         )
     faults.raise_if_any()
-    return _made(found or {})
+    return made(found or {})
 
 
 def canonical(spec: JobSpec) -> dict[str, object]:
@@ -100,24 +91,9 @@ def canonical(spec: JobSpec) -> dict[str, object]:
 @lru_cache(SPECS_REMEMBERED)
 def canonical_json(spec: JobSpec) -> str:
     """Give the canonical document as compact JSON with sorted keys: equal specs give equal text."""
-    return _ENCODER.encode(canonical(spec))
+    return canonical_text(spec)
 
 
 def spec_sha256(spec: JobSpec) -> str:
     """Give the SHA-256 of the canonical JSON, in lower-case hex."""
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
-
-
-def _made(found: dict[str, Any]) -> JobSpec:
-    if found["name"] is None:
-        found["name"] = _default_name(found["command"], found["launcher"])
-    # A hundred thousand queued jobs name the same few queues and accounts: keep each name once.
-    for shared in ("queue", "priority_class", "account"):
-        if found[shared] is not None:
-            found[shared] = sys.intern(found[shared])
-    return JobSpec(**found)
-
-
-def _default_name(command: tuple[str, ...], launcher: Launcher) -> str:
-    name = command[0].rstrip("/").rpartition("/")[2]
-    return name if re.fullmatch(r"[^\x00-\x1f\x7f-\x9f]{1,200}", name) else str(launcher)

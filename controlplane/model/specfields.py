@@ -58,8 +58,11 @@ def _label_complaint(key: str) -> str | None:
 
 
 def _secrets_are_in_env(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    secret = found.get("secret_env")
+    if not secret:
+        return
     names = dict(found.get("env") or ())
-    others = [name for name in found.get("secret_env") or () if name not in names]
+    others = [name for name in secret if name not in names]
     if others:
         yield "secret_env", f"{shown(others[0])} is no variable of env or pass_env"
 

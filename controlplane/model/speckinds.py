@@ -8,6 +8,7 @@ value is never None, so that None can say "refused".
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,8 @@ class Kind:
     """From JSON to the parsed value."""
     write: Callable[[Any], object] = field(default=lambda value: value)
     """From the parsed value to its canonical JSON form."""
+    load: Callable[[Any], Any] | None = None
+    """From that form back, of which nothing can be wrong; None: as `read` does."""
     takes_text: bool = False
     """Whether the value is always text, so that `--set comment=5` means "5"."""
     entries: Kind | None = None
@@ -96,7 +99,9 @@ def text(*, minimum: int = 0, maximum: int, controls: bool = False) -> Kind:
         schema["minLength"] = minimum
     if not controls:
         schema["pattern"] = f"^[^{CONTROL}]*$"
-    return Kind(words=f"string, {limits} characters", schema=schema, read=read, takes_text=True)
+    return Kind(
+        words=f"string, {limits} characters", schema=schema, read=read, load=str, takes_text=True
+    )
 
 
 def matching(pattern: str, *, words: str, complaint: str) -> Kind:
@@ -107,10 +112,14 @@ def matching(pattern: str, *, words: str, complaint: str) -> Kind:
         if not isinstance(value, str) or not compiled.fullmatch(value):
             faults.add(path, value, complaint)
             return None
-        return value
+        return sys.intern(value)  # thousands of queued jobs name the same few queues and accounts
 
     return Kind(
-        words=words, schema={"type": "string", "pattern": pattern}, read=read, takes_text=True
+        words=words,
+        schema={"type": "string", "pattern": pattern},
+        read=read,
+        load=sys.intern,
+        takes_text=True,
     )
 
 
@@ -131,6 +140,7 @@ def choice(options: type[StrEnum]) -> Kind:
         schema={"enum": [str(name) for name in names]},
         read=read,
         write=str,
+        load={str(name): name for name in options}.__getitem__,
         takes_text=True,
     )
 
@@ -151,6 +161,7 @@ def integer(minimum: int, maximum: int) -> Kind:
         words=f"`{minimum}`" if one else f"integer, {minimum} to {maximum}",
         schema={"type": "integer", "minimum": minimum, "maximum": maximum},
         read=read,
+        load=int,
     )
 
 

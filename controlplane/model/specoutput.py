@@ -42,6 +42,7 @@ def output_pattern() -> Kind:
             "pattern": _SCHEMA,
         },
         read=read,
+        load=str,
         takes_text=True,
     )
 

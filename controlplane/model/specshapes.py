@@ -134,6 +134,16 @@ def nested(table: Table, make: Callable[..., object]) -> Kind:
     )
 
 
+def _plain(items: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether these are short strings of ASCII, as nearly all are: then nothing is wrong with one
+    of them, nor with all of them together."""
+    try:
+        text = "\0".join(items)
+    except TypeError:
+        return False
+    return text.isascii() and len(text) < LONGEST_ARGUMENT and text.count("\0") == len(items) - 1
+
+
 def text_list(*, maximum: int, size: int | None = None, example: str = "") -> Kind:
     """A list of so many non-empty strings at most, and of so many bytes in all."""
     wanted = f"must be a list of strings, e.g. {example or _TEXT_LIST}"
@@ -145,6 +155,8 @@ def text_list(*, maximum: int, size: int | None = None, example: str = "") -> Ki
         if len(value) > maximum:
             faults.add(path, value, f"must have at most {maximum} items, not {len(value)}")
             return None
+        if value and _plain(value) and "" not in value and size is None:
+            return tuple(value)
         before = faults.count
         items = []
         for index, item in enumerate(value):
@@ -161,7 +173,7 @@ def text_list(*, maximum: int, size: int | None = None, example: str = "") -> Ki
     words = f"list of at most {maximum} strings"
     if size is not None:
         words += f", {size >> 10} KiB in all"
-    return Kind(words=words, schema=schema, read=read, write=list)
+    return Kind(words=words, schema=schema, read=read, write=list, load=tuple)
 
 
 def argv() -> Kind:
@@ -175,6 +187,8 @@ def argv() -> Kind:
         if not value or value[0] == "":
             faults.add(path, value, 'must name a program, e.g. ["python", "train.py"]')
             return None
+        if _plain(value):
+            return tuple(value)
         before = faults.count
         items = [read_text(item, f"{path}[{index}]", faults) for index, item in enumerate(value)]
         for index, item in enumerate(items):
@@ -192,7 +206,8 @@ def argv() -> Kind:
         return found
 
     schema = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-    return Kind(words="list of strings, at most 1 MiB", schema=schema, read=read, write=list)
+    words = "list of strings, at most 1 MiB"
+    return Kind(words=words, schema=schema, read=read, write=list, load=tuple)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +269,11 @@ def text_map(
     }
     if entries is not None:
         schema["maxProperties"] = entries
-    return Kind(words=words, schema=schema, read=read, write=dict, entries=values)
+    return Kind(words=words, schema=schema, read=read, write=dict, load=_pairs, entries=values)
+
+
+def _pairs(found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(found.items()))
 
 
 def secret_text() -> Kind:

@@ -110,6 +110,8 @@ class Draft:
         self.accounts: Overlay[str, Account] = Overlay(base.accounts)
         self.members: Overlay[tuple[str, str], Member] = Overlay(base.members)
         self.spendings: Overlay[tuple[str, str], Spending] = Overlay(base.spendings)
+        self.spec_texts: dict[int, str] = {}
+        """Canonical JSON of new jobs' specs, by number, for who writes it down."""
         self.events: list[Event] = []
         self.usages: list[Usage] = []
         self.removed = Removed()
@@ -198,6 +200,7 @@ class Draft:
         self.accounts.changed.update(inner.accounts.changed)
         self.members.changed.update(inner.members.changed)
         self.spendings.changed.update(inner.spendings.changed)
+        self.spec_texts.update(inner.spec_texts)
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
         self.removed.absorb(inner.removed)

@@ -30,6 +30,8 @@ class Wanted(NamedTuple):
     """SHA-256 of the canonical spec, in hex."""
     priority: int
     """Value of its priority class."""
+    spec_text: str = ""
+    """The canonical spec, where that is at hand."""
 
 
 def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> list[int]:
@@ -48,6 +50,8 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
         seq = draft.emit("jobs.submitted", f"jobs/{first}-{last}", {"jobs": len(wanted), **held})
     draft.cluster = replace(draft.cluster, last_job_id=last)
     for job_id, one in enumerate(wanted, start=first):
+        if one.spec_text:
+            draft.spec_texts[job_id] = one.spec_text
         draft.jobs[job_id] = Job(
             job_id=job_id,
             spec=one.spec,

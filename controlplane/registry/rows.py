@@ -23,7 +23,8 @@ from controlplane.model.job import (
 )
 from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, WorkerStatus
 from controlplane.model.node import Device, DeviceKind, Node, NodeFacts
-from controlplane.model.spec import SPECS_REMEMBERED, JobSpec, canonical_json, parse_spec
+from controlplane.model.spec import SPECS_REMEMBERED, JobSpec, canonical_json
+from controlplane.model.specstored import load_spec
 from controlplane.model.spending import Spending
 from controlplane.model.tasks import TaskCounts
 from controlplane.registry.facts import Cluster
@@ -41,8 +42,7 @@ class Readable(Protocol):
         """The value of a column."""
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
 
 
 def cluster_row(cluster: Cluster) -> Row:
@@ -69,19 +69,22 @@ def cluster_value(row: Readable) -> Cluster:
 
 def cluster_changes(cluster: Cluster) -> Row:
     """What a commit may change of the cluster's row."""
-    fixed = ("id", "uuid", "secret", "epoch")
-    return {name: value for name, value in cluster_row(cluster).items() if name not in fixed}
+    return {name: getattr(cluster, name) for name in CLUSTER_CHANGES}
 
 
 _NO_CLUSTER = Cluster(uuid="", secret="", epoch=0)
+CLUSTER_CHANGES = tuple(
+    name for name in cluster_row(_NO_CLUSTER) if name not in ("id", "uuid", "secret", "epoch")
+)
+"""Columns of the cluster that a commit may change."""
 
 
-def job_row(job: Job) -> Row:
-    """A job's row."""
+def job_row(job: Job, spec_text: str = "") -> Row:
+    """A job's row. `spec_text`: its spec's canonical JSON, where that is at hand."""
     return {
         "job_id": job.job_id,
         "name": job.spec.name,
-        "spec": canonical_json(job.spec),
+        "spec": spec_text or canonical_json(job.spec),
         "spec_sha256": job.spec_sha256,
         "owner": job.owner,
         "created_us": job.created_us,
@@ -154,7 +157,7 @@ def job_value(row: Readable) -> Job:
         owner=row["owner"],
         account=row["account"],
         priority=row["priority"],
-        state=JobState(row["state"]),
+        state=_JOB_STATES[row["state"]],
         reason=row["reason"],
         cancelled_by=row["cancelled_by"],
         exit_code=row["exit_code"],
@@ -174,6 +177,7 @@ def job_value(row: Readable) -> Job:
     )
 
 
+_JOB_STATES = {state.value: state for state in JobState}
 _SPECS: dict[str, JobSpec] = {}
 
 
@@ -183,7 +187,7 @@ def _spec(sha256: str, text: str) -> JobSpec:
     if known is None:
         if len(_SPECS) >= SPECS_REMEMBERED:
             _SPECS.clear()
-        known = _SPECS[sha256] = parse_spec(json.loads(text))
+        known = _SPECS[sha256] = load_spec(text)
     return known
 
 
@@ -216,7 +220,7 @@ def task_value(row: Readable) -> Task:
     return Task(
         job_id=row["job_id"],
         index=row["task_index"],
-        state=JobState(row["state"]),
+        state=_JOB_STATES[row["state"]],
         attempts=row["attempts"],
         application_faults=row["application_faults"],
         infrastructure_faults=row["infrastructure_faults"],

@@ -51,9 +51,18 @@ _MOVE_JOB = (
     .where(tables.job.c.job_id == sa.bindparam("of"))
     .values({name: sa.bindparam(name) for name in rows.JOB_CHANGES})
 )
+_MOVE_CLUSTER = (
+    tables.cluster.update()
+    .where(
+        tables.cluster.c.epoch == sa.bindparam("of_epoch"),
+        tables.cluster.c.seq == sa.bindparam("of_seq"),
+    )
+    .values({name: sa.bindparam(name) for name in rows.CLUSTER_CHANGES})
+)
 _NEW_JOB, _NEW_EVENT, _NEW_REQUEST = (
     table.insert() for table in (tables.job, tables.event, tables.request)
 )
+_ANSWER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 _CHUNK = 500
 """Numbers in one IN list; SQLite allows 32,766 parameters."""
 
@@ -124,14 +133,10 @@ class SqlStore:
         """One transaction for the whole draft."""
         with writing(self._engine) as connection:
             c = draft.cluster
-            known = tables.cluster.c
-            guard = connection.execute(
-                tables.cluster.update()
-                .where(known.epoch == self._epoch, known.seq == c.seq - len(draft.events))
-                .values(rows.cluster_changes(c))
-            )
-            if guard.rowcount != 1:
-                self._refuse(connection, c.seq - len(draft.events))
+            made_at = c.seq - len(draft.events)
+            guarded = {**rows.cluster_changes(c), "of_epoch": self._epoch, "of_seq": made_at}
+            if self._bulk.change(connection, _MOVE_CLUSTER, guarded) != 1:
+                self._refuse(connection, made_at)
             self._put(connection, tables.user, [rows.user_row(u) for u in _new(draft.users)])
             self._put(connection, tables.token, [rows.token_row(t) for t in _new(draft.tokens)])
             joining = [rows.join_token_row(t) for t in _new(draft.join_tokens)]
@@ -152,7 +157,12 @@ class SqlStore:
                 )
                 self._put(connection, tables.device, rows.device_rows(node))
             jobs = _new(draft.jobs)
-            fresh = [rows.job_row(j) for j in jobs if draft.jobs.before(j.job_id) is None]
+            texts = draft.spec_texts
+            fresh = [
+                rows.job_row(j, texts.get(j.job_id, ""))
+                for j in jobs
+                if draft.jobs.before(j.job_id) is None
+            ]
             moved = [rows.job_changes(j) for j in jobs if draft.jobs.before(j.job_id) is not None]
             self._bulk.run(connection, _NEW_JOB, fresh)
             self._bulk.run(connection, _MOVE_JOB, moved)
@@ -365,7 +375,7 @@ def _answer_row(key: RequestKey, answer: Answer) -> rows.Row:
         "principal": key.principal,
         "request_id": key.request_id,
         "content_hash": answer.content_hash,
-        "answer": json.dumps(answer.body, separators=(",", ":"), sort_keys=True),
+        "answer": _ANSWER.encode(answer.body),
         "created_us": answer.created_us,
     }
 

@@ -34,8 +34,12 @@ _SAME_ATTEMPT = sa.and_(
 
 def load_live(connection: sa.Connection, facts: Facts) -> None:
     """Put the jobs that live into the facts, and of each what lives of it."""
-    for row in _all(connection, sa.select(tables.job).where(_j.state.not_in(_FINAL))):
-        facts.jobs[row["job_id"]] = rows.job_value(row)
+    jobs = connection.execute(sa.select(tables.job).where(_j.state.not_in(_FINAL)))
+    names = tuple(jobs.keys())
+    for some in jobs.partitions(CHUNK):
+        for values in some:
+            job = rows.job_value(dict(zip(names, values, strict=False)))
+            facts.jobs[job.job_id] = job
     of_live = sa.select(tables.task).join(tables.job, _j.job_id == _t.job_id)
     for row in _all(connection, of_live.where(_j.state.not_in(_FINAL), _t.state.not_in(_FINAL))):
         facts.tasks[row["job_id"], row["task_index"]] = rows.task_value(row)

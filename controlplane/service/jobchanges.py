@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ from controlplane.model.spec import (
     InvalidSpec,
     JobSpec,
     parse_spec,
-    spec_sha256,
 )
+from controlplane.model.specpieces import PIECES_REMEMBERED, Piece, canonical_text, joined, piece
 from controlplane.registry import jobs as commands
 from controlplane.registry.jobs import Change, Wanted
 from controlplane.service.asked import all_mine, which_of
@@ -27,7 +28,7 @@ from controlplane.service.auth import CALLER
 from controlplane.service.context import once_for
 from controlplane.service.permissions import GET_BLOB, may
 from controlplane.v1 import job_service_pb2 as pb
-from controlplane.wire.basics import document, from_duration
+from controlplane.wire.basics import document, from_duration, member, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,13 +41,20 @@ MOST_NAMES = 10_000
 """Names of jobs, or specs, in one call."""
 LONGEST_LIMIT_US = 366 * 86_400_000_000
 """As in job.json."""
+LONGEST_REMEMBERED = 4096
+"""Bytes of a spec, or of a member of one, that is remembered as it was read."""
 _OPERATORS = (Role.OPERATOR, Role.ADMIN)
 
 
 def checked(house: House, message: Struct) -> Wanted:
     """A spec as it was sent, checked. InvalidSpec with each fault of the document; InvalidRequest
     with each that only this site can know of: its classes, its queues, its blobs."""
-    spec, spec_hash = _read(message.SerializeToString(deterministic=True))
+    sent = message.SerializeToString(deterministic=True)
+    return _allowed(house, *(_read_again if len(sent) <= LONGEST_REMEMBERED else _read)(sent))
+
+
+def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
+    """A spec of this site. InvalidRequest with each fault."""
     rules, faults = house.rules, []
     wanted = spec.priority_class or rules.default_priority_class
     priority = rules.priority_classes.get(wanted)
@@ -65,14 +73,30 @@ def checked(house: House, message: Struct) -> Wanted:
             faults.append(FieldFault(field="working_dir.sha256", description=words))
     if faults or priority is None:
         raise InvalidRequest(*faults)
-    return Wanted(spec, spec_hash, priority)
+    return Wanted(spec, spec_hash, priority, text)
 
 
-@lru_cache(SPECS_REMEMBERED)
-def _read(sent: bytes) -> tuple[JobSpec, str]:
-    """A spec, and its SHA-256: of those that are sent again and again this is done once."""
-    spec = parse_spec(document(Struct.FromString(sent)))
-    return spec, spec_sha256(spec)
+def _read(sent: bytes) -> tuple[JobSpec, str, str]:
+    """A spec, its canonical JSON and the SHA-256 of that. What was lately sent as a whole, or in
+    the same member of another one, is not read again."""
+    parts = members(sent)
+    spec = joined(map(_part, parts)) if parts is not None else None
+    if spec is None:
+        spec = parse_spec(document(Struct.FromString(sent)))
+    text = canonical_text(spec)
+    return spec, text, hashlib.sha256(text.encode()).hexdigest()
+
+
+_read_again = lru_cache(SPECS_REMEMBERED)(_read)
+
+
+def _part(sent: bytes) -> Piece | None:
+    return _remembered(sent) if len(sent) <= LONGEST_REMEMBERED else piece(*member(sent))
+
+
+@lru_cache(PIECES_REMEMBERED)
+def _remembered(sent: bytes) -> Piece | None:
+    return piece(*member(sent))
 
 
 def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
@@ -110,7 +134,7 @@ def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
         found = known.get(content)
         if found is None:
             try:
-                found = known[content] = checked(house, spec)
+                found = known[content] = _allowed(house, *_read(content))
             except InvalidSpec as error:
                 faults += [
                     FieldFault(

@@ -44,6 +44,7 @@ from controlplane.wire.jobs import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from controlplane.model.job import Job
     from controlplane.registry.draft import Draft
     from controlplane.service.context import House
     from controlplane.v1 import job_pb2
@@ -72,14 +73,19 @@ class JobService(JobServiceServicer):
             return checked_job(wanted.spec, wanted.spec_sha256, caller.name, account)
         content = wanted.spec_sha256 + (" held" if request.hold else "")
         once = once_of(caller.name, request.request_id, content)
+        made: dict[object, Job] = {}
 
         def command(draft: Draft) -> dict[str, object]:
             (job_id,) = commands.submit(draft, [wanted], hold=request.hold)
+            made[job_id] = draft.jobs[job_id]
             return {"job_id": job_id}
 
         body = await house.write(command, house.actor(context), once)
         failpoints.reach("submit.answered")
-        return await self._message(Which(int(str(body["job_id"]))))
+        number = int(str(body["job_id"]))
+        if number not in made:  # a repeat: what became of it meanwhile
+            return await self._message(Which(number))
+        return self._encode(JobRecord(job=made[number], tasks=(), attempts=(), leases={}))
 
     @answers
     async def SubmitJobs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from controlplane.model.errors import FieldFault, InvalidRequest, TokenOutOfRange
@@ -55,7 +56,8 @@ async def watch_events(
         words = "says where to begin, and so does the token; leave one of them out"
         raise InvalidRequest(FieldFault(field="since_time", description=words))
     if request.token:
-        place = _Place(which=which, position=_resumed(registry, request.token, which).seq)
+        token = await _resumed(registry, request.token, which)
+        place = _Place(which=which, position=token.seq)
     else:
         begin = await eventlist.since(house, request, registry.seq)
         # Of a time before what is kept there is what is kept.
@@ -80,7 +82,7 @@ async def watch_jobs(
     registry, clock = house.registry, house.clock
     which = narrowed(registry, job_filter(request.filter))
     if request.token:
-        token = _resumed(registry, request.token, EVERYTHING)
+        token = await _resumed(registry, request.token, EVERYTHING)
     else:
         token = WatchToken(cluster=registry.cluster_uuid, seq=registry.seq, before=LAST)
     tell = _Teller(house=house)
@@ -194,14 +196,18 @@ def _listed(registry: Registry, which: JobFilter, before: int) -> list[Job]:
     return [record.job for record in records]
 
 
-def _resumed(registry: Registry, text: str, which: Wanted) -> WatchToken:
+async def _resumed(registry: Registry, text: str, which: Wanted) -> WatchToken:
     """Where a token says to go on. TokenOutOfRange when that cannot be without a gap."""
     token = watchtoken.read(text, registry.cluster_uuid)
     if token.seq > registry.seq:
-        raise TokenOutOfRange(
-            f"the token is of event {token.seq}, and there are {registry.seq}: the database was put"
-            " back to an earlier state; list again, and watch from now on"
-        )
+        # Who was told from the database knows of a commit a moment before memory does.
+        read = partial(registry.store.event_page, "", after=token.seq, limit=1)
+        there = (await asyncio.to_thread(read)).seq
+        if token.seq > there:
+            raise TokenOutOfRange(
+                f"the token is of event {token.seq}, and there are {there}: the database was put"
+                " back to an earlier state; list again, and watch from now on"
+            )
     if token.seq < registry.events_removed_seq and not which.of_job:
         raise _gone(registry)
     return token

@@ -81,6 +81,34 @@ def struct(document: Mapping[str, Any]) -> Struct:
     return message
 
 
+def members(data: bytes) -> list[bytes] | None:
+    """The members of a Struct that was serialized, each by itself: `member` reads one. None where
+    it has something that is no member."""
+    found, at, end = [], 0, len(data)
+    while at < end:
+        if data[at] != _MEMBER:
+            return None
+        size, shift, at = data[at + 1] & 0x7F, 7, at + 1
+        while data[at] & 0x80:
+            at += 1
+            size |= (data[at] & 0x7F) << shift
+            shift += 7
+        at += 1
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+_MEMBER = Struct.FIELDS_FIELD_NUMBER << 3 | 2
+"""Stands before each member, whose size follows in groups of seven bits."""
+
+
+def member(data: bytes) -> tuple[str, object]:
+    """One of the `members`: its name, and its value as `document` gives it."""
+    entry = Struct.FieldsEntry.FromString(data)
+    return entry.key, _plain(entry.value)
+
+
 def document(message: Struct) -> dict[str, object]:
     """A Struct as a JSON document. Its numbers are doubles; whole ones come back as integers."""
     return {name: _plain(value) for name, value in message.fields.items()}
@@ -88,6 +116,8 @@ def document(message: Struct) -> dict[str, object]:
 
 def _plain(value: Value) -> object:
     kind = value.WhichOneof("kind")
+    if kind == "string_value":  # most of them
+        return value.string_value
     if kind == "struct_value":
         return document(value.struct_value)
     if kind == "list_value":
@@ -95,6 +125,4 @@ def _plain(value: Value) -> object:
     if kind == "number_value":
         number = value.number_value
         return int(number) if number.is_integer() else number
-    if kind in ("string_value", "bool_value"):
-        return getattr(value, kind)
-    return None
+    return value.bool_value if kind == "bool_value" else None

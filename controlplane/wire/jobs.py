@@ -11,7 +11,8 @@ from controlplane.model import outputs
 from controlplane.model.job import AttemptState, CauseKind, JobState
 from controlplane.model.lease import WorkerState
 from controlplane.model.outputs import Files
-from controlplane.model.spec import SPECS_REMEMBERED, NodePath, canonical
+from controlplane.model.spec import SPECS_REMEMBERED, NodePath
+from controlplane.model.specpieces import SHARED_REMEMBERED, parted, shared_fields
 from controlplane.v1 import event_pb2, job_pb2, lease_pb2
 from controlplane.wire.basics import EnumWire, duration, struct, timestamp
 from controlplane.wire.progress import progress_message
@@ -149,10 +150,17 @@ def shown_spec(spec: JobSpec) -> Struct:
 
 @lru_cache(SPECS_REMEMBERED)
 def _shown_spec(spec: JobSpec) -> bytes:
-    message = struct(canonical(spec))
-    for name in spec.secret_env:
-        message.fields["env"].struct_value.fields[name].string_value = SECRET
-    return message.SerializeToString()
+    parts, rest = parted(spec)
+    own = dict(parts)
+    if spec.secret_env:
+        own["env"] = dict(spec.env) | dict.fromkeys(spec.secret_env, SECRET)
+    # Messages that are written one behind the other are merged.
+    return struct(own).SerializeToString() + _shown_rest(rest)
+
+
+@lru_cache(SHARED_REMEMBERED)
+def _shown_rest(rest: tuple[object, ...]) -> bytes:
+    return struct(dict(shared_fields(rest))).SerializeToString()
 
 
 CONCEALED = "(concealed)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,8 @@ from controlplane.model.identity import Role
 from controlplane.model.job import JobState
 from controlplane.model.lease import LeasePhase, WorkerState
 from controlplane.model.progress import Checkpoint, LeaseProgress, Point
-from controlplane.registry import identity
+from controlplane.model.spec import canonical_json, parse_spec, spec_sha256
+from controlplane.registry import identity, jobs
 from controlplane.registry import progress as reported
 from controlplane.registry.draft import Draft
 from controlplane.registry.facts import FIRST
@@ -335,3 +337,21 @@ def test_devices_that_a_node_has_no_more_are_gone(world: World) -> None:
     turned: Sequence[object] = had.devices[:0:-1]
     world.report(node, told=replace(had, devices=tuple(turned)))  # type: ignore[arg-type]
     assert len(world.store.reload().nodes[node].facts.devices) == 2
+
+
+def test_any_number_of_jobs_is_written_in_one_commit(world: World) -> None:
+    for count in (1, 7, 8, 9, 63, 65, 511, 513, 1_100):
+        specs = [parse_spec({"command": ["true", str(n)], "name": f"n{n}"}) for n in range(count)]
+        wanted = [jobs.Wanted(spec, spec_sha256(spec), 1000) for spec in specs]
+        made = world.do(partial(jobs.submit, wanted=wanted))
+        kept = world.store.jobs_of(made)
+        assert [kept[number].spec for number in made] == specs
+
+
+def test_a_spec_is_kept_as_the_text_that_came_with_it(world: World) -> None:
+    spec = parse_spec({"command": ["true"], "env": {"B": "2", "A": "é"}})
+    wanted = jobs.Wanted(spec, spec_sha256(spec), 1000, canonical_json(spec))
+    (number,) = world.do(partial(jobs.submit, wanted=[wanted]))
+    record = world.registry.live_job(number)
+    assert record is not None
+    assert world.store.jobs_of([number])[number] == record.job

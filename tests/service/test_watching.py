@@ -15,6 +15,7 @@ from controlplane.model.event import CONTROL_PLANE, Event
 from controlplane.model.identity import Role
 from controlplane.model.keep import DAY_US, Keep
 from controlplane.registry import identity, jobs
+from controlplane.registry.registry import Registry
 from controlplane.registry.which import Which
 from controlplane.service import watchtoken
 from controlplane.service.eventlist import Wanted, first_since
@@ -183,6 +184,19 @@ def test_a_watch_since_a_moment_begins_with_what_happened_then(made: Centre) -> 
 
 def watch_token(made: Centre, seq: int, cluster: str = "") -> str:
     return watchtoken.WatchToken(cluster=cluster or made.registry.cluster_uuid, seq=seq).write()
+
+
+@pytest.mark.parametrize("rpc", ["WatchEvents", "WatchJobs"])
+def test_a_token_of_a_commit_that_memory_has_not_seen_yet_is_good(
+    made: Centre, rpc: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.submit("ada")
+    token = watch_token(made, made.registry.seq)
+    late = property(lambda self: self._facts.cluster.seq - 1)
+    monkeypatch.setattr(Registry, "seq", late)
+    ask = pb.WatchEventsRequest if rpc == "WatchEvents" else pb.WatchJobsRequest
+    with Watch(made, rpc, ask(token=token)) as watch:
+        assert next(watch.call).token == token
 
 
 @pytest.mark.parametrize("rpc", ["WatchEvents", "WatchJobs"])
