@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from controlplane.client.errors import ClientError
 from controlplane.kit.failpoints import POINTS
 from nodeagent.supervision import processes
-from tests.faults.scenarios import fill_disk, restart_postgresql
+from tests.faults.scenarios import HOUR_S, fill_disk, restart_postgresql
 from tests.faults.stage import LEASE_S, MARGIN_S
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Injector:
             self._kill_supervisor: 2,
             self._kill_worker: 2,
             self._stop_and_go: 3,
+            self._set_clock: 1,
         }
         if self._stage.postgres is not None:
             deeds[self._restart_database] = 3
@@ -125,6 +126,11 @@ class Injector:
         time.sleep(seconds)
         processes.signal_all(pids, signal.SIGCONT)
         return f"stop {what} {daemon.name if what == 'daemon' else pids} for {seconds} s"
+
+    def _set_clock(self) -> str:
+        off_s = self._chance.choice((-HOUR_S, 0, HOUR_S))
+        self._stage.set_clock(off_s)
+        return f"set the clocks to {off_s:+} s"
 
     def _cut(self) -> str:
         name = self._chance.choice(sorted(self._stage.cables))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GANG: dict[str, Any] = {"workers": 2, "workers_per_node": 1}
 TOO_LONG_S = LEASE_S + MARGIN_S + 1.5
 """Longer than a node may be silent."""
+HOUR_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def kill_running(stage: Stage, *, who: str, attempts: int) -> None:
     name, pids = running_gang(stage)
     victims = {
         "daemon": [stage.cluster.control.pid],
-        "agent": [stage.cluster.agents["a"].pid],
+        "agent": [stage.cluster.agents[host_of(stage, name)].pid],
         "agents": [daemon.pid for daemon in stage.cluster.agents.values()],
         "supervisor": supervisors(stage, pids)[:1],
         "spawners": [pid for pid in stage.spawners() if pid not in supervisors(stage, pids)],
@@ -108,6 +109,11 @@ def running_gang(stage: Stage) -> tuple[str, list[int]]:
     return name, [worker.pid for worker in job.attempts[-1].workers]
 
 
+def host_of(stage: Stage, name: str) -> str:
+    """Where a gang's first rank is."""
+    return stage.cluster.client.get(name).attempts[-1].leases[0].node_display_name
+
+
 def supervisors(stage: Stage, workers: list[int]) -> list[int]:
     """Those that have started workers."""
     found = (processes.look(pid) for pid in workers)
@@ -119,7 +125,7 @@ def stop_and_go(stage: Stage, *, who: str, attempts: int, seconds: float = TOO_L
     name, pids = running_gang(stage)
     victim = {
         "daemon": [stage.cluster.control.pid],
-        "agent": [stage.cluster.agents["a"].pid],
+        "agent": [stage.cluster.agents[host_of(stage, name)].pid],
         "supervisor": supervisors(stage, pids)[:1],
         "worker": pids[:1],
     }[who]
@@ -163,12 +169,30 @@ def cancel_stopped(stage: Stage) -> None:
     assert stage.cluster.ended(name).exit_code == 130
 
 
+def set_clock(stage: Stage, *, off_s: int) -> None:
+    """The daemons' clocks are set while a gang runs: it runs on, and a silent node's lease ends."""
+    name, _ = running_gang(stage)
+    stage.set_clock(off_s)
+    time.sleep(TOO_LONG_S)
+    job = stage.cluster.client.get(name)
+    assert len(job.attempts) == 1, job.reason
+    victim = [stage.cluster.agents[host_of(stage, name)].pid]
+    processes.signal_all(victim, signal.SIGSTOP)
+    until(lambda: len(stage.cluster.client.get(name).attempts) > 1, "another attempt")
+    processes.signal_all(victim, signal.SIGCONT)
+    (stage.folder / "go").touch()
+    job = stage.cluster.ended(name)
+    assert len(job.attempts) == 2, [a.cause.message for a in job.attempts]
+    assert job.exit_code == 0, job.reason
+
+
 def cut(stage: Stage, *, seconds: float, attempts: int) -> None:
     """A host's cable is pulled while a gang runs, and plugged in again."""
     name, _ = running_gang(stage)
-    stage.cables["a"].link_down()
+    cable = stage.cables[host_of(stage, name)]
+    cable.link_down()
     time.sleep(seconds)
-    stage.cables["a"].link_up()
+    cable.link_up()
     if attempts > 1:
         until(lambda: len(stage.cluster.client.get(name).attempts) > 1, "another attempt", 60)
     (stage.folder / "go").touch()
@@ -304,6 +328,15 @@ SCENARIOS = [
             quick=point == "agent.plan_written",
         )
         for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:5]
+    ),
+    *(
+        Scenario(
+            name=f"clock:{word}",
+            prose=f"the clocks are set {word} by an hour while a gang runs; then a node is silent",
+            play=partial(set_clock, off_s=off_s),
+            quick=word == "back",
+        )
+        for word, off_s in (("back", -HOUR_S), ("on", HOUR_S))
     ),
     Scenario(
         name="stop:agent-shortly",

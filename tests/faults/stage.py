@@ -23,6 +23,7 @@ from nodeagent.supervision import processes
 from nodeagent.supervision.cage import own_groups
 from tests.faults.check import FINAL_JOB, Accounts, Happened, Known, Line, Told
 from tests.faults.worker import LINES, LOCKS
+from tests.support import timewarp
 from tests.support.cluster import Cluster, Daemon, alive, cluster, until
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ SHORT = {
 }
 MARK = "FAULTS"
 WORKER = Path(__file__).with_name("worker.py")
+TIMEWARP = Path(timewarp.__file__)
 WITHIN_S = 90.0
 
 
@@ -53,6 +55,7 @@ class Stage:
         self._lock = threading.Lock()
         self._told: list[Told] = []
         self._asked: dict[str, tuple[list[dict[str, Any]], bool]] = {}
+        self.clock = folder / "clock"
         (folder / LOCKS).mkdir()
 
     # What clients do
@@ -127,6 +130,12 @@ class Stage:
         until(path.exists, f"{point} to be reached")
         return int(path.read_text())
 
+    def set_clock(self, off_s: int) -> None:
+        """Have the daemons' time of day be off by so many seconds."""
+        fresh = self.clock.with_suffix(".new")
+        fresh.write_text(str(off_s))
+        fresh.replace(self.clock)
+
     def disarm(self) -> None:
         """Nothing more happens."""
         for path in self.points.iterdir():
@@ -141,6 +150,7 @@ class Stage:
     def heal(self) -> None:
         """Let go on what was stopped, and start what has died."""
         self.disarm()
+        self.set_clock(0)
         for pid in self.processes():
             processes.signal_all([pid], signal.SIGCONT)
         self.revive()
@@ -309,9 +319,13 @@ def stage(
     points = folder / "failpoints"
     points.mkdir()
     env = {failpoints.VARIABLE: str(points)}
+    clock = folder / "clock"
+    clock.write_text("0")
+    warped = (sys.executable, TIMEWARP, clock)
     play: Stage | None = None
     try:
-        with cluster(folder, serve={**SHORT, **(serve or {})}, env=env, hosts=hosts) as made:
+        serve = {**SHORT, **(serve or {})}
+        with cluster(folder, serve=serve, env=env, hosts=hosts, before=warped) as made:
             play = Stage(folder, made)
             play.cables = dict(zip(agents, hosts[1:], strict=False))
             try:
