@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from controlplane.model.lease import LeasePhase
 from controlplane.model.progress import (
@@ -38,6 +39,7 @@ from controlplane.model.progress import (
 from controlplane.model.progressline import LONGEST_LINE, parse_line
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.wire.progress import lease_progress_message, lease_progress_value
+from nodeagent.supervision import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -275,14 +277,16 @@ class LeaseReports:
         """Go on where an earlier agent stopped, if it has written that down."""
         try:
             kept = json.loads((self.control / JOURNAL).read_bytes())
-            sent = pb.LeaseProgress.FromString(bytes.fromhex(kept["sent"]))
-            self.sent = lease_progress_value(sent)
-            self.places = {int(rank): Place(**place) for rank, place in kept["places"].items()}
-            self.rank, self.last_us = kept["rank"], kept["last_us"]
-            self.faults, self.more_faults = kept["faults"], kept["more_faults"]
-            self.told_faults = self.sent.faults
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+            message = pb.LeaseProgress.FromString(bytes.fromhex(kept["sent"]))
+            sent = lease_progress_value(message)
+            places = {int(rank): Place(**place) for rank, place in kept["places"].items()}
+            rank, last_us = kept["rank"], int(kept["last_us"])
+            faults, more_faults = list(map(str, kept["faults"])), int(kept["more_faults"])
+        except (OSError, DecodeError, *record.DAMAGE):
+            return self  # there is none, or it is damaged: all is read once more
+        self.sent, self.places, self.told_faults = sent, places, sent.faults
+        self.rank, self.last_us = rank, last_us
+        self.faults, self.more_faults = faults, more_faults
         return self
 
     def is_done(self, now_us: int) -> bool:

@@ -223,7 +223,7 @@ class Session:
             return
         fresh = self._deadline_file.with_name(f"{self._deadline_file.name}.new")
         try:
-            fresh.write_text(str(deadline_us))
+            fresh.write_text(f"{deadline_us}\n")
             os.replace(fresh, self._deadline_file)
         except OSError as error:
             # Cancels must be heard all the same: they may be what makes room.

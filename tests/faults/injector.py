@@ -26,7 +26,7 @@ AWAY_S = 1.5
 """A daemon that died is started again after so long, at most."""
 KINDS = ("job.submitted", "attempt.placed", "attempt.running", "attempt.succeeded", "job.cancelled")
 STEPS = sorted([*POINTS, *(f"{kind}.{w}_commit" for kind in KINDS for w in ("before", "after"))])
-FAILING = ("agent.folder_made", "agent.prepared", "agent.plan_written")
+FAILING = ("agent.folder_made", "agent.prepared", "agent.prolog_ran", "agent.plan_written")
 """Steps at which an error of the system's may come."""
 TOO_LONG_S = LEASE_S + MARGIN_S + 1.5
 STOPS_S = (0.2, 1.0, TOO_LONG_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.client.errors import Refused
 from controlplane.kit.failpoints import POINTS
-from nodeagent.supervision import processes
+from nodeagent.supervision import processes, record
 from tests.faults.check import Told
 from tests.faults.stage import LEASE_S, MARGIN_S, Stage
 from tests.support.cluster import alive, until
@@ -97,6 +98,21 @@ def kill_running(stage: Stage, *, who: str, attempts: int) -> None:
     job = stage.cluster.ended(name)
     assert len(job.attempts) == attempts, [a.cause.message for a in job.attempts]
     assert job.exit_code == (137 if who == "worker" else 0), job.reason
+
+
+def cut_journal(stage: Stage, *, name: str) -> None:
+    """An agent dies while a gang runs, and what is written down of the lease is cut short."""
+    job, _ = running_gang(stage)
+    host = host_of(stage, job)
+    stage.cluster.agents[host].kill()
+    (path,) = (stage.folder / host / "run" / "leases").glob(f"*/{name}")
+    os.truncate(path, path.stat().st_size // 2)
+    stage.revive()
+    until(lambda: stage.cluster.node(host), "the node to be heard")
+    (stage.folder / "go").touch()
+    ended = stage.cluster.ended(job)
+    assert len(ended.attempts) == 1, [a.cause.message for a in ended.attempts]
+    assert ended.exit_code == 0, ended.reason
 
 
 def running_gang(stage: Stage) -> tuple[str, list[int]]:
@@ -253,7 +269,7 @@ def fill_disk(stage: Stage) -> None:
 def _steps() -> list[Scenario]:
     """`kill -9` at every named step."""
     # Where a node loses what it had begun, the gang is started again.
-    again = {"agent.folder_made", "agent.prepared", "agent.plan_written"}
+    again = {"agent.folder_made", "agent.prepared", "agent.prolog_ran", "agent.plan_written"}
     again |= {point for point in POINTS if point.startswith("supervisor.")}
     again -= {"supervisor.ended"}
     quick = {
@@ -262,6 +278,7 @@ def _steps() -> list[Scenario]:
         "agent.ordered",
         "agent.spawned",
         "supervisor.worker_started",
+        "agent.prolog_ran",
         "cancel.answered",
         "attempt.succeeded.before_commit",
     }
@@ -327,7 +344,7 @@ SCENARIOS = [
             play=partial(stop_at, point),
             quick=point == "agent.plan_written",
         )
-        for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:5]
+        for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:6]
     ),
     *(
         Scenario(
@@ -337,6 +354,15 @@ SCENARIOS = [
             quick=word == "back",
         )
         for word, off_s in (("back", -HOUR_S), ("on", HOUR_S))
+    ),
+    *(
+        Scenario(
+            name=f"journal:{name.partition('.')[0]}",
+            prose=f"kill -9 of an agent while a gang runs, and its {name} is cut in half",
+            play=partial(cut_journal, name=name),
+            quick=True,
+        )
+        for name in (record.STATUS, record.PLAN)
     ),
     Scenario(
         name="stop:agent-shortly",

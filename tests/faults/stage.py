@@ -55,7 +55,7 @@ class Stage:
         self._lock = threading.Lock()
         self._told: list[Told] = []
         self._asked: dict[str, tuple[list[dict[str, Any]], bool]] = {}
-        self.clock = folder / "clock"
+        self.clock, self.site = folder / "clock", folder / "site"
         (folder / LOCKS).mkdir()
 
     # What clients do
@@ -242,6 +242,7 @@ class Stage:
             lines=lines,
             told=told,
             printed=self._printed(succeeded, lines),
+            site=self.site.read_text().splitlines(),
             left=left,
         )
 
@@ -322,6 +323,7 @@ def stage(
     clock = folder / "clock"
     clock.write_text("0")
     warped = (sys.executable, TIMEWARP, clock)
+    site = {name: str(_site_program(folder, name)) for name in ("prolog", "epilog")}
     play: Stage | None = None
     try:
         serve = {**SHORT, **(serve or {})}
@@ -330,7 +332,7 @@ def stage(
             play.cables = dict(zip(agents, hosts[1:], strict=False))
             try:
                 for name, has in agents.items():
-                    made.agent(name, cpus=has.get("cpus", 8), gpus=has.get("gpus", 0))
+                    made.agent(name, cpus=has.get("cpus", 8), gpus=has.get("gpus", 0), **site)
                 yield play
             finally:
                 play.heal()
@@ -339,6 +341,16 @@ def stage(
     finally:
         if play is not None:
             play.clear()
+
+
+def _site_program(folder: Path, name: str) -> Path:
+    """A prolog or an epilog that does nothing but note that it ran."""
+    lease = "$CC_JOB_ID.$CC_TASK_INDEX.$CC_ATTEMPT on $CC_NODE_NAME"
+    path, said = folder / name, folder / "site"
+    said.touch()
+    path.write_text(f'#!/bin/sh\necho "{name} {lease}" >> {said}\n')
+    path.chmod(0o755)
+    return path
 
 
 def _submit(

@@ -28,7 +28,8 @@ SHORT = f"""\
 Environment=CONTROLPLANE_NODE_LEASE_S={LEASE_S} CONTROLPLANE_NODE_LEASE_MARGIN_S={MARGIN_S}
 Environment=CONTROLPLANE_HOLD_S=2
 """
-LIMIT_S = 20
+DONE = ("succeeded", "failed", "cancelled")
+LIMIT_S = 30
 ENDS_S = 240.0
 """What is due in seconds has come by then, and what is an hour late has not."""
 MEASURED = """\
@@ -65,7 +66,7 @@ def set_clock(machine: Guest, by_s: int) -> None:
 
 
 def ended(machine: Guest, number: str) -> dict[str, Any]:
-    until(f"job {number} to end", lambda: "exit_code" in job(machine, number), within_s=ENDS_S)
+    until(f"job {number} to end", lambda: job(machine, number)["state"] in DONE, within_s=ENDS_S)
     return job(machine, number)
 
 
@@ -84,11 +85,9 @@ def test_what_is_due_comes_in_time_and_nothing_before(machine: Guest, by_s: int)
     for each in (stays, limited):
         runs(machine, each)
     fails = work(machine, "raise SystemExit(1)", max_attempts=2)
-    until("it to back off", lambda: len(job(machine, fails)["attempts"]) == 1, within_s=ENDS_S)
     set_clock(machine, by_s)
 
     assert len(ended(machine, fails)["attempts"]) == 2
-    assert job(machine, limited)["attempts"][0]["state"] in ("running", "timed_out", "stopping")
     assert ended(machine, limited)["state"] == "failed"
     time.sleep(LEASE_S + MARGIN_S)
     for unit in ("nodeagent", "controlplane"):
