@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
-from controlplane.daemon import retiring, starting
+from controlplane.daemon import filetokens, retiring, starting
 from controlplane.daemon.doors import Doors
 from controlplane.engine import schedule, upkeep
 from controlplane.kit import failpoints
@@ -157,6 +157,7 @@ async def _serve(
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
         Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
+        filetokens.duty(TokenFile(settings.tokens), registry),
         *retiring.duties(registry, house, clock),
     )
     registry.listen(hub.committed)
