@@ -22,8 +22,8 @@ from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
-from controlplane.service.schedule import ScheduleService
 from controlplane.service.room import LARGEST_MESSAGE
+from controlplane.service.schedule import ScheduleService
 from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
 from controlplane.v1 import (

@@ -1,5 +1,5 @@
-"""The control plane's clock was set back by an hour between two starts, on every store; and a node's
-lease, which goes by no clock that can be set."""
+"""The control plane's clock was set back by an hour between two starts, on every store; and a
+node's lease, which goes by no clock that can be set."""
 
 from __future__ import annotations
 
