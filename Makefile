@@ -84,6 +84,10 @@ faults: setup ## have every process die, stop or be cut off at every step, then 
 	$(BIN)/python -m tests.faults
 	$(BIN)/python -m tests.faults.soak --seconds $(SOAK_SECONDS)
 
+.PHONY: soak
+soak: setup ## five minutes of every fault at random, with 16 clients; SOAK="--seed 7" replays
+	$(BIN)/python -m tests.faults.soak $(SOAK)
+
 .PHONY: test-tensorflow
 test-tensorflow: setup horovod-tensorflow ## the tests that train with TensorFlow
 	$(BIN)/pytest -q -m tensorflow

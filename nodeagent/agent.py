@@ -365,7 +365,7 @@ async def _ship(leases: Leases, session: Session, node_uuid: str, again: asyncio
 async def _report(leases: Leases, session: Session, node_uuid: str) -> None:
     while True:
         try:
-            await report_once(leases, node_uuid, session.ship_progress, _CLOCK.now_us())
+            await report_once(leases, node_uuid, session.ship_progress, _CLOCK)
         except grpc.aio.AioRpcError as error:
             log.debug("progress waits: %s", error.code().name)
         await asyncio.sleep(REPORT_S)

@@ -12,12 +12,15 @@ Each lease has folders that are named `<lease id>.<token>`:
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.kit import failpoints
+from nodeagent.supervision import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,14 +65,21 @@ class Folders:
         for folder in (self.state, self.data, self.tmp, self.jobs):
             folder.chmod(self._mode)
         note = self.runtime / "boot_id"
-        if not note.exists() or note.read_text() != boot_id:
-            self.deadline.unlink(missing_ok=True)
-            shutil.rmtree(self.control, ignore_errors=True)
-            # Whole or not at all: half a note would be taken for another boot's.
+        noted = note.read_bytes().decode(errors="replace") if note.exists() else ""
+        if noted != boot_id:
+            # A note that is damaged says nothing, and what somebody holds is of this boot: it is
+            # adopted, for workers may run.
+            if len(noted) == len(boot_id) and not self._is_held():
+                self.deadline.unlink(missing_ok=True)
+                shutil.rmtree(self.control, ignore_errors=True)
             fresh = note.with_name(f"{note.name}.new")
             fresh.write_text(boot_id)
             fresh.replace(note)
         self.control.mkdir(exist_ok=True, mode=0o700)
+
+    def _is_held(self) -> bool:
+        """Whether any lease has a supervisor."""
+        return any(is_locked(plan) for plan in self.control.glob(f"*/{record.PLAN}"))
 
     @property
     def _mode(self) -> int:
@@ -133,6 +143,21 @@ class Folders:
     def nudges(self) -> Path:
         """The socket by which supervisors say that there is news."""
         return self.runtime / "agent.sock"
+
+
+def is_locked(plan: Path) -> bool:
+    """Whether a supervisor lives that was given this plan."""
+    try:
+        fd = os.open(plan, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def leases_in(folder: Path) -> Iterator[LeaseKey]:

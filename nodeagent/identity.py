@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from controlplane.kit.private import replace_private
+from nodeagent.supervision import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ class Identity:
         except FileNotFoundError:
             self.uuid, self.epoch_seen = str(uuid.uuid4()), 0
             self._write()
-        except (ValueError, KeyError, TypeError) as error:
+        except record.DAMAGE as error:
             raise ValueError(
                 f"{self._path}: is damaged ({error}); restore it, or remove it to join anew"
             ) from error

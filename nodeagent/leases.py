@@ -7,9 +7,10 @@ rest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from controlplane.kit import failpoints
@@ -17,6 +18,7 @@ from controlplane.model.lease import LeaseEnd, LeasePhase, LeaseStatus
 from controlplane.model.signals import signal_number
 from nodeagent import reconcile, status
 from nodeagent.folders import LeaseKey, leases_in
+from nodeagent.held import Held, ended_status
 from nodeagent.launchers import LaunchError, LaunchRefused, plan_step
 from nodeagent.plan import StepPlan
 from nodeagent.progress import LeaseReports
@@ -30,49 +32,19 @@ if TYPE_CHECKING:
     from controlplane.model.launch import Launch, LeaseSignal
     from nodeagent.accounts import Account
     from nodeagent.folders import Folders
-    from nodeagent.found import Found
     from nodeagent.looking import Looks
     from nodeagent.preflight import Preflight
     from nodeagent.spawning import Spawner
     from nodeagent.staging import Stage
     from nodeagent.status import StepEnd
-    from nodeagent.streams import Stream
 
 log = logging.getLogger(__name__)
 
 EPILOG = "epilog"
 """Lies in a lease's control folder once its epilog has run."""
-
-
-@dataclass(slots=True)
-class Held:
-    """One lease that this node holds."""
-
-    key: LeaseKey
-    """Names it, and its folders."""
-    status: LeaseStatus
-    """As last read."""
-    reader: StatusReader | None = None
-    """Reads its supervisor's word, once there is a supervisor."""
-    staging: asyncio.Task[None] | None = None
-    """Fetches what it needs."""
-    found: dict[tuple[int, Stream, int], Found] = field(default_factory=dict)
-    """Of each stream what has been handed over, and what was found. `shipping` has it."""
-    plan: StepPlan | None = None
-    """What its supervisor was told, once there is one."""
-    closing: asyncio.Task[None] | None = None
-    """Runs the site's epilog, after which its end is reported."""
-    reports: LeaseReports | None = None
-    """What its workers report of their progress, once there may be any."""
-    heard_steps: set[int] = field(default_factory=set)
-    """Detached steps whose end the control plane has written down."""
-    forgotten: bool = False
-    """The control plane knows all about it; only output may still have to be handed over."""
-
-    def ended_steps(self) -> dict[int, StepEnd]:
-        """Ends of detached steps that are to be told."""
-        steps = self.reader.steps.items() if self.reader is not None else ()
-        return {n: end for n, end in steps if end is not None and n not in self.heard_steps}
+_GRACE_MS = 5_000
+"""Of workers that are ended because their plan is damaged."""
+_DAMAGED = f"{record.PLAN} in its control folder was damaged, so its workers were ended"
 
 
 class Leases:
@@ -105,23 +77,45 @@ class Leases:
             self.held[key.lease_id] = self._adopted(key)
         for key in self._folders.leftovers():
             if key.lease_id not in self.held:
-                told = _ended(key, LeaseEnd.SUPERVISOR_LOST, "the node was rebooted")
+                told = ended_status(key, LeaseEnd.SUPERVISOR_LOST, "the node was rebooted")
                 self.held[key.lease_id] = Held(key=key, status=told)
         return len(self.held)
 
     def _adopted(self, key: LeaseKey) -> Held:
         folder = self.control(key)
-        try:
-            plan = StepPlan.from_json((folder / record.PLAN).read_bytes())
-        except (OSError, ValueError, KeyError, TypeError):  # Its writer died before the end of it.
-            words = "the agent was restarted before the start"
-            return Held(key=key, status=_ended(key, LeaseEnd.LAUNCH_FAILED, words))
+        plan = _read_plan(folder / record.PLAN)
+        if plan is None:
+            spare = _read_plan(folder / record.STAGED)
+            if not record.was_supervised(str(folder)):
+                return self._unbegun(key, spare)
+            if spare is None:
+                return self._damaged(key)
+            plan = spare
         reader = StatusReader(folder, plan)
         held = Held(key=key, status=reader.read(), reader=reader, plan=plan)
         held.reports = self._reports(key, held.status, plan).resume()
         if held.status.phase is LeasePhase.ENDED:
             self._close(held, held.status)
         return held
+
+    def _unbegun(self, key: LeaseKey, plan: StepPlan | None) -> Held:
+        """One whose agent died before it was handed over. What its prolog has begun, the epilog may
+        undo."""
+        words = "the agent was restarted before the start"
+        told = ended_status(key, LeaseEnd.LAUNCH_FAILED, words)
+        held = Held(key=key, status=told, plan=plan)
+        if plan is not None:
+            self._preflight.end_earlier(plan)
+            self._close(held, told)
+        return held
+
+    def _damaged(self, key: LeaseKey) -> Held:
+        """One whose plan is lost in both copies, so that it cannot be reported: its supervisor is
+        told to end it, and until it has the lease is held."""
+        nothing = StepPlan(lease_id=key.lease_id, token=key.token, workers=())
+        reader = StatusReader(self.control(key), nothing)
+        log.error("%s is damaged: its workers are ended", self.control(key) / record.PLAN)
+        return Held(key=key, status=_of_damaged(reader.read()), reader=reader, damaged=True)
 
     def _reports(self, key: LeaseKey, told: LeaseStatus, plan: StepPlan) -> LeaseReports:
         uid = plan.identity.uid if plan.identity is not None else os.geteuid()
@@ -161,9 +155,12 @@ class Leases:
             return
         if held.closing is not None:
             return
-        ended = len(held.ended_steps())
+        if held.damaged:
+            status.stop(self.control(held.key), _GRACE_MS, LeaseEnd.SUPERVISOR_LOST, _DAMAGED)
+        told_steps = len(held.ended_steps())
         fresh = held.reader.look() if look else held.reader.read()
-        if len(held.ended_steps()) != ended:
+        fresh = _of_damaged(fresh) if held.damaged else fresh
+        if len(held.ended_steps()) != told_steps:
             self._changed()
         if fresh != held.status:
             held.status = fresh
@@ -181,14 +178,18 @@ class Leases:
 
     async def _epilog(self, held: Held, plan: StepPlan, ended: LeaseStatus) -> None:
         try:
-            self.trouble = await self._preflight.run_epilog(plan)
-            if self.trouble:
-                log.error("%s; this node takes no more work", self.trouble)
-            (self.control(held.key) / EPILOG).touch()
+            await self._run_epilog(held.key, plan)
         finally:
             held.closing = None
             held.status = ended
             self._changed()
+
+    async def _run_epilog(self, key: LeaseKey, plan: StepPlan) -> None:
+        self.trouble = await self._preflight.run_epilog(plan)
+        if self.trouble:
+            log.error("%s; this node takes no more work", self.trouble)
+        with contextlib.suppress(OSError):  # no room for it: an agent that is started anew repeats
+            (self.control(key) / EPILOG).touch()
 
     def refresh_all(self) -> None:
         """Read every supervisor's word anew: nudges may be lost, and supervisors may die."""
@@ -215,7 +216,9 @@ class Leases:
                 status.change_limit(control, action.time_limit_us)
             case reconcile.NeverStarted():
                 key = LeaseKey(action.lease_id, action.token)
-                self.held[key.lease_id] = Held(key=key, status=_ended(key, LeaseEnd.ORDERED, ""))
+                self.held[key.lease_id] = Held(
+                    key=key, status=ended_status(key, LeaseEnd.ORDERED, "")
+                )
                 self._changed()
             case reconcile.Forget():
                 failpoints.reach("agent.forgets")
@@ -276,12 +279,13 @@ class Leases:
                 await self._stage.fetch(launch.working_dir_sha256, held.key, account)
             plan = await self._planned(held, launch, account)
             await self._preflight.check_devices(launch.device_ids)
+            self._keep(held.key, plan)
             try:
                 await self._preflight.run_prolog(plan)
                 self._hand_over(held, plan)
             except BaseException:
                 # What the prolog has begun, the epilog may undo.
-                self.trouble = await self._preflight.run_epilog(plan)
+                await self._run_epilog(held.key, plan)
                 raise
         except asyncio.CancelledError:
             held.status = replace(held.status, phase=LeasePhase.ENDED, end=LeaseEnd.ORDERED)
@@ -303,14 +307,17 @@ class Leases:
         )
         return stage.finish(plan_step(launch, context), launch, key, account)
 
+    def _keep(self, key: LeaseKey, plan: StepPlan) -> None:
+        """Write the plan down, before anything is done for it."""
+        failpoints.reach("agent.prepared")
+        _write_plan(self.control(key) / record.STAGED, plan)
+
     def _hand_over(self, held: Held, plan: StepPlan) -> None:
         """Have a supervisor started."""
         folder = self.control(held.key)
+        failpoints.reach("agent.prolog_ran")
         held.plan = plan
-        failpoints.reach("agent.prepared")
-        # It holds the job's environment: only we may read it, wherever its folder lies.
-        (folder / record.PLAN).touch(mode=0o600)
-        (folder / record.PLAN).write_text(plan.to_json())
+        _write_plan(folder / record.PLAN, plan)
         failpoints.reach("agent.plan_written")
         held.reader = StatusReader(folder, plan)
         held.status = replace(held.status, phase=LeasePhase.STARTING)
@@ -362,7 +369,22 @@ class Leases:
                 return
 
 
-def _ended(key: LeaseKey, end: LeaseEnd, message: str) -> LeaseStatus:
-    return LeaseStatus(
-        lease_id=key.lease_id, token=key.token, phase=LeasePhase.ENDED, end=end, message=message
-    )
+def _write_plan(path: Path, plan: StepPlan) -> None:
+    # It holds the job's environment: only we may read it, wherever its folder lies.
+    path.touch(mode=0o600)
+    path.write_text(plan.to_json())
+
+
+def _read_plan(path: Path) -> StepPlan | None:
+    """None for one that is not there or is damaged: its writer may have died in the middle."""
+    try:
+        return StepPlan.from_json(path.read_bytes())
+    except (OSError, *record.DAMAGE):
+        return None
+
+
+def _of_damaged(told: LeaseStatus) -> LeaseStatus:
+    """The status of a lease whose plan is lost: it is not known which workers there were."""
+    if told.phase is not LeasePhase.ENDED:
+        return told
+    return replace(told, end=LeaseEnd.SUPERVISOR_LOST, message=_DAMAGED)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodeagent.launchers import LaunchError
+from nodeagent.supervision import processes
 
 if TYPE_CHECKING:
     from nodeagent.plan import StepPlan
@@ -77,6 +78,13 @@ class Preflight:
             return ""
         why = await run(self.epilog, plan, self.deadline_s)
         return f"the epilog {self.epilog} {why}" if why else ""
+
+    def end_earlier(self, plan: StepPlan) -> None:
+        """End what an agent that died has left of the prolog: what it was told no worker is."""
+        told = {f"{name}={value}".encode() for name, value in environment(plan).items()}
+        found = processes.everything() if self.prolog is not None else ()
+        left = [each.pid for each in found if told <= processes.environment(each.pid)]
+        processes.signal_all(left, signal.SIGKILL)
 
 
 async def run(program: Path, plan: StepPlan, deadline_s: float) -> str:

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from controlplane.model.lease import LeasePhase
 from controlplane.model.progress import (
@@ -38,10 +39,12 @@ from controlplane.model.progress import (
 from controlplane.model.progressline import LONGEST_LINE, parse_line
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.wire.progress import lease_progress_message, lease_progress_value
+from nodeagent.supervision import record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from controlplane.kit.clock import Clock
     from nodeagent.folders import LeaseKey
     from nodeagent.leases import Leases
 
@@ -106,7 +109,7 @@ class LeaseReports:
     more_faults: int = 0
     told_faults: tuple[str, ...] = ()
     last_us: int = 0
-    due_us: int = 0
+    due_boot_us: int = 0
     sent: LeaseProgress | None = None
     refused: bool = False
     """The control plane does not know the lease: nothing is wanted of it."""
@@ -235,14 +238,14 @@ class LeaseReports:
 
     # Handing over
 
-    def due(self, now_us: int, *, ended: bool) -> LeaseProgress | None:
+    def due(self, boot_us: int, *, ended: bool) -> LeaseProgress | None:
         """What is to be handed over now: what was sent and not answered, or else what has come
-        since, not too often. OSError when it cannot be written down."""
+        since, not too often on boot time. OSError when it cannot be written down."""
         if self.sent is not None:
             return self.sent
         faults = self.all_faults
         news = self.points or self.checkpoint is not None or faults != self.told_faults
-        if not news or (now_us < self.due_us and not ended):
+        if not news or (boot_us < self.due_boot_us and not ended):
             return None
         told = LeaseProgress(
             lease_id=self.key.lease_id,
@@ -254,7 +257,7 @@ class LeaseReports:
         )
         self._write(told)
         self.sent, self.points, self.checkpoint = told, (), None
-        self.due_us, self.told_faults = now_us + PERIOD_US, faults
+        self.due_boot_us, self.told_faults = boot_us + PERIOD_US, faults
         return told
 
     def _write(self, told: LeaseProgress) -> None:
@@ -274,14 +277,16 @@ class LeaseReports:
         """Go on where an earlier agent stopped, if it has written that down."""
         try:
             kept = json.loads((self.control / JOURNAL).read_bytes())
-            sent = pb.LeaseProgress.FromString(bytes.fromhex(kept["sent"]))
-            self.sent = lease_progress_value(sent)
-            self.places = {int(rank): Place(**place) for rank, place in kept["places"].items()}
-            self.rank, self.last_us = kept["rank"], kept["last_us"]
-            self.faults, self.more_faults = kept["faults"], kept["more_faults"]
-            self.told_faults = self.sent.faults
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+            message = pb.LeaseProgress.FromString(bytes.fromhex(kept["sent"]))
+            sent = lease_progress_value(message)
+            places = {int(rank): Place(**place) for rank, place in kept["places"].items()}
+            rank, last_us = kept["rank"], int(kept["last_us"])
+            faults, more_faults = list(map(str, kept["faults"])), int(kept["more_faults"])
+        except (OSError, DecodeError, *record.DAMAGE):
+            return self  # there is none, or it is damaged: all is read once more
+        self.sent, self.places, self.told_faults = sent, places, sent.faults
+        self.rank, self.last_us = rank, last_us
+        self.faults, self.more_faults = faults, more_faults
         return self
 
     def is_done(self, now_us: int) -> bool:
@@ -290,12 +295,13 @@ class LeaseReports:
             return True
         for _ in range(LOOKS):
             if not self.look(now_us, whole=True):
-                return self.due(now_us, ended=True) is None
+                return self.due(0, ended=True) is None
         return False
 
 
-async def report_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -> None:
+async def report_once(leases: Leases, node_uuid: str, ship: Ship, clock: Clock) -> None:
     """Read all reports, and hand over what is due."""
+    now_us, boot_us = clock.now_us(), clock.boot_us()
     request = pb.ShipProgressRequest(node_uuid=node_uuid)
     asked: list[LeaseReports] = []
     for held in list(leases.held.values()):
@@ -306,7 +312,7 @@ async def report_once(leases: Leases, node_uuid: str, ship: Ship, now_us: int) -
         if reports.look(now_us, whole=ended):
             await asyncio.sleep(0)  # others want to be heard between two of them
         try:
-            told = reports.due(now_us, ended=ended)
+            told = reports.due(boot_us, ended=ended)
         except OSError:
             continue  # no room to write it down: it is tried again
         if told is not None and len(asked) < MOST_LEASES:

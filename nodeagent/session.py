@@ -105,6 +105,7 @@ class Session:
         self._identity, self._agent_id, self._boot_id = identity, agent_id, boot_id
         self._facts, self._leases, self._clock = facts, leases, clock
         self._deadline_file, self._deadline_us = deadline_file, 0
+        self._longest_retry_s = LONGEST_RETRY_S
         self._digest, self._rng = digest, rng
         self._call_number = 0
         self._generation = 0
@@ -138,7 +139,7 @@ class Session:
     async def _rest(self, stop: asyncio.Event, retry_s: float) -> float:
         """Pause before another try; how long to pause after that."""
         await _pause(stop, retry_s * self._rng.uniform(0.5, 1.0))
-        return min(retry_s * 2, LONGEST_RETRY_S)
+        return min(retry_s * 2, self._longest_retry_s)
 
     async def _exchange(self, stop: asyncio.Event) -> None:
         """One call. Ends early when there is something new to report: the next call tells it."""
@@ -187,7 +188,10 @@ class Session:
     def _obey(self, answer: pb.SynchronizeResponse, sent_us: int) -> None:
         if answer.superseded or answer.resend_facts:
             return
-        deadline_us = sent_us + from_duration(answer.lease_duration)
+        lease_us = from_duration(answer.lease_duration)
+        # Whoever comes back gives a lease anew, and must be noticed well within it.
+        self._longest_retry_s = min(LONGEST_RETRY_S, lease_us / 3_000_000)
+        deadline_us = sent_us + lease_us
         if deadline_us <= self._clock.boot_us():
             # It was held up for longer than the lease that it grants: by now all that it orders may
             # have been given to others, and a supervisor started for it would find the next lease.
@@ -223,7 +227,7 @@ class Session:
             return
         fresh = self._deadline_file.with_name(f"{self._deadline_file.name}.new")
         try:
-            fresh.write_text(str(deadline_us))
+            fresh.write_text(f"{deadline_us}\n")
             os.replace(fresh, self._deadline_file)
         except OSError as error:
             # Cancels must be heard all the same: they may be what makes room.

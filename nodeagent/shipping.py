@@ -25,7 +25,8 @@ from nodeagent.supervision.steps import FOLDER as STEPS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nodeagent.leases import Held, Leases
+    from nodeagent.held import Held
+    from nodeagent.leases import Leases
 
 CHUNK_BYTES = 256 << 10
 CALL_BYTES = 2 << 20

@@ -172,11 +172,11 @@ class StatusReader:
         try:
             fact = json.loads(line)
             self._supervised = True
-            if fact["fact"] in ("started", "step_started"):
+            if fact["fact"] in ("started", "step_started") and fact["pid"] > 1:
                 self._ticks[fact["pid"]] = fact["ticks"]
             self._status = fold(self._status, fact)
             self._take_step(fact)
-        except (ValueError, KeyError, TypeError):
+        except record.DAMAGE:
             return  # torn by a full disk: its writer writes it again
 
     def _take_step(self, fact: dict[str, Any]) -> None:
@@ -200,7 +200,8 @@ class StatusReader:
         status = self.read()
         if status.phase is LeasePhase.ENDED:
             return status
-        if not self._supervised and time.monotonic() - self._since < APPEAR_S:
+        shown = self._supervised or record.was_supervised(str(self._folder))
+        if not shown and time.monotonic() - self._since < APPEAR_S:
             return status
         fd = os.open(self._folder / record.PLAN, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -256,9 +257,9 @@ class StatusReader:
         return len(self._marks) == len(MARKS) and self._marks <= processes.environment(pid)
 
 
-def stop(folder: Path, grace_ms: int, why: str) -> bool:
+def stop(folder: Path, grace_ms: int, why: str, words: str = "") -> bool:
     """Tell a supervisor to end its lease; False when it does not listen (yet, or any more)."""
-    return _tell(folder, {"do": "stop", "why": why, "grace_ms": grace_ms})
+    return _tell(folder, {"do": "stop", "why": why, "words": words, "grace_ms": grace_ms})
 
 
 def forbid(folder: Path) -> None:

@@ -60,7 +60,7 @@ def supervise(folder: str, boot_id: str) -> bool:
         os.chdir(folder)
         os.umask(0o077)
         plan = _take_lock()
-        if plan is None or _was_supervised():
+        if plan is None or record.was_supervised("."):
             return True
         return _held(folder, plan, boot_id)
     except BaseException:
@@ -82,20 +82,12 @@ def _take_lock() -> int | None:
     return None
 
 
-def _was_supervised() -> bool:
-    try:
-        with open(record.STATUS, "rb") as file:
-            return b"\n" in file.read(65536)
-    except FileNotFoundError:
-        return False
-
-
 def _held(folder: str, plan_file: int, boot_id: str) -> bool:
     failpoints.reach("supervisor.holds")
     control = sockets.bind_to(record.CONTROL)
     try:
         plan = StepPlan.from_json(os.read(plan_file, os.fstat(plan_file).st_size))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *record.DAMAGE) as error:
         recorder = record.Recorder(record.STATUS, 0)
         words = f"{folder}/{record.PLAN} is no plan: {type(error).__name__}: {error}"
         recorder.tell("ended", end="launch_failed", message=words)
@@ -513,7 +505,7 @@ class Supervisor:
             data, fds = sockets.receive(self._control, _ORDER_BYTES)
             raw = json.loads(data)
             order = steps.read_order(raw) if raw["do"] == "step" else _order(raw)
-        except (ValueError, KeyError, TypeError, AttributeError, BlockingIOError):
+        except (*record.DAMAGE, BlockingIOError):
             order = None  # The folder is the agent's alone; what it did not mean is no order.
         if isinstance(order, steps.Order) and fds:
             self._steps.start(order, fds, self._why_no_step())
@@ -559,7 +551,8 @@ def _order(raw: dict[str, Any]) -> core.Stop | core.Signal | core.Limit:
     """An order of the agent's. KeyError, TypeError or ValueError for what is none."""
     match raw["do"]:
         case "stop":
-            return core.Stop(str(raw["why"]), "", int(raw["grace_ms"]) * 1000)
+            words = str(raw.get("words", ""))
+            return core.Stop(str(raw["why"]), words, int(raw["grace_ms"]) * 1000)
         case "limit":
             limit_ms = raw["time_limit_ms"]
             return core.Limit(None if limit_ms is None else int(limit_ms) * 1000)
@@ -573,6 +566,8 @@ def _order(raw: dict[str, Any]) -> core.Stop | core.Signal | core.Limit:
 def _read_deadline(path: str) -> int | None:
     try:
         with open(path) as file:
-            return int(file.read())
+            text = file.read()
     except (OSError, ValueError):
         return None
+    # A number that is cut short is a number, too: only its line end says that it is whole.
+    return int(text) if text.endswith("\n") and text[:-1].isdecimal() else None

@@ -40,7 +40,7 @@ class App:
     color: bool = True
     """Whether a terminal may be coloured."""
 
-    _told_away_us: int = 0
+    _tell_away_us: int = 0
 
     @cached_property
     def loaded(self) -> Loaded[Settings]:
@@ -107,9 +107,9 @@ class App:
 
     def _tell_retry(self, notice: RetryNotice) -> None:
         # Once per absence, though several streams may notice it.
-        now_us = self.clock.now_us()
-        if notice.tries == 1 and now_us - self._told_away_us > _AWAY_AGAIN_US:
-            self._told_away_us = now_us
+        boot_us = self.clock.boot_us()
+        if notice.tries == 1 and boot_us >= self._tell_away_us:
+            self._tell_away_us = boot_us + _AWAY_AGAIN_US
             left_s = math.ceil(notice.left_s)
             self.note(f"{notice.error.message} Trying again for up to {left_s} s …")
 

@@ -219,6 +219,17 @@ def _created_join_token(told: Told) -> str:
     return told.by(f"made a join token{node}", _until(told))
 
 
+def _found_file_token(told: Told) -> str:
+    maker = f"; {told.get('made_by')} made it there" if told.get("made_by") else ""
+    role = f"{told.get('principal')} with the role {told.get('role')}"
+    return f"a token for {role} is in the tokens' file of the control plane's host{maker}"
+
+
+def _gone_file_token(told: Told) -> str:
+    role = f"{told.get('principal')} with the role {told.get('role')}"
+    return f"the token for {role} is gone from the tokens' file of the control plane's host"
+
+
 def _until(told: Told) -> str:
     us = told.changed.get("expires_us")
     return f", good until {text.local_time(int(us))}" if us else ""
@@ -332,6 +343,8 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "account.member_added": accountwords.member_added,
     "account.member_changed": accountwords.member_changed,
     "account.member_removed": accountwords.member_removed,
+    "file_token.found": _found_file_token,
+    "file_token.gone": _gone_file_token,
     "token.created": _created_token,
     "token.revoked": lambda told: told.by(f"revoked the token of {told.get('user')}"),
     "join_token.created": _created_join_token,

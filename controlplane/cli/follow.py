@@ -33,7 +33,7 @@ class StateLines:
         """Begin with nothing told."""
         self._app = app
         self._told = ""
-        self._told_progress, self._told_us = "", 0
+        self._told_progress, self._next_us = "", 0
 
     def tell(self, job: Job) -> None:
         """Write a line if it says something new."""
@@ -57,12 +57,12 @@ class StateLines:
         """Write how far it is when that has changed, not too often; and once at the end."""
         from controlplane.cli.progresswords import checkpoint_words, progress_words
 
-        now_us = self._app.clock.now_us()
+        now_us, boot_us = self._app.clock.now_us(), self._app.clock.boot_us()
         line = progress_words(progress, now_us)
         if progress.HasField("checkpoint"):
             line += f"; checkpoint {checkpoint_words(progress)}"
-        if line != self._told_progress and (ended or now_us - self._told_us >= PROGRESS_US):
-            self._told_progress, self._told_us = line, now_us
+        if line != self._told_progress and (ended or boot_us >= self._next_us):
+            self._told_progress, self._next_us = line, boot_us + PROGRESS_US
             self._app.note(f"{text.clock_time(now_us)}  {line}")
 
 

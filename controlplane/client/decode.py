@@ -80,6 +80,12 @@ def from_rpc(error: grpc.RpcError, server: str) -> ClientError:
         return DeadlinePassed(f"The server at {server} did not answer in time.", **details)
     if code is grpc.StatusCode.INVALID_ARGUMENT and details["faults"]:
         return InvalidInput(InvalidInput.of(*details["faults"]).message, **details)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        return InvalidInput(
+            f"The request is too large: a message to the server may have 64 MiB ({message});"
+            " submit fewer or smaller jobs at once.",
+            **details,
+        )
     words = message or f"The call failed with {code.name if code else 'no code'}."
     return _TREE.get(code, ClientError)(words, **details)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 import socket
 import sys
 from contextlib import suppress
@@ -161,7 +162,7 @@ def _make_kept(settings: Settings, name: str, role: Role) -> bool:
     ):
         click.echo(f"{path}: was made before, and moved")
         return False
-    replace_private(path, f"{file.add(name, role)}\n")
+    replace_private(path, f"{file.add(name, role, _account())}\n")
     click.echo(f"{path}: made for {name}")
     return True
 
@@ -240,10 +241,11 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
             f"tokens_file: there is no folder {settings.tokens.parent};"
             " run `controlplane init` first, or name its state folder with --state-dir"
         )
+    maker = _account()
     try:
         with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             with as_owner_of(settings.tokens.parent):
-                token = TokenFile(settings.tokens).add(principal, role)
+                token = TokenFile(settings.tokens).add(principal, role, maker)
             file.write(f"{token}\n")
         sync(out)  # nobody else has it
         sync(out.absolute().parent)
@@ -253,3 +255,11 @@ def _make_token(settings: Settings, principal: str, role: Role, out: Path) -> No
         with suppress(OSError):
             out.unlink()
         raise WrongState(f"{error.filename or out}: cannot be written: {error.strerror}") from error
+
+
+def _account() -> str:
+    """Whose doing this is, for the log of events: the account that has become root, if one has."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from controlplane import __version__
-from controlplane.daemon import retiring, starting
+from controlplane.daemon import filetokens, retiring, starting
 from controlplane.daemon.doors import Doors
 from controlplane.engine import schedule, upkeep
 from controlplane.kit import failpoints
 from controlplane.kit.alone import alone
-from controlplane.kit.clock import SystemClock
+from controlplane.kit.clock import SteadyClock, SystemClock
 from controlplane.kit.loop import Duties, Duty
 from controlplane.kit.sdnotify import notify, watchdog_period_s
 from controlplane.model.errors import StoreUnavailable, WrongState
@@ -55,6 +55,8 @@ GC_THRESHOLD = 20_000
 """New objects between two collections: messages and rows come and go in thousands."""
 DATABASE_PATIENCE_S = 300
 """So long a start waits for a database that does not answer."""
+CLOCK_PERIOD_S, CLOCK_OFF_S = 600.0, 2.0
+"""So often we look whether the clock was set, and by how much that must be to be told."""
 HOLD_PERIOD_S = 5.0
 """So often we look whether the database's lock is still ours."""
 STOP_GRACE_S = 2.0
@@ -74,8 +76,8 @@ async def serve(settings: Settings) -> None:
         starting.check_tls(settings.tls_certificate, settings.tls_key)
         starting.check_listen("listen", settings.listen)
         policy = starting.read_policy_file(settings.policy_file)
-        clock = SystemClock()
-        doors = Doors(settings, clock)
+        clock = SteadyClock()
+        doors = Doors(settings, SystemClock())
         with starting.told_of_database():
             hold = await _own(settings.database, until_the_end)
             revision = upgrade(settings.database)
@@ -123,7 +125,7 @@ async def _own(url: str, until_the_end: ExitStack) -> Hold:
 async def _serve(
     settings: Settings,
     registry: Registry,
-    clock: SystemClock,
+    clock: SteadyClock,
     revision: str,
     doors: Doors,
     hold: Hold,
@@ -145,7 +147,7 @@ async def _serve(
         logs=LogStore(settings.state_dir / "logs", settings.log_cap_mib << 20),
         series=SeriesStore(settings.state_dir / "series"),
         blobs=BlobStore(settings.state_dir / "blobs", settings.blob_limit_mib << 20),
-        door=Doorkeeper(TokenFile(settings.tokens), registry, clock),
+        door=Doorkeeper(TokenFile(settings.tokens), registry, SystemClock()),
         issuer=doors.issuer,
         scheduler=scheduler,
         rules=Rules(
@@ -166,9 +168,11 @@ async def _serve(
     duties = Duties(
         tick,
         Duty(name="nodes", run=lambda: _check_nodes(registry, liveness, clock), period_s=1.0),
+        Duty(name="clock", run=lambda: _look_at_clock(clock), period_s=CLOCK_PERIOD_S),
         Duty(name="forget", run=lambda: upkeep.forget(registry, clock.now_us()), period_s=3600.0),
         Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
+        filetokens.duty(TokenFile(settings.tokens), registry),
         *retiring.duties(registry, house, clock),
     )
     registry.listen(hub.committed)
@@ -214,6 +218,16 @@ async def _until(stop: asyncio.Event) -> None:
 def _check_nodes(registry: Registry, liveness: upkeep.Liveness, clock: SystemClock) -> None:
     for sentence in upkeep.check_nodes(registry, liveness, clock.boot_us(), clock.now_us()):
         log.warning("%s", sentence)
+
+
+def _look_at_clock(clock: SteadyClock) -> None:
+    set_by_s = clock.set_by_us() / MICRO
+    if abs(set_by_s) > CLOCK_OFF_S:
+        log.warning(
+            "the host's clock was set by %+.0f s since the start: times are told by the old one"
+            " until the next start, which touches no job",
+            set_by_s,
+        )
 
 
 def _keep(hold: Hold) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_BLOB_AGE_US = 3600 * 1_000_000
+LEAST_BLOB_AGE_US = 2 * 3600 * 1_000_000
 """No blob goes that was used within this: a submit that found it may not be committed yet. Far more
-than a commit may take."""
+than a commit may take, though the clock be set on by an hour meanwhile."""
 TURN_BLOBS = 500
 """At most so many blobs are looked at in one turn."""
 

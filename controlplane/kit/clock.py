@@ -31,6 +31,26 @@ class SystemClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
+class SteadyClock(SystemClock):
+    """The time of day as it was when this clock was made, counted on by boot time.
+
+    What lasts, waits or comes later is right by it, and what happened keeps its order, though
+    somebody sets the host's clock meanwhile.
+    """
+
+    def __init__(self) -> None:
+        """Take the host's time of day, once."""
+        self._since_us = super().now_us() - self.boot_us()
+
+    def now_us(self) -> int:
+        """Give the time of day by this clock."""
+        return self._since_us + self.boot_us()
+
+    def set_by_us(self) -> int:
+        """By how much the host's clock was set since."""
+        return super().now_us() - self.now_us()
+
+
 class ManualClock:
     """A clock that stands until it is told to go on."""
 
@@ -48,6 +68,10 @@ class ManualClock:
     def boot_us(self) -> int:
         """Give the time since boot that was set."""
         return self._boot_us
+
+    def step(self, by_us: int) -> None:
+        """Set the time of day on, or back by a negative number; boot time does not mind."""
+        self._now_us += by_us
 
     def advance(self, duration_us: int) -> None:
         """Let both clocks go on by a duration in microseconds; not by a negative one."""

@@ -29,6 +29,7 @@ POINTS: Final = {
     "agent.ordered": "the agent has the order to start a lease, and has done nothing",
     "agent.folder_made": "the agent has made the lease's control folder",
     "agent.prepared": "the agent has made the lease's other folders, and has written no plan",
+    "agent.prolog_ran": "the prolog has run, and the plan is not handed over",
     "agent.plan_written": "the agent has written the plan, and has asked for no supervisor",
     "agent.spawned": "the agent has asked for a supervisor",
     "agent.reports_running": "the agent is about to report that the workers run",

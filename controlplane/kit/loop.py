@@ -1,8 +1,9 @@
 """Periodic duties: APScheduler beats the time, and an event of our own carries wake-ups.
 
-APScheduler 3 drops a wake-up for a job that runs, and follows the wall clock; so it only rings, and
-each duty has a thread
-that runs when it was rung or woken, once for any number of rings.
+APScheduler 3 drops a wake-up for a job that runs, and follows the wall clock, which somebody may
+set; so it only rings, and each duty has a thread that runs when it was rung or woken, once for any
+number of rings. When the clock was set back the rings stay away until the old time has come again:
+a duty that hears none for long rings itself, on a clock that nobody sets.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+LATE = 1.5
+"""A duty that was not rung for so many of its periods begins by itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class Duty:
     def _loop(self) -> None:
         told = ""
         while not self._stop.is_set():
-            self._ring.wait()
+            self._ring.wait(LATE * self.period_s)
             self._ring.clear()
             if self._stop.is_set():
                 return

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 AUTHORITY_DAYS = 3650
 """An authority's certificate lasts so long."""
-BACKDATED_US = 300_000_000
-"""Certificates are valid from so long before their issue: clocks of hosts differ."""
+BACKDATED_US = 7_200_000_000
+"""Certificates are valid from so long before their issue: clocks of hosts differ, and may be set
+back by an hour."""
 RENEW_PART = 3
 """A certificate is due for renewal when one part in so many of its time is left."""
 _RANDOM_BITS = 64

@@ -74,6 +74,13 @@ def judge(job: Job, task: Task, attempt: Attempt, now_us: int) -> Verdict:
     )
 
 
+def capped(task: Task, now_us: int) -> Task:
+    """The task with a wait that is no longer than it was meant to be: a control plane that starts
+    anew may find the clock set back."""
+    whole_us = task.not_before_us - (task.released_us or 0)
+    return replace(task, not_before_us=min(task.not_before_us, now_us + max(0, whole_us)))
+
+
 def asks_for_requeue(job: Job, attempt: Attempt) -> bool:
     """Whether the first worker that failed did so with a code by which its program asks to be
     started again."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from controlplane.registry.draft import Draft
 
 
@@ -32,6 +34,37 @@ def deny(draft: Draft, denial: Denial) -> None:
     if denial.passed_over:
         changed["passed_over"] = denial.passed_over
     draft.emit("access.denied", f"principals/{principal}" if principal else "principals", changed)
+
+
+FILE_TOKENS = "fileTokens"
+"""What events call the tokens that are made on the control plane's host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileToken:
+    """A token that was made on the control plane's host."""
+
+    principal: str
+    """Whose."""
+    role: str
+    """What it may do."""
+    made_by: str = ""
+    """The account of that host that has made it; empty where nobody has said."""
+
+
+def file_tokens(
+    draft: Draft, before: Mapping[str, FileToken], found: Mapping[str, FileToken]
+) -> None:
+    """Write down which of these tokens have come and gone, each under its name."""
+    for name, token in before.items():
+        if found.get(name) != token:
+            changed = {"principal": token.principal, "role": token.role}
+            draft.emit("file_token.gone", name, changed)
+    for name, token in found.items():
+        if before.get(name) != token:
+            told = {"principal": token.principal, "role": token.role}
+            told |= {"made_by": token.made_by} if token.made_by else {}
+            draft.emit("file_token.found", name, told)
 
 
 def uploaded(draft: Draft, sha256: str, size_bytes: int) -> None:

@@ -16,6 +16,7 @@ from controlplane.model.account import NOTHING, count_job, shared
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.policy import DEFAULT, Policy
+from controlplane.model.retry import capped
 from controlplane.model.spec import Launcher
 from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
 from controlplane.model.words import count
@@ -220,6 +221,14 @@ class Facts:
         self.waiting.pop(key, None)  # who waits is put back with its job
         if state.final:
             del self.tasks[key]
+
+    def cap_waits(self, now_us: int) -> None:
+        """Let no task wait longer than was meant, whatever became of the clock."""
+        for key, task in self.tasks.items():
+            if task.not_before_us > now_us:
+                self.tasks[key] = capped(task, now_us)
+                self.index_task(key)
+                self.index(key[0])
 
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""

@@ -108,6 +108,7 @@ class Registry:
         self._listeners: list[Callable[[Draft], None]] = []
         self._facts: Facts = store.open()
         self._facts.policy = policy
+        self._facts.cap_waits(now_us())
         self._unclear: Draft | None = None
         self._away = False
         self._writer: threading.Thread | None = None

@@ -29,6 +29,7 @@ from controlplane.service.identity import check_uuid
 from controlplane.service.logstore import StreamId
 from controlplane.service.permissions import RPC, may
 from controlplane.service.progress import is_of, lease_progress, take_in
+from controlplane.service.room import ANSWER_BYTES
 from controlplane.service.steps import CLAIM_S, serve, take_in_end
 from controlplane.v1 import agent_service_pb2 as pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
@@ -38,7 +39,7 @@ from controlplane.wire.basics import MICRO, duration, from_timestamp
 from controlplane.wire.nodes import facts_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from controlplane.model.lease import Lease
     from controlplane.service.context import House
@@ -198,11 +199,13 @@ class AgentService(AgentServiceServicer):
             verb = "stop" if order.stop else "start"
             failpoints.reach(f"synchronize.{verb}_answered")
         house.liveness.hear(request.node_uuid, house.clock.boot_us())
+        orders, whole = _within(order_message(order) for order in desire.orders)
         return pb.SynchronizeResponse(
             cluster_uuid=registry.cluster_uuid,
             epoch=registry.epoch,
-            generation=desire.generation,
-            leases=[order_message(order) for order in desire.orders],
+            # 0 is none: the next call is answered at once, with what has found no room here.
+            generation=desire.generation if whole else 0,
+            leases=orders,
             lease_duration=duration(house.rules.lease_us),
             hold=duration(house.rules.hold_us),
             steps=house.relays.calls(request.node_uuid, known),
@@ -359,3 +362,18 @@ def _check(request: pb.SynchronizeRequest) -> None:
     if not request.boot_id or len(request.boot_id) > 64:
         words = "must be the host's boot id, of at most 64 characters"
         raise InvalidRequest(FieldFault(field="boot_id", description=words))
+
+
+def _within(orders: Iterable[pb.LeaseOrder]) -> tuple[list[pb.LeaseOrder], bool]:
+    """The orders of an answer, and whether each says how its lease is started: not all do where
+    that would be too much for one message. All leases are named."""
+    found, room, whole = list(orders), ANSWER_BYTES, True
+    for order in found:
+        if order.HasField("launch"):
+            size = order.ByteSize()
+            if room < min(size, ANSWER_BYTES):
+                order.ClearField("launch")
+                room, whole = 0, False
+            else:
+                room -= size
+    return found, whole

@@ -109,19 +109,22 @@ class TokenFile:
         KeyError or TypeError when it is damaged."""
         return {
             entry["sha256"]: Principal(name=entry["principal"], role=Role(entry["role"]))
-            for entry in self._entries()
+            for entry in self.entries()
         }
 
-    def add(self, name: str, role: Role) -> str:
-        """Make a token for a principal; it is told this once, and kept only as a hash."""
+    def add(self, name: str, role: Role, made_by: str = "") -> str:
+        """Make a token for a principal; it is told this once, and kept only as a hash. `made_by`:
+        the account of this host that asks for it."""
         token = new_secret("cc")
         with one_at_a_time(self._path):
             entry = {"principal": name, "role": role.value, "sha256": hash_of(token)}
-            text = json.dumps({"tokens": [*self._entries(), entry]}, indent=2) + "\n"
+            entry |= {"made_by": made_by} if made_by else {}
+            text = json.dumps({"tokens": [*self.entries(), entry]}, indent=2) + "\n"
             replace_private(self._path, text)
         return token
 
-    def _entries(self) -> list[dict[str, str]]:
+    def entries(self) -> list[dict[str, str]]:
+        """All that is in it, as it is written there; raises as `read` does."""
         try:
             mode, text = self._path.stat().st_mode, self._path.read_text()
         except FileNotFoundError:

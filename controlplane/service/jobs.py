@@ -31,6 +31,7 @@ from controlplane.service.jobchanges import checked, named
 from controlplane.service.logreader import read_logs
 from controlplane.service.permissions import READ_LOGS, may_job
 from controlplane.service.progress import metrics
+from controlplane.service.room import fitting
 from controlplane.service.tasklist import list_tasks
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.v1.job_service_pb2_grpc import JobServiceServicer
@@ -144,10 +145,11 @@ class JobService(JobServiceServicer):
         records = await asyncio.to_thread(
             store.jobs, which, before=before, limit=limit + 1, full=full
         )
-        more = len(records) > limit
+        jobs = next(fitting(map(self._encode, records[:limit])), [])
+        more = len(records) > len(jobs)
         return pb.ListJobsResponse(
-            jobs=[self._encode(record) for record in records[:limit]],
-            next_page_token=str(records[limit - 1].job.job_id) if more else "",
+            jobs=jobs,
+            next_page_token=str(records[len(jobs) - 1].job.job_id) if more else "",
         )
 
     @answers

@@ -22,6 +22,7 @@ from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
+from controlplane.service.room import LARGEST_MESSAGE
 from controlplane.service.schedule import ScheduleService
 from controlplane.service.steps import StepService
 from controlplane.service.usage import UsageService
@@ -49,7 +50,6 @@ from controlplane.v1 import (
 if TYPE_CHECKING:
     from controlplane.service.context import House
 
-LARGEST_MESSAGE = 64 << 20
 OPTIONS = [
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", LARGEST_MESSAGE),

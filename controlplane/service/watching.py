@@ -20,6 +20,7 @@ from controlplane.service.auth import CALLER
 from controlplane.service.feed import Batch, Told
 from controlplane.service.filters import job_filter, narrowed
 from controlplane.service.permissions import READ_LOGS, may_job
+from controlplane.service.room import fitting
 from controlplane.service.watchtoken import WatchToken
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.wire.jobs import conceal, job_message
@@ -88,10 +89,15 @@ async def watch_jobs(
     tell = _Teller(house=house)
     while token.before:
         jobs = await asyncio.to_thread(_listed, registry, which, token.before)
-        token = replace(token, before=jobs[-1].job_id if len(jobs) == JOBS else 0)
+        more = len(jobs) == JOBS
         await house.hub.feed.turn()
-        messages = tell.those(jobs, token.seq)
-        yield pb.WatchJobsResponse(jobs=messages, token=token.write(), listing=token.before > 0)
+        messages = list(fitting(tell.those(jobs, token.seq))) or [[]]
+        told_jobs = 0
+        for number, part in enumerate(messages, start=1):
+            told_jobs += len(part)
+            last = number == len(messages) and not more
+            token = replace(token, before=0 if last else jobs[told_jobs - 1].job_id)
+            yield pb.WatchJobsResponse(jobs=part, token=token.write(), listing=not last)
     place = _Place(which=EVERYTHING, position=token.seq)
     told, told_us = token.seq, clock.boot_us()
     if request.token:
@@ -108,10 +114,12 @@ async def watch_jobs(
         changed = [j for j in found.values() if j.revision > before and matches(anywhere, j)]
         fresh = tell.fresh(changed, batch.upto)
         for i in range(0, len(fresh), JOBS):
-            # Who goes on amid them is told of them again.
-            at = batch.upto if i + JOBS >= len(fresh) else before
-            messages = tell.those(fresh[i : i + JOBS], batch.upto)
-            yield pb.WatchJobsResponse(jobs=messages, token=_token(registry, at))
+            parts = list(fitting(tell.those(fresh[i : i + JOBS], batch.upto)))
+            for number, part in enumerate(parts, start=1):
+                # Who goes on amid them is told of them again.
+                last = i + JOBS >= len(fresh) and number == len(parts)
+                at = batch.upto if last else before
+                yield pb.WatchJobsResponse(jobs=part, token=_token(registry, at))
         if fresh or _aged(batch.upto - told, clock.boot_us() - told_us):
             told, told_us = batch.upto, clock.boot_us()
             if not fresh:

@@ -38,10 +38,26 @@ STATUS = "status.jsonl"
 """The file of facts in a lease's folder."""
 PLAN = "plan.json"
 """The plan in a lease's folder. Its flock is held by whoever may write facts."""
+STAGED = "staged.json"
+"""The plan as the agent wrote it down before the prolog. One that dies before the plan is handed
+over leaves word by it that an epilog is owed; later it is the spare copy."""
 CONTROL = "control.sock"
 """Where a supervisor listens for orders."""
 FORBIDDEN = "forbidden"
 """Lies in a lease's folder once its workers must not be started any more."""
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading JSON may raise that is cut short, or not what was written."""
+
+
+def was_supervised(folder: str) -> bool:
+    """Whether a lease has a supervisor, or has had one, though its facts be lost."""
+    if os.path.lexists(os.path.join(folder, CONTROL)):
+        return True
+    try:
+        with open(os.path.join(folder, STATUS), "rb") as file:
+            return b"\n" in file.read(65536)
+    except FileNotFoundError:
+        return False
 
 
 class Recorder:
@@ -53,7 +69,6 @@ class Recorder:
             path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
         self._pending = b""
-        self._torn = _is_torn(self._fd)
         self._nudge = str(lease_id).encode()
         self._notify_socket = notify_socket
         self._sender: socket.socket | None = None
@@ -86,7 +101,8 @@ class Recorder:
             self._sender.close()
 
     def _write(self) -> None:
-        data = b"\n" + self._pending if self._torn else self._pending
+        # Torn lines are written again as a whole; readers pass over what is no fact.
+        data = b"\n" + self._pending if _is_torn(self._fd) else self._pending
         try:
             written = os.write(self._fd, data)
         except OSError as error:
@@ -95,9 +111,7 @@ class Recorder:
             return
         self._told = True
         if written == len(data):
-            self._pending, self._torn = b"", False
-        else:  # The torn lines are written again as a whole; readers pass over what is no fact.
-            self._torn = True
+            self._pending = b""
 
 
 def _is_torn(fd: int) -> bool:

@@ -148,6 +148,13 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("account.member_added", "accounts/vision/members/ada", {"default": [False, True]}),
     ("account.member_changed", "accounts/vision/members/ada", {"shares": [1, 3]}),
     ("account.member_removed", "accounts/vision/members/ada", {}),
+    (
+        "file_token.found",
+        "fileTokens/3f2a",
+        {"principal": "eve", "role": "admin", "made_by": "root"},
+    ),
+    ("file_token.found", "fileTokens/3f2a", {"principal": "eve", "role": "admin"}),
+    ("file_token.gone", "fileTokens/3f2a", {"principal": "eve", "role": "admin"}),
     ("token.created", "tokens/3f2a", {"user": "eve", "label": "laptop", "expires_us": DAY_US}),
     ("token.created", "tokens/3f2a", {"user": "eve", "label": "", "expires_us": None}),
     ("token.revoked", "tokens/3f2a", {"user": "eve"}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from controlplane.v1 import (
     usage_service_pb2,
 )
 from controlplane.wire.nodes import facts_message
-from tests.support.cluster import BIN, Cluster, cluster
+from tests.support.cluster import BIN, Cluster, cluster, until
 from tests.support.world import facts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -223,3 +225,16 @@ def test_a_server_that_is_down_is_told_as_that() -> None:
     client = Client("127.0.0.1:9", token="x", timeout_s=1, patience_s=1)
     with client, pytest.raises(ClientError, match="does not answer"):
         client.server_info()
+
+
+def test_a_token_that_was_made_on_the_host_is_an_event_with_its_maker(one: Cluster) -> None:
+    token(one, "paul", "operator")
+
+    def found() -> list[Any]:
+        events = one.client.events("fileTokens")
+        return [event for event in events if event.changed["principal"] == "paul"]
+
+    (event,) = until(found, "the event")
+    assert (event.kind, event.principal) == ("file_token.found", "control-plane")
+    maker = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    assert (event.changed["role"], event.changed["made_by"]) == ("operator", maker)

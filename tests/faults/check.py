@@ -99,6 +99,8 @@ class Accounts:
     """What clients were told, each in its order."""
     printed: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """What the control plane has of the output of attempts that succeeded, by name and rank."""
+    site: Sequence[str] = ()
+    """What the site's programs wrote in turn: `prolog` or `epilog`, and of which lease."""
     left: Sequence[str] = ()
     """What is still there that should be gone: processes, leases, files, control groups."""
 
@@ -116,6 +118,7 @@ def faults(accounts: Accounts) -> list[str]:
         *_causes(events, jobs),
         *_successes(events, accounts.lines),
         *_outputs(accounts.printed),
+        *_epilogs(accounts.site),
     ]
     return found + [f"left behind: {each}" for each in accounts.left]
 
@@ -288,3 +291,10 @@ def _outputs(printed: Mapping[tuple[str, int], str]) -> Iterator[str]:
     for (name, rank), text in printed.items():
         if text != f"begin {rank}\nend {rank}\n":
             yield f"{name}: the output of rank {rank} is {text!r}"
+
+
+def _epilogs(site: Sequence[str]) -> Iterator[str]:
+    """What a prolog has begun, an epilog has undone, whoever died in between."""
+    last = {lease: program for program, _, lease in (line.partition(" ") for line in site)}
+    owed = (lease for lease, program in last.items() if program == "prolog")
+    yield from (f"{lease}: its prolog ran, and no epilog after it" for lease in owed)

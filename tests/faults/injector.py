@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from controlplane.client.errors import ClientError
 from controlplane.kit.failpoints import POINTS
 from nodeagent.supervision import processes
-from tests.faults.scenarios import fill_disk, restart_postgresql
+from tests.faults.scenarios import HOUR_S, fill_disk, restart_postgresql
 from tests.faults.stage import LEASE_S, MARGIN_S
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ AWAY_S = 1.5
 """A daemon that died is started again after so long, at most."""
 KINDS = ("job.submitted", "attempt.placed", "attempt.running", "attempt.succeeded", "job.cancelled")
 STEPS = sorted([*POINTS, *(f"{kind}.{w}_commit" for kind in KINDS for w in ("before", "after"))])
-FAILING = ("agent.folder_made", "agent.prepared", "agent.plan_written")
+FAILING = ("agent.folder_made", "agent.prepared", "agent.prolog_ran", "agent.plan_written")
 """Steps at which an error of the system's may come."""
 TOO_LONG_S = LEASE_S + MARGIN_S + 1.5
 STOPS_S = (0.2, 1.0, TOO_LONG_S)
@@ -50,6 +50,7 @@ class Injector:
             self._kill_supervisor: 2,
             self._kill_worker: 2,
             self._stop_and_go: 3,
+            self._set_clock: 1,
         }
         if self._stage.postgres is not None:
             deeds[self._restart_database] = 3
@@ -125,6 +126,11 @@ class Injector:
         time.sleep(seconds)
         processes.signal_all(pids, signal.SIGCONT)
         return f"stop {what} {daemon.name if what == 'daemon' else pids} for {seconds} s"
+
+    def _set_clock(self) -> str:
+        off_s = self._chance.choice((-HOUR_S, 0, HOUR_S))
+        self._stage.set_clock(off_s)
+        return f"set the clocks to {off_s:+} s"
 
     def _cut(self) -> str:
         name = self._chance.choice(sorted(self._stage.cables))

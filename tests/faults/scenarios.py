@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.client.errors import Refused
 from controlplane.kit.failpoints import POINTS
-from nodeagent.supervision import processes
+from nodeagent.supervision import processes, record
 from tests.faults.check import Told
 from tests.faults.stage import LEASE_S, MARGIN_S, Stage
 from tests.support.cluster import alive, until
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 GANG: dict[str, Any] = {"workers": 2, "workers_per_node": 1}
 TOO_LONG_S = LEASE_S + MARGIN_S + 1.5
 """Longer than a node may be silent."""
+HOUR_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def kill_running(stage: Stage, *, who: str, attempts: int) -> None:
     name, pids = running_gang(stage)
     victims = {
         "daemon": [stage.cluster.control.pid],
-        "agent": [stage.cluster.agents["a"].pid],
+        "agent": [stage.cluster.agents[host_of(stage, name)].pid],
         "agents": [daemon.pid for daemon in stage.cluster.agents.values()],
         "supervisor": supervisors(stage, pids)[:1],
         "spawners": [pid for pid in stage.spawners() if pid not in supervisors(stage, pids)],
@@ -98,6 +100,21 @@ def kill_running(stage: Stage, *, who: str, attempts: int) -> None:
     assert job.exit_code == (137 if who == "worker" else 0), job.reason
 
 
+def cut_journal(stage: Stage, *, name: str) -> None:
+    """An agent dies while a gang runs, and what is written down of the lease is cut short."""
+    job, _ = running_gang(stage)
+    host = host_of(stage, job)
+    stage.cluster.agents[host].kill()
+    (path,) = (stage.folder / host / "run" / "leases").glob(f"*/{name}")
+    os.truncate(path, path.stat().st_size // 2)
+    stage.revive()
+    until(lambda: stage.cluster.node(host), "the node to be heard")
+    (stage.folder / "go").touch()
+    ended = stage.cluster.ended(job)
+    assert len(ended.attempts) == 1, [a.cause.message for a in ended.attempts]
+    assert ended.exit_code == 0, ended.reason
+
+
 def running_gang(stage: Stage) -> tuple[str, list[int]]:
     """A gang whose workers run until the file `go` is there; their process ids."""
     go = stage.folder / "go"
@@ -106,6 +123,11 @@ def running_gang(stage: Stage) -> tuple[str, list[int]]:
         (name,) = stage.submit(client, stage.document(60, 0, str(go), **GANG))
     job = stage.cluster.running(name)
     return name, [worker.pid for worker in job.attempts[-1].workers]
+
+
+def host_of(stage: Stage, name: str) -> str:
+    """Where a gang's first rank is."""
+    return stage.cluster.client.get(name).attempts[-1].leases[0].node_display_name
 
 
 def supervisors(stage: Stage, workers: list[int]) -> list[int]:
@@ -119,7 +141,7 @@ def stop_and_go(stage: Stage, *, who: str, attempts: int, seconds: float = TOO_L
     name, pids = running_gang(stage)
     victim = {
         "daemon": [stage.cluster.control.pid],
-        "agent": [stage.cluster.agents["a"].pid],
+        "agent": [stage.cluster.agents[host_of(stage, name)].pid],
         "supervisor": supervisors(stage, pids)[:1],
         "worker": pids[:1],
     }[who]
@@ -163,12 +185,30 @@ def cancel_stopped(stage: Stage) -> None:
     assert stage.cluster.ended(name).exit_code == 130
 
 
+def set_clock(stage: Stage, *, off_s: int) -> None:
+    """The daemons' clocks are set while a gang runs: it runs on, and a silent node's lease ends."""
+    name, _ = running_gang(stage)
+    stage.set_clock(off_s)
+    time.sleep(TOO_LONG_S)
+    job = stage.cluster.client.get(name)
+    assert len(job.attempts) == 1, job.reason
+    victim = [stage.cluster.agents[host_of(stage, name)].pid]
+    processes.signal_all(victim, signal.SIGSTOP)
+    until(lambda: len(stage.cluster.client.get(name).attempts) > 1, "another attempt")
+    processes.signal_all(victim, signal.SIGCONT)
+    (stage.folder / "go").touch()
+    job = stage.cluster.ended(name)
+    assert len(job.attempts) == 2, [a.cause.message for a in job.attempts]
+    assert job.exit_code == 0, job.reason
+
+
 def cut(stage: Stage, *, seconds: float, attempts: int) -> None:
     """A host's cable is pulled while a gang runs, and plugged in again."""
     name, _ = running_gang(stage)
-    stage.cables["a"].link_down()
+    cable = stage.cables[host_of(stage, name)]
+    cable.link_down()
     time.sleep(seconds)
-    stage.cables["a"].link_up()
+    cable.link_up()
     if attempts > 1:
         until(lambda: len(stage.cluster.client.get(name).attempts) > 1, "another attempt", 60)
     (stage.folder / "go").touch()
@@ -229,7 +269,7 @@ def fill_disk(stage: Stage) -> None:
 def _steps() -> list[Scenario]:
     """`kill -9` at every named step."""
     # Where a node loses what it had begun, the gang is started again.
-    again = {"agent.folder_made", "agent.prepared", "agent.plan_written"}
+    again = {"agent.folder_made", "agent.prepared", "agent.prolog_ran", "agent.plan_written"}
     again |= {point for point in POINTS if point.startswith("supervisor.")}
     again -= {"supervisor.ended"}
     quick = {
@@ -238,6 +278,7 @@ def _steps() -> list[Scenario]:
         "agent.ordered",
         "agent.spawned",
         "supervisor.worker_started",
+        "agent.prolog_ran",
         "cancel.answered",
         "attempt.succeeded.before_commit",
     }
@@ -303,7 +344,25 @@ SCENARIOS = [
             play=partial(stop_at, point),
             quick=point == "agent.plan_written",
         )
-        for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:5]
+        for point in list(POINTS)[list(POINTS).index("agent.ordered") :][:6]
+    ),
+    *(
+        Scenario(
+            name=f"clock:{word}",
+            prose=f"the clocks are set {word} by an hour while a gang runs; then a node is silent",
+            play=partial(set_clock, off_s=off_s),
+            quick=word == "back",
+        )
+        for word, off_s in (("back", -HOUR_S), ("on", HOUR_S))
+    ),
+    *(
+        Scenario(
+            name=f"journal:{name.partition('.')[0]}",
+            prose=f"kill -9 of an agent while a gang runs, and its {name} is cut in half",
+            play=partial(cut_journal, name=name),
+            quick=True,
+        )
+        for name in (record.STATUS, record.PLAN)
     ),
     Scenario(
         name="stop:agent-shortly",

@@ -23,6 +23,7 @@ from nodeagent.supervision import processes
 from nodeagent.supervision.cage import own_groups
 from tests.faults.check import FINAL_JOB, Accounts, Happened, Known, Line, Told
 from tests.faults.worker import LINES, LOCKS
+from tests.support import timewarp
 from tests.support.cluster import Cluster, Daemon, alive, cluster, until
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ SHORT = {
 }
 MARK = "FAULTS"
 WORKER = Path(__file__).with_name("worker.py")
+TIMEWARP = Path(timewarp.__file__)
 WITHIN_S = 90.0
 
 
@@ -53,6 +55,7 @@ class Stage:
         self._lock = threading.Lock()
         self._told: list[Told] = []
         self._asked: dict[str, tuple[list[dict[str, Any]], bool]] = {}
+        self.clock, self.site = folder / "clock", folder / "site"
         (folder / LOCKS).mkdir()
 
     # What clients do
@@ -127,6 +130,12 @@ class Stage:
         until(path.exists, f"{point} to be reached")
         return int(path.read_text())
 
+    def set_clock(self, off_s: int) -> None:
+        """Have the daemons' time of day be off by so many seconds."""
+        fresh = self.clock.with_suffix(".new")
+        fresh.write_text(str(off_s))
+        fresh.replace(self.clock)
+
     def disarm(self) -> None:
         """Nothing more happens."""
         for path in self.points.iterdir():
@@ -141,6 +150,7 @@ class Stage:
     def heal(self) -> None:
         """Let go on what was stopped, and start what has died."""
         self.disarm()
+        self.set_clock(0)
         for pid in self.processes():
             processes.signal_all([pid], signal.SIGCONT)
         self.revive()
@@ -232,6 +242,7 @@ class Stage:
             lines=lines,
             told=told,
             printed=self._printed(succeeded, lines),
+            site=self.site.read_text().splitlines(),
             left=left,
         )
 
@@ -309,14 +320,19 @@ def stage(
     points = folder / "failpoints"
     points.mkdir()
     env = {failpoints.VARIABLE: str(points)}
+    clock = folder / "clock"
+    clock.write_text("0")
+    warped = (sys.executable, TIMEWARP, clock)
+    site = {name: str(_site_program(folder, name)) for name in ("prolog", "epilog")}
     play: Stage | None = None
     try:
-        with cluster(folder, serve={**SHORT, **(serve or {})}, env=env, hosts=hosts) as made:
+        serve = {**SHORT, **(serve or {})}
+        with cluster(folder, serve=serve, env=env, hosts=hosts, before=warped) as made:
             play = Stage(folder, made)
             play.cables = dict(zip(agents, hosts[1:], strict=False))
             try:
                 for name, has in agents.items():
-                    made.agent(name, cpus=has.get("cpus", 8), gpus=has.get("gpus", 0))
+                    made.agent(name, cpus=has.get("cpus", 8), gpus=has.get("gpus", 0), **site)
                 yield play
             finally:
                 play.heal()
@@ -325,6 +341,16 @@ def stage(
     finally:
         if play is not None:
             play.clear()
+
+
+def _site_program(folder: Path, name: str) -> Path:
+    """A prolog or an epilog that does nothing but note that it ran."""
+    lease = "$CC_JOB_ID.$CC_TASK_INDEX.$CC_ATTEMPT on $CC_NODE_NAME"
+    path, said = folder / name, folder / "site"
+    said.touch()
+    path.write_text(f'#!/bin/sh\necho "{name} {lease}" >> {said}\n')
+    path.chmod(0o755)
+    return path
 
 
 def _submit(

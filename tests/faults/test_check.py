@@ -41,6 +41,7 @@ WELL = Accounts(
         Line(what="end", job=1, attempt=2, rank=0),
         Line(what="end", job=1, attempt=2, rank=1),
     ],
+    site=["prolog 1.0.1 on a", "prolog 1.0.2 on b", "epilog 1.0.1 on a", "epilog 1.0.2 on b"],
     printed={(SECOND, rank): f"begin {rank}\nend {rank}\n" for rank in range(2)},
     told=[
         Told(what="submitted", names=("jobs/1",), request_id="r1"),
@@ -187,6 +188,10 @@ PLANTED: dict[str, tuple[Accounts, str]] = {
     "output that is there twice": (
         replace(WELL, printed={(SECOND, 1): "begin 1\nbegin 1\nend 1\n"}),
         f"{SECOND}: the output of rank 1 is",
+    ),
+    "a prolog without an epilog": (
+        replace(WELL, site=[*WELL.site, "prolog 1.0.2 on a"]),
+        "1.0.2 on a: its prolog ran, and no epilog after it",
     ),
     "something left behind": (replace(WELL, left=["process 7: sleep"]), "left behind: process 7"),
 }

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import socket
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -20,9 +19,11 @@ from controlplane.v1 import agent_service_pb2 as pb
 from nodeagent import status as agent_status
 from nodeagent import streams
 from nodeagent.folders import Folders, LeaseKey, leases_in
-from nodeagent.leases import Held, Leases
+from nodeagent.held import Held
+from nodeagent.leases import Leases
 from nodeagent.looking import Looks
 from nodeagent.plan import StepPlan, WorkerPlan
+from nodeagent.preflight import Preflight
 from nodeagent.reconcile import Forget, Signal
 from nodeagent.shipping import ship_once
 from nodeagent.supervision import record, sockets
@@ -31,7 +32,7 @@ from tests.support.disk import room_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-BOOT, NEXT_BOOT = "the first boot", "the second boot"
+BOOT, NEXT_BOOT = "boot-1", "boot-2"
 KEY = LeaseKey(7, 9)
 NOW = 1_770_000_000_000_000
 
@@ -49,7 +50,7 @@ def leases(folders: Folders) -> Leases:
         folders,
         cast("Any", None),
         cast("Any", None),
-        cast("Any", SimpleNamespace(epilog=None)),
+        Preflight(users=lambda ids: {}, prolog=None, epilog=None, deadline_s=5),
         Looks(),
         lambda: None,
     )
@@ -116,7 +117,7 @@ def test_what_ran_before_a_reboot_is_told_as_that_though_the_runtime_folder_is_o
     folders: Folders,
 ) -> None:
     leave(folders, plan=a_plan(), output=b"some words")
-    folders.deadline.write_text("123456789")
+    folders.deadline.write_text("123456789\n")
 
     folders.prepare(NEXT_BOOT)
 
@@ -129,11 +130,11 @@ def test_what_ran_before_a_reboot_is_told_as_that_though_the_runtime_folder_is_o
 
 def test_the_deadline_and_the_leases_outlive_a_restart_of_the_agent(folders: Folders) -> None:
     leave(folders, plan=a_plan())
-    folders.deadline.write_text("123456789")
+    folders.deadline.write_text("123456789\n")
 
     folders.prepare(BOOT)
 
-    assert folders.deadline.read_text() == "123456789"
+    assert folders.deadline.read_text() == "123456789\n"
     assert adopted(folders).status.phase is LeasePhase.STARTING
 
 

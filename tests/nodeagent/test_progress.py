@@ -83,6 +83,14 @@ def test_a_running_lease_is_told_of_every_two_seconds_at_most(reports: Reports) 
     assert reports.agent.due(reports.now_us + SECOND, ended=True) is not None
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up(reports: Reports) -> None:
+    reports.write(b'{"step": 1}\n')
+    assert reports.told() is not None
+    reports.write(b'{"step": 2}\n')
+    reports.agent.look(reports.now_us - 3600 * SECOND, whole=False)
+    assert steps(reports.agent.due(reports.now_us + 3 * SECOND, ended=False)) == [2]
+
+
 def test_an_agent_that_is_started_anew_loses_and_doubles_nothing(reports: Reports) -> None:
     reports.write(b'{"step": 1}\n{"checkpoint": {"path": "/1", "step": 1}}\n')
     first = reports.told(answered=False)

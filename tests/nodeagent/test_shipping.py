@@ -15,7 +15,7 @@ from controlplane.v1 import agent_service_pb2 as pb
 from nodeagent import shipping
 from nodeagent.folders import LeaseKey
 from nodeagent.found import GRAIN_US, MOST_MARKS, Found
-from nodeagent.leases import Held
+from nodeagent.held import Held
 from nodeagent.shipping import CALL_BYTES, ship_once
 from nodeagent.streams import StreamWriter
 

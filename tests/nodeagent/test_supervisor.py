@@ -628,7 +628,7 @@ def test_when_one_asks_to_be_started_again_the_others_get_their_whole_grace(
 
 def test_a_deadline_in_the_past_lets_nothing_start(start: Start, tmp_path: Path) -> None:
     deadline = tmp_path / "deadline"
-    deadline.write_text(str(kernel.boot_us() - 1))
+    deadline.write_text(f"{kernel.boot_us() - 1}\n")
     lease = start(step(shell(FOR_LONG), deadline_file=str(deadline)))
 
     over = lease.ended()
@@ -658,7 +658,7 @@ def test_past_its_deadline_a_lease_is_ended_without_grace(start: Start, tmp_path
     lease = start(step(shell(STUBBORN), deadline_file=str(deadline)))
     lease.waits_for(b"ready\n")
 
-    deadline.write_text(str(kernel.boot_us()))
+    deadline.write_text(f"{kernel.boot_us()}\n")
 
     over = lease.ended()
     assert over.end is LeaseEnd.FENCED
@@ -669,12 +669,12 @@ def test_past_its_deadline_a_lease_is_ended_without_grace(start: Start, tmp_path
 def test_a_deadline_that_is_moved_on_ends_nothing(start: Start, tmp_path: Path) -> None:
     deadline = tmp_path / "deadline"
     first_us = kernel.boot_us() + 2_000_000
-    deadline.write_text(str(first_us))
+    deadline.write_text(f"{first_us}\n")
     lease = start(step(shell(FOR_LONG), deadline_file=str(deadline)))
     lease.running()
     later = tmp_path / "deadline.new"
     second_us = first_us + 500_000
-    later.write_text(str(second_us))
+    later.write_text(f"{second_us}\n")
     later.replace(deadline)
 
     over = lease.ended()

@@ -108,8 +108,10 @@ class Cluster:
         serve: Mapping[str, str],
         env: Mapping[str, str] | None = None,
         hosts: Sequence[Host] = (),
+        before: Sequence[str | Path] = (),
     ) -> None:
         self.folder, self._python, self._env = folder, python, env
+        self._before = before
         self._centre: list[str | Path] = [*hosts[0].prefix] if hosts else []
         self._hosts = hosts[1:]
         self.plaintext = "plaintext" in serve
@@ -130,7 +132,7 @@ class Cluster:
         assert made.exit_code == 0, made.output
         settings = {**LONG, **serve}
         flags = [word for name, value in settings.items() for word in (f"--{name}", value) if word]
-        command = [*self._centre, BIN / "controlplane", "serve", "--state-dir", state]
+        command = [*self._centre, *before, BIN / "controlplane", "serve", "--state-dir", state]
         command += ["--listen", self.server, "--listen-agents", listen_agents, *flags]
         self.control = Daemon("controlplane", command, folder, env)
         self.agents: dict[str, Daemon] = {}
@@ -162,7 +164,7 @@ class Cluster:
         }
         words = [word for key, value in settings.items() for word in (f"--{key}", value)]
         command: list[str | Path] = [*(host.prefix if host is not None else [])]
-        command += [BIN / "nodeagent", "run", *words]
+        command += [*self._before, BIN / "nodeagent", "run", *words]
         daemon = Daemon(name, command, self.folder, self._env)
         self.agents[name] = daemon
         until(lambda: self.node(name), f"{name} to join")
@@ -286,11 +288,13 @@ def cluster(
     serve: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
     hosts: Sequence[Host] = (),
+    before: Sequence[str | Path] = (),
 ) -> Iterator[Cluster]:
     """A cluster with agents of these names. `python`: whose folder comes first in workers' PATH.
     `env`: more variables of its daemons. `hosts`: where they run instead of here: the first is the
-    control plane's, and each agent gets one of the others."""
-    made = Cluster(folder, python or Path(sys.executable), serve or {}, env, hosts)
+    control plane's, and each agent gets one of the others. `before`: words before each
+    daemon's command."""
+    made = Cluster(folder, python or Path(sys.executable), serve or {}, env, hosts, before)
     try:
         for name in names:
             made.agent(name)
