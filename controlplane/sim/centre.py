@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from math import gcd
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from controlplane.engine.schedule import cycle
+from controlplane.engine.schedule import Scheduler
 from controlplane.kit.clock import ManualClock
 from controlplane.model.event import Actor
 from controlplane.model.job import Attempt, AttemptState, JobState
@@ -101,7 +101,8 @@ class Centre:
         self._clock = ManualClock(now_us=BEGIN_US)
         self._registry = _Inline(MemoryStore(), self._clock.now_us)
         self._agents = Agents(cluster)
-        self._checks = Checks(self._registry) if check else None
+        self._scheduler = Scheduler(self._registry)
+        self._checks = Checks(self._registry, self._scheduler) if check else None
         self._events: list[tuple[int, int, Key | None]] = []
         self._order = 0
         self._runs: dict[int, JobRun] = {}
@@ -241,7 +242,7 @@ class Centre:
     def _decide(self, came: Iterable[int]) -> None:
         if self._checks is not None:
             self._checks.before_cycle(self._clock.now_us())
-        cycle(self._registry, self._clock.now_us())
+        self._scheduler.cycle(self._clock.now_us())
         self._obey()
         for number in came:
             self._give_up(number)

@@ -8,7 +8,9 @@ from controlplane.model.job import AttemptState, JobState
 from controlplane.scheduling.policy import plan
 
 if TYPE_CHECKING:
+    from controlplane.engine.schedule import Scheduler
     from controlplane.model.job import Attempt, Job
+    from controlplane.model.plan import Plan
     from controlplane.model.view import Promise
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
@@ -24,9 +26,10 @@ class Broken(AssertionError):
 class Checks:
     """Looks at every commit and every decision; raises `Broken`."""
 
-    def __init__(self, registry: Registry) -> None:
-        """`registry`: what is looked at."""
-        self._registry = registry
+    def __init__(self, registry: Registry, scheduler: Scheduler) -> None:
+        """`registry`, `scheduler`: what is looked at."""
+        self._registry, self._scheduler = registry, scheduler
+        self._expected: Plan | None = None
         self._over: dict[int, Job] = {}
         self._attempts: dict[tuple[int, int], Attempt] = {}
         self._promises: dict[tuple[int, int], Promise] = {}
@@ -67,21 +70,23 @@ class Checks:
                 self.broken_promises += 1
 
     def before_cycle(self, now_us: int) -> None:
-        """The same view gives the same plan, and promises are kept for later."""
-        view = self._registry.view(now_us)
-        decided = plan(view)
-        if plan(view) != decided:
-            raise Broken(f"the view at event {view.seq} gave two plans")
-        for promise in decided.promises:
-            self._promises.setdefault((promise.job_id, promise.task_index), promise)
+        """The same view gives the same plan."""
+        scene = self._scheduler.scene(now_us)
+        self._expected = plan(scene.view, scene.policy)
+        if plan(scene.view, scene.policy) != self._expected:
+            raise Broken(f"the view at event {scene.view.seq} gave two plans")
 
     def after_cycle(self, now_us: int) -> None:
-        """Nothing is over its capacity, what waits has a reason, and there is nothing left to
-        do."""
-        view = self._registry.view(now_us)
-        again = plan(view)
-        if again.places:
-            raise Broken(f"jobs/{again.places[0].job_id} could have started in the cycle before")
+        """What was kept from cycle to cycle has decided what a new look does; nothing is over its
+        capacity, what waits has a reason, and there is nothing left to do."""
+        if self._scheduler.decided != self._expected:
+            raise Broken("the scheduler decided otherwise than on a view that it had not kept")
+        for promise in self._scheduler.promises:
+            self._promises.setdefault((promise.job_id, promise.task_index), promise)
+        scene = self._scheduler.scene(now_us)
+        view, again = scene.view, plan(scene.view, scene.policy)
+        if again.places or again.preempts:
+            raise Broken(f"forgotten in the cycle before: {again.places or again.preempts}")
         for node, held in self._registry.nodes():
             devices = [device for lease in held for device in lease.device_ids]
             if len(devices) != len(set(devices)):
