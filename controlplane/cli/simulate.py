@@ -96,6 +96,10 @@ def cost(value: str) -> tuple[int, int]:
     "--seed", type=click.IntRange(0), metavar="N", help="For a recipe, in place of its own seed."
 )
 @click.option(
+    "--limit-factor", type=click.FloatRange(1, 1e6), metavar="FACTOR",
+    help="Give jobs without a time limit one: so many times their length. Backfill goes by it.",
+)  # fmt: skip
+@click.option(
     "--preemption-cost", type=cost, default="0s,0s", metavar="CHECKPOINT,RESTART",
     help="How long a job that makes room writes its checkpoint, and reads it later: 30s,1m.",
 )  # fmt: skip
@@ -128,7 +132,12 @@ def simulate(app: App, /, trace: Path, policy: str, report: Path | None, **asked
             from controlplane.sim import report as pages
 
             pages.plotter()  # that it is there should show now, not after an hour
-        window = Window(from_us=asked["from_us"], to_us=asked["to_us"], limit=asked["limit"])
+        window = Window(
+            from_us=asked["from_us"],
+            to_us=asked["to_us"],
+            limit=asked["limit"],
+            limit_factor=asked["limit_factor"],
+        )
         jobs = sim.read_jobs(trace, window, asked["seed"])
         cluster = _cluster(asked)
         with _progress(len(jobs)) as tell:

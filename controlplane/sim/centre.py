@@ -204,9 +204,8 @@ class Centre:
         self._meter.stopped(run.job.account, run.job.gpus)
 
     def _come(self, run: JobRun) -> int:
-        wanted = jobs.Wanted(
-            spec=self._spec(run.job), spec_sha256="0" * 64, priority=run.job.priority or PRIORITY
-        )
+        priority = run.job.priority if run.job.priority is not None else PRIORITY
+        wanted = jobs.Wanted(spec=self._spec(run.job), spec_sha256="0" * 64, priority=priority)
         actor = Actor(principal=run.job.account or "user", peer="simulation")
         future = self._registry.submit(lambda draft: jobs.submit(draft, [wanted]), actor)
         (number,) = future.result()

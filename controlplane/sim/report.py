@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from controlplane.sim.simulate import Result
 
 HOUR_US = 3_600_000_000
+POINTS = 1_000
+"""Points of a curve; more can't be told apart."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -123,8 +125,9 @@ def _queue(axes: Any, result: Result) -> None:
 
 
 def _cumulative(axes: Any, values: Sequence[float], label: str) -> None:
+    every = max(1, len(values) // POINTS)
     parts = [(i + 1) / len(values) for i in range(len(values))]
-    axes.step(values, parts, where="post", label=label)
+    axes.step([*values[::every], values[-1]], [*parts[::every], 1.0], where="post", label=label)
 
 
 def _waits(axes: Any, result: Result) -> None:
@@ -137,6 +140,7 @@ def _waits(axes: Any, result: Result) -> None:
         _cumulative(axes, waits, "all")
     axes.set(xlabel="hours", ylabel="part of the jobs", ylim=(0, 1.02))
     axes.set_xscale("symlog", linthresh=0.01)
+    axes.set_xlim(0, None)
 
 
 def _by_size(axes: Any, result: Result) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -54,7 +54,7 @@ class TraceJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Which part of a trace is taken."""
+    """Which part of a trace is taken, and what is made of it."""
 
     from_us: int | None = None
     """Jobs that came at this or later."""
@@ -62,6 +62,8 @@ class Window:
     """Jobs that came before this."""
     limit: int | None = None
     """At most so many, the first."""
+    limit_factor: float | None = None
+    """Jobs without a time limit get one: so many times their length."""
 
     def of(self, jobs: list[TraceJob]) -> list[TraceJob]:
         """Those that are taken, of jobs in the order in which they came."""
@@ -71,7 +73,14 @@ class Window:
             if (self.from_us is None or job.submit_us >= self.from_us)
             and (self.to_us is None or job.submit_us < self.to_us)
         ]
-        return taken if self.limit is None else taken[: self.limit]
+        taken = taken if self.limit is None else taken[: self.limit]
+        factor = self.limit_factor
+        if factor is None:
+            return taken
+        return [
+            replace(job, limit_us=round(job.duration_us * factor)) if job.limit_us is None else job
+            for job in taken
+        ]
 
 
 def read_trace(path: Path) -> list[TraceJob]:

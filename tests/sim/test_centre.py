@@ -71,12 +71,13 @@ def test_jobs_run_in_order_of_priority_and_then_of_age() -> None:
         job("a", 0, 10, 4),
         job("b", 1, 10, 4),
         job("c", 2, 10, 4, priority=5000),
-        job("d", 3, 10, 4),
+        job("d", 3, 10, 4, priority=0),
+        job("e", 4, 10, 4),
     ]
 
     result = simulate(trace, uniform(1, 4), "default", check=True)
 
-    assert spans(result.runs) == [(0, 10), (20, 30), (10, 20), (30, 40)]
+    assert spans(result.runs) == [(0, 10), (20, 30), (10, 20), (40, 50), (30, 40)]
 
 
 def test_a_job_larger_than_a_node_is_split_into_equal_parts() -> None:

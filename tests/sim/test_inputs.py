@@ -70,6 +70,14 @@ def test_a_trace_says_when_jobs_came_and_what_they_asked_for(tmp_path: Path) -> 
     assert read_trace(write(tmp_path, "trace.csv", text)) == [first, second]
 
 
+def test_jobs_without_a_time_limit_may_get_one(tmp_path: Path) -> None:
+    text = "job_id,submit_s,duration_s,gpus,limit_s\na,0,10,1,\nb,1,10,1,50\n"
+
+    jobs = read_jobs(write(tmp_path, "t.csv", text), Window(limit_factor=2))
+
+    assert [job.limit_us for job in jobs] == [20_000_000, 50_000_000]
+
+
 def test_a_window_takes_the_jobs_that_came_within(tmp_path: Path) -> None:
     lines = "".join(f"j{i},{i},1,1\n" for i in range(10))
     path = write(tmp_path, "t.csv", f"job_id,submit_s,duration_s,gpus\n{lines}")
