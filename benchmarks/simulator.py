@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,11 +64,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=Path, required=True, help="the folder with the traces")
     parser.add_argument("--policies", default=",".join(POLICIES), help="which, by commas")
+    parser.add_argument("--limit-factor", type=float, help="time limits, as of `ccctl simulate`")
     asked = parser.parse_args()
     references = read_references(asked.traces / "reference_results.csv")
     table = Table("trace", "policy", "figure", "ours", "reference", "of whom", "ratio", "took")
     for case in CASES:
-        jobs = read_jobs(asked.traces / case.file, case.window)
+        # The references know no classes of priority.
+        jobs = [
+            replace(job, priority=None)
+            for job in read_jobs(
+                asked.traces / case.file, replace(case.window, limit_factor=asked.limit_factor)
+            )
+        ]
         for policy in asked.policies.split(","):
             begin = time.monotonic()
             result = simulate(jobs, uniform(case.nodes, 8), policy, begin_us=case.window.from_us)

@@ -24,7 +24,7 @@ from controlplane.registry.memory import MemoryStore
 from controlplane.registry.registry import Once, Registry
 from controlplane.registry.which import Which
 from controlplane.sim.agents import AGENT, Agents
-from controlplane.sim.checks import Checks
+from controlplane.sim.checks import Broken, Checks
 from controlplane.sim.meter import JobRun, Meter
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ PRIORITY: Final = 1000
 """Value of the priority class of a job that has none of its own, as in the real centre."""
 NEVER_WORDS: Final = "can never run because "
 """So begins the scheduler's reason for a job that the cluster is too small for."""
+BROKEN_PROMISE: Final = "job.promise_broken"
+"""Kind of the event that tells of one."""
+MOST_ROUNDS: Final = 1000
+"""So many decisions at one moment at most."""
 TEMPLATE: Final = parse_spec({"command": ["true"], "launcher": "command"})
 
 
@@ -104,20 +108,17 @@ class Centre:
         self._scheduler = Scheduler(self._registry)
         self._checks = Checks(self._registry, self._scheduler) if check else None
         self._events: list[tuple[int, int, Key | None]] = []
-        self._order = 0
+        self._order = self._rounds = self._stands_us = 0
         self._runs: dict[int, JobRun] = {}
         self._left_us: dict[int, int] = {}
         self._live: dict[Key, _Live] = {}
         self._changed: dict[Key, Attempt] = {}
         self._used = dict.fromkeys(self._agents.nodes, 0)
         self._stranded = 0
+        self.broken_promises = 0
+        """Jobs that started later than they were promised."""
         self._registry.listen(self._hear)
         self._registry.submit(self._agents.join, AGENT).result()
-
-    @property
-    def broken_promises(self) -> int | None:
-        """Jobs that started later than they were promised; None where nobody looked."""
-        return self._checks.broken_promises if self._checks is not None else None
 
     def run(self, trace: Sequence[TraceJob]) -> list[JobRun]:
         """Run the jobs of a trace, in the order in which they came, until none is left."""
@@ -134,10 +135,21 @@ class Centre:
             while coming and coming[-1].job.submit_us <= now_us:
                 came.append(self._come(coming.pop()))
             self._decide(came)
+            self._look_round(now_us)
         for number, run in self._runs.items():
             if run.ended_us is None and not run.never:
                 run.never = self._registry.reason(self._registry.job(number).job)
         return runs
+
+    def _look_round(self, now_us: int) -> None:
+        """Notice a scheduler that goes round in circles: time would stand for ever."""
+        self._rounds = self._rounds + 1 if now_us == self._stands_us else 0
+        self._stands_us = now_us
+        if self._rounds > MOST_ROUNDS and self._scheduler.decided is not None:
+            raise Broken(
+                f"the scheduler goes round in circles at {now_us / 1e6:g} s: after {MOST_ROUNDS}"
+                f" decisions it still ends {self._scheduler.decided.preempts}"
+            )
 
     @property
     def _now_us(self) -> int:
@@ -158,6 +170,7 @@ class Centre:
         for lease in draft.leases.changed.values():
             if lease is not None and lease.removed_us is not None:
                 self._use(lease.node_uuid, -len(lease.device_ids))
+        self.broken_promises += sum(event.kind == BROKEN_PROMISE for event in draft.events)
         if self._checks is not None:
             self._checks.hear(draft)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from controlplane.model.job import AttemptState, JobState
+from controlplane.model.job import JobState
 from controlplane.scheduling.policy import plan
 
 if TYPE_CHECKING:
     from controlplane.engine.schedule import Scheduler
     from controlplane.model.job import Attempt, Job
     from controlplane.model.plan import Plan
-    from controlplane.model.view import Promise
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
 
@@ -32,8 +31,6 @@ class Checks:
         self._expected: Plan | None = None
         self._over: dict[int, Job] = {}
         self._attempts: dict[tuple[int, int], Attempt] = {}
-        self._promises: dict[tuple[int, int], Promise] = {}
-        self.broken_promises = 0
 
     def hear(self, draft: Draft) -> None:
         """A commit: nothing terminal changes, and nothing runs twice at once."""
@@ -64,10 +61,6 @@ class Checks:
             raise Broken(
                 f"{attempt.name} has {placed} of {wanted} workers, or a part of its leases"
             )
-        if attempt.state is AttemptState.STAGING:
-            promise = self._promises.pop((attempt.job_id, attempt.task_index), None)
-            if promise is not None and attempt.created_us > promise.start_us:
-                self.broken_promises += 1
 
     def before_cycle(self, now_us: int) -> None:
         """The same view gives the same plan."""
@@ -81,8 +74,6 @@ class Checks:
         capacity, what waits has a reason, and there is nothing left to do."""
         if self._scheduler.decided != self._expected:
             raise Broken("the scheduler decided otherwise than on a view that it had not kept")
-        for promise in self._scheduler.promises:
-            self._promises.setdefault((promise.job_id, promise.task_index), promise)
         scene = self._scheduler.scene(now_us)
         view, again = scene.view, plan(scene.view, scene.policy)
         if again.places or again.preempts:

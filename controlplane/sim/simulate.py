@@ -50,13 +50,13 @@ class Result:
     shared_jobs: int
     """Jobs that ask for a part of a GPU, and had a whole one."""
     broken_promises: int | None
-    """Jobs that started later than they were promised; None where nobody looked."""
+    """Jobs that started later than they were promised; None where nothing is promised."""
 
     def document(self) -> Mapping[str, object]:
         """All of it as JSON values."""
-        promised = {} if self.broken_promises is None else {"broken_promises": self.broken_promises}
         about = {"policy": self.policy, "trace": self.trace, "nodes": self.nodes, "gpus": self.gpus}
-        return {**about, **document(self.summary), "shared_jobs": self.shared_jobs, **promised}
+        more = {"shared_jobs": self.shared_jobs, "broken_promises": self.broken_promises}
+        return {**about, **document(self.summary), **more}
 
 
 def read_jobs(path: Path, window: Window, seed: int | None = None) -> list[TraceJob]:

@@ -66,7 +66,7 @@ def test_the_same_trace_gives_the_same_end() -> None:
     assert first == second
 
 
-def test_jobs_run_in_order_of_priority_and_then_of_age() -> None:
+def test_a_higher_class_goes_first_and_ends_what_a_lower_one_runs() -> None:
     trace = [
         job("a", 0, 10, 4),
         job("b", 1, 10, 4),
@@ -77,7 +77,8 @@ def test_jobs_run_in_order_of_priority_and_then_of_age() -> None:
 
     result = simulate(trace, uniform(1, 4), "default", check=True)
 
-    assert spans(result.runs) == [(0, 10), (20, 30), (10, 20), (40, 50), (30, 40)]
+    assert spans(result.runs) == [(0, 20), (20, 30), (2, 12), (40, 50), (30, 40)]
+    assert [run.preemptions for run in result.runs] == [1, 0, 0, 0, 0]
 
 
 def test_a_job_larger_than_a_node_is_split_into_equal_parts() -> None:
