@@ -3,6 +3,7 @@
 The rooms, from the top down; each imports only rooms below it, and ``.importlinter`` keeps it so:
 
 * ``cli``        ``ccctl``: reaches the daemon by gRPC alone, through ``client``;
+* ``sim``        the scheduler over a trace, on a virtual clock: for ``ccctl simulate``;
 * ``daemon``     wires clock, store, loops and server together: the only place that knows them all;
 * ``service``    the gRPC edge: decode, ask, encode; who may call what;
 * ``client``     a typed client of the gRPC API, for ``ccctl`` and for other programs;

@@ -155,7 +155,8 @@ class MemoryStore:
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         of.usages.update((usage.key, usage) for usage in draft.usages)
         of.events.extend(draft.events)
-        self._remove(draft.removed)
+        if draft.removed:  # or each commit would go through all that ever was
+            self._remove(draft.removed)
         of.answers.update(answers)
 
     def _remove(self, removed: Removed) -> None:
