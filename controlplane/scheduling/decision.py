@@ -9,10 +9,11 @@ import numpy as np
 
 from controlplane.model.fairtree import fair_tree
 from controlplane.model.plan import Holds, Place, Plan, Preempt
-from controlplane.model.policy import Backfill, Order
+from controlplane.model.policy import Backfill, FairShare, Order
 from controlplane.model.view import Promise, Reserved
 from controlplane.scheduling.backfill import Reservation, closed, reserve
 from controlplane.scheduling.columns import FOREVER_US, Ints, Names
+from controlplane.scheduling.drf import Dominance, FairLines
 from controlplane.scheduling.leases import Held, Leases
 from controlplane.scheduling.lines import Lines
 from controlplane.scheduling.placement import place, would_fit
@@ -46,6 +47,11 @@ class Decision:
         self._tasks = board.tasks
         self.running = tuple(board.running.values())
         self._quotas = Quotas(view.accounts, view.members, self.running)
+        self._dominance = (
+            Dominance(board.nodes, view.accounts, self.running)
+            if policy.fair_share is FairShare.DRF
+            else None
+        )
         self._queues = {queue.name: queue for queue in view.queues}
         self._before = {(r.job_id, r.task_index): r for r in view.reserved}
         self._promised = {(p.job_id, p.task_index): p.start_us for p in view.promises}
@@ -86,7 +92,7 @@ class Decision:
 
     # --- who goes first --------------------------------------------------------------------------
 
-    def _lines(self) -> Lines:
+    def _lines(self) -> Lines | FairLines:
         tasks = self._tasks
         may = tasks.held == 0
         for number in np.unique(tasks.held).tolist():
@@ -108,6 +114,8 @@ class Decision:
         self._scores = self._score()
         self.ordered = rows[np.argsort(-self._scores[rows], kind="stable")]
         rows = self.ordered
+        if self._dominance is not None:
+            return FairLines(rows, self._line(rows), tasks, self._dominance)
         return Lines(rows, self._line(rows), tasks.limit[rows])
 
     def _score(self) -> Ints:
@@ -131,7 +139,8 @@ class Decision:
     def factors(self) -> Factors:
         """What makes up the priorities of all that wait."""
         view = self.view
-        shares = fair_tree(view.accounts, view.members)
+        tree = self.policy.fair_share is FairShare.TREE
+        shares = fair_tree(view.accounts, view.members) if tree else {}
         qos = {account.name: account.qos for account in view.accounts}
         cluster = int(self.board.nodes.has_gpus.sum())
         return factors(self._tasks, self.policy, self._now, cluster, shares, qos)
@@ -163,8 +172,8 @@ class Decision:
 
     # --- the walk --------------------------------------------------------------------------------
 
-    def _walk(self, lines: Lines) -> None:
-        refused: dict[int, tuple[int, int]] = {}
+    def _walk(self, lines: Lines | FairLines) -> None:
+        refused: dict[object, tuple[int, int]] = {}
         for row, line, _ in lines:
             limit = int(self._tasks.limit[row])
             known = refused.get(line)
@@ -222,6 +231,8 @@ class Decision:
             self._places.append(Place(job_id=entry.job_id, task_index=index, parts=parts))
             self._ends.append(end_us)
             quotas.take(entry.account, entry.owner, gpus)
+            if self._dominance is not None:
+                self._dominance.take(entry.account, entry.shape)
             if self._leases is not None:
                 for part in parts:
                     self._leases.add(part, end_us)

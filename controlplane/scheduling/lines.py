@@ -38,12 +38,18 @@ class Lines:
         ]
         heapq.heapify(self._heap)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, object, int]]:
         """Each as (row, line, position within the lines), until all lines are empty. Whoever
         iterates says what becomes of the line before it goes on."""
-        while self._heap:
-            _, line, at = self._heap[0]
-            yield int(self._rows[at]), line, at
+        while (head := self.head()) is not None:
+            yield head
+
+    def head(self) -> tuple[int, int, int] | None:
+        """The first of all; None when all lines are empty."""
+        if not self._heap:
+            return None
+        _, line, at = self._heap[0]
+        return int(self._rows[at]), line, at
 
     def advance(self) -> None:
         """The first one is done; the one behind it comes up."""
