@@ -167,10 +167,16 @@ class Client:
         self, document: Mapping[str, object], base: Path, validate_only: bool
     ) -> dict[str, Any]:
         """A document as the server takes it: checked, with its folder shipped."""
-        from controlplane.client.shipping import check_document, folder_to_ship, with_passed_env
+        from controlplane.client.shipping import (
+            check_document,
+            folder_to_ship,
+            with_moment,
+            with_passed_env,
+        )
+        from controlplane.kit.clock import SystemClock
         from controlplane.model.spec import Ship
 
-        document = with_passed_env(document, os.environ)
+        document = with_moment(with_passed_env(document, os.environ), SystemClock().now_us())
         spec = check_document(document)
         plain: dict[str, Any] = json.loads(json.dumps(document))
         plain.pop("pass_env", None)

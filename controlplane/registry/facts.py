@@ -10,13 +10,14 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from controlplane.model.account import NOTHING, count_job, shared
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.policy import DEFAULT, Policy
 from controlplane.model.retry import capped
+from controlplane.model.selector import EVERYWHERE
 from controlplane.model.spec import Launcher
 from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
 from controlplane.model.words import count
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
+    from controlplane.model.selector import Selector
     from controlplane.model.spec import JobSpec, Resources
+    from controlplane.model.specvalues import FabricLevel
     from controlplane.model.spending import Spending
-    from controlplane.model.view import Running
+    from controlplane.model.view import Packing, Running
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
@@ -412,6 +415,7 @@ def _waiting(
         priority=job.priority,
         created_us=job.created_us,
         not_before_us=not_before_us,
+        preemptible=spec.preemptible,
         limit_us=job.time_limit_us,
         shape=shape_of(spec),
         coming=coming,
@@ -422,12 +426,29 @@ def _waiting(
 
 def shape_of(spec: JobSpec) -> Shape:
     """What a job's gangs need of nodes; jobs alike share one value."""
-    return _shape(spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue)
+    where = Where(spec.node_selector, spec.exclusive, spec.packing, spec.within)
+    return _shape(
+        spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue, where
+    )
+
+
+class Where(NamedTuple):
+    """What a job asks for of the nodes themselves."""
+
+    selector: Selector | None
+    exclusive: bool
+    packing: Packing
+    within: FabricLevel | None
 
 
 @lru_cache(SHAPES_REMEMBERED)
 def _shape(
-    workers: int, each: int | None, resources: Resources, launcher: Launcher, queue: str
+    workers: int,
+    each: int | None,
+    resources: Resources,
+    launcher: Launcher,
+    queue: str,
+    where: Where,
 ) -> Shape:
     return Shape(
         workers=workers,
@@ -435,6 +456,11 @@ def _shape(
         resources=resources,
         ports=PORTS_OF_LAUNCHER[launcher],
         queue=queue,
+        selector=where.selector or EVERYWHERE,
+        gpu_memory_bytes=resources.gpu_memory_bytes or 0,
+        exclusive=where.exclusive,
+        packing=where.packing,
+        within=where.within.label if where.within is not None else "",
     )
 
 
