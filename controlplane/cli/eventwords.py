@@ -81,6 +81,15 @@ def _changed_job(told: Told) -> str:
     return told.by("changed it", f": {', '.join(words)}" if words else "")
 
 
+def _met(told: Told) -> str:
+    return f"what it waits for has come: {told.get('dependency')} ({told.get('state')})"
+
+
+def _unmet(told: Told) -> str:
+    words = f"{told.get('dependency')} can never come ({told.get('state')})"
+    return f"it can never run: {words}"
+
+
 def _limit(us: Any) -> str:
     if us is None:
         return "none"
@@ -286,6 +295,8 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "signal.delivered": lambda told: (
         f"{_row(told.get('signals', []))} was delivered on {told.get('node')} to {told.attempt}"
     ),
+    "dependency.met": _met,
+    "dependency.failed": _unmet,
     "attempt.placed": _placed,
     "attempt.staging": lambda told: f"{told.attempt} fetches what it needs",
     "attempt.starting": lambda told: f"{told.attempt} starts its workers",

@@ -173,6 +173,7 @@ async def _serve(
         Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
         filetokens.duty(TokenFile(settings.tokens), registry),
+        *_unmet(settings, registry),
         *retiring.duties(registry, house, clock),
     )
     registry.listen(hub.committed)
@@ -204,6 +205,17 @@ async def _serve(
         log.info("stopping")
         await server.stop(STOP_GRACE_S)
         await asyncio.to_thread(duties.stop)
+
+
+def _unmet(settings: Settings, registry: Registry) -> list[Duty]:
+    if not settings.end_unmet_dependencies:
+        return []
+    return [Duty(name="unmet", run=lambda: _end_unmet(registry), period_s=1.0)]
+
+
+def _end_unmet(registry: Registry) -> None:
+    if ended := upkeep.end_unmet(registry):
+        log.info("ended what could never run", extra={"jobs": ended})
 
 
 async def _until(stop: asyncio.Event) -> None:

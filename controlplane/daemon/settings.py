@@ -129,6 +129,11 @@ class Settings:
         help="working directories that travelled, that no kept job refers to, and that nobody"
         " uploaded or used for so long, are removed; 0: never",
     )
+    end_unmet_dependencies: bool = setting(
+        False,
+        help="end jobs that wait for others whose end makes that vain, as afterok of one that"
+        " failed; else they wait until somebody ends them, and say so",
+    )
     priority_classes: dict[str, int] = setting(
         {"low": 100, "normal": 1000, "high": 10000}, help="priority classes: name and value"
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from controlplane.model.job import JobState
 
 _WRITTEN = re.compile(r"([a-z]+):(\d{1,18})(?:_(\d{1,8}))?", re.ASCII)
+PAIRS: Final = -1
+"""In place of a task's index: each of them in turn, as `aftercorr` waits for them."""
 _EXAMPLE = 'write e.g. "afterok:123", "afterany:123_4", "afternotok:123" or "aftercorr:123"'
 
 
@@ -68,7 +70,8 @@ class Dependency:
 
     def words(self) -> str:
         """What is waited for, after `waits for`: `jobs/123 to succeed (afterok:123)`."""
-        return f"{self.whom} to {_WANTED[self.kind]} ({self})"
+        pairs = ", task by task" if self.kind is DependencyKind.AFTER_CORR else ""
+        return f"{self.whom} to {_WANTED[self.kind]}{pairs} ({self})"
 
     def never(self, state: JobState) -> str:
         """Why it can never be fulfilled, after `because`, where that ended in this state."""
@@ -89,3 +92,9 @@ def parse_dependency(text: str) -> Dependency:
     if int(found[3]) > LAST_INDEX:
         raise ValueError(f"names a task that cannot be: the highest index is {LAST_INDEX}")
     return Dependency(kind=kind, job_id=int(found[2]), task_index=int(found[3]))
+
+
+def key_of(dependency: Dependency) -> int | None:
+    """What of the other job is waited for: a task's index, `PAIRS`, or None for all of it."""
+    pairs = dependency.kind is DependencyKind.AFTER_CORR
+    return PAIRS if pairs else dependency.task_index

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from controlplane.model.account import NOTHING, count_job
+from controlplane.model.dependencies import key_of
 from controlplane.model.event import Actor, Event
 
 if TYPE_CHECKING:
     from controlplane.model.account import Account, Held, Member
+    from controlplane.model.dependencies import Dependency
     from controlplane.model.identity import Admission, JoinToken, Token, User
-    from controlplane.model.job import Attempt, Job, Task
+    from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.policy import Policy
@@ -115,6 +117,7 @@ class Draft:
         self.events: list[Event] = []
         self.usages: list[Usage] = []
         self.removed = Removed()
+        self.depending: list[tuple[Dependency, int]] = []
         self._is_group = False
         self._absorbed: list[tuple[Job | None, Job | None]] = []
         self._tally: dict[tuple[str, str], Held] = {}
@@ -180,6 +183,20 @@ class Draft:
                 (found.discard if task.state.final else found.add)(index)
         return found
 
+    def ill(self, job_id: int) -> Mapping[int, JobState]:
+        """How tasks of a job that lives ended before this draft that did not succeed, by index."""
+        return self._base.ill(job_id)
+
+    def waiters(self, job_id: int, key: int | None) -> list[int]:
+        """Jobs that may wait for this of a job: what `key_of` tells."""
+        new = [n for each, n in self.depending if (each.job_id, key_of(each)) == (job_id, key)]
+        return [*self._base.waiters(job_id, key), *new]
+
+    def waited_for(self, job_id: int) -> set[int | None]:
+        """What of a job may be waited for."""
+        new = {key_of(each) for each, _ in self.depending if each.job_id == job_id}
+        return self._base.waited_for(job_id) | new
+
     def absorb(self, inner: Draft) -> None:
         """Take over what a command of this group has changed."""
         self.cluster = inner.cluster
@@ -204,6 +221,7 @@ class Draft:
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
         self.removed.absorb(inner.removed)
+        self.depending.extend(inner.depending)
 
     @property
     def dirty(self) -> bool:

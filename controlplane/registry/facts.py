@@ -13,7 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from controlplane.model.account import NOTHING, count_job, shared
+from controlplane.model.dependencies import PAIRS, key_of
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
+from controlplane.model.moments import format_moment
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.policy import DEFAULT, Policy
 from controlplane.model.retry import capped
@@ -24,9 +26,10 @@ from controlplane.model.words import count
 from controlplane.registry.books import Books
 from controlplane.registry.preempting import asked_to_save
 from controlplane.registry.running import running_of
+from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from controlplane.model.account import Account, Doing, Held, Member
     from controlplane.model.identity import Admission, JoinToken, Token, User
@@ -55,6 +58,8 @@ USERS_REMEMBERED = 30_000
 """Of so many users and deeds it is remembered which accounts let them."""
 FREE_PORTS_SHOWN = 16
 """So many free ports of a node are shown to a decision: so many gangs may begin there at once."""
+DEPENDENCIES_TOLD = 3
+"""So many of the dependencies that a job waits for are told in a sentence."""
 PORTS_OF_LAUNCHER = {
     Launcher.HOROVOD: 1,
     Launcher.TORCHRUN: 1,
@@ -138,6 +143,9 @@ class Facts:
     saving: set[tuple[int, int, int]] = field(default_factory=set)
     _promised: dict[int, int] = field(default_factory=dict)
     _fresh: _Fresh = field(default_factory=lambda: _Fresh(whole=True))
+    _ill: dict[int, dict[int, JobState]] = field(default_factory=dict)
+    _dependents: dict[int, dict[int | None, dict[int, None]]] = field(default_factory=dict)
+    _unmet: dict[Which, None] = field(default_factory=dict)
 
     def apply(self, draft: Draft) -> None:
         """Make a committed draft true."""
@@ -222,7 +230,10 @@ class Facts:
         _member(self._live_tasks, job_id, index, not state.final)
         _member(self._requeued, job_id, index, state is JobState.PENDING)
         self.waiting.pop(key, None)  # who waits is put back with its job
+        if self.tasks[key].never and state is JobState.PENDING:
+            self._unmet[Which(job_id, index)] = None
         if state.final:
+            self.note_end(job_id, index, state)
             del self.tasks[key]
 
     def cap_waits(self, now_us: int) -> None:
@@ -233,6 +244,12 @@ class Facts:
                 self.index_task(key)
                 self.index(key[0])
 
+    def note_end(self, job_id: int, index: int, state: JobState) -> None:
+        """Remember how a task of a job that lives ended: that it succeeded goes without saying."""
+        self._unmet.pop(Which(job_id, index), None)
+        if state is not JobState.SUCCEEDED and job_id in self.jobs:
+            self._ill.setdefault(job_id, {})[index] = state
+
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
         job = self.jobs[job_id]
@@ -242,6 +259,10 @@ class Facts:
             self._promised.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]
+            self._ill.pop(job_id, None)
+            self._dependents.pop(job_id, None)
+        if job.spec.depends_on:
+            self._index_dependencies(job)
         first = (job_id, FIRST)
         if job.unmade and not job.cancelled_by:
             self.waiting[first] = waiting_tasks(job)
@@ -249,6 +270,35 @@ class Facts:
             self.waiting.pop(first, None)
         for index in self._requeued.get(job_id, ()):
             self.waiting[job_id, index] = waiting_task(job, self.tasks[job_id, index])
+
+    def _index_dependencies(self, job: Job) -> None:
+        for each in job.spec.depends_on:
+            of = self._dependents.get(each.job_id, {})
+            if each in job.waits_for and not job.state.final:
+                of = self._dependents.setdefault(each.job_id, {})
+                of.setdefault(key_of(each), {})[job.job_id] = None
+            elif job.job_id in of.get(key_of(each), ()):
+                del of[key_of(each)][job.job_id]
+        if job.doomed and not job.state.final and not job.cancelled_by:
+            self._unmet[Which(job.job_id)] = None
+        else:
+            self._unmet.pop(Which(job.job_id), None)
+
+    def ill(self, job_id: int) -> Mapping[int, JobState]:
+        """How those tasks of a job that lives ended that did not succeed, by index."""
+        return self._ill.get(job_id, {})
+
+    def waiters(self, job_id: int, key: int | None) -> Iterable[int]:
+        """Jobs that wait for this of a job: what `key_of` tells."""
+        return self._dependents.get(job_id, {}).get(key, ())
+
+    def waited_for(self, job_id: int) -> set[int | None]:
+        """What of a job is waited for."""
+        return set(self._dependents.get(job_id, ()))
+
+    def unmet(self) -> list[Which]:
+        """Jobs and tasks that can never run, since what they wait for can never come."""
+        return list(self._unmet)
 
     def live_tasks(self, job_id: int) -> set[int]:
         """Indexes of a job's tasks that were placed and have not ended."""
@@ -383,7 +433,9 @@ def _member(of: dict[int, set[int]], job_id: int, index: int, there: bool) -> No
 
 def waiting_task(job: Job, task: Task) -> Waiting:
     """A task that was placed before, as the scheduler sees it while it waits again."""
-    return _waiting(job, task.index, not_before_us=task.not_before_us, held=_held(job))
+    if task.never:
+        return _waiting(job, task.index, held=f"can never run because {_pair(job, task)}")
+    return _waiting(job, task.index, not_before_us=task.not_before_us, held=_held(job, paired=True))
 
 
 def waiting_tasks(job: Job) -> Waiting:
@@ -407,6 +459,7 @@ def _waiting(
     held: str = "",
 ) -> Waiting:
     spec = job.spec
+    begin_us = spec.begin_us if spec.begin_us is not None and spec.begin_us > not_before_us else 0
     return Waiting(
         job_id=job.job_id,
         task_index=index,
@@ -414,7 +467,8 @@ def _waiting(
         account=job.account,
         priority=job.priority,
         created_us=job.created_us,
-        not_before_us=not_before_us,
+        not_before_us=max(not_before_us, begin_us),
+        not_yet=f"waits until {format_moment(begin_us)} (begin)" if begin_us else "",
         preemptible=spec.preemptible,
         limit_us=job.time_limit_us,
         shape=shape_of(spec),
@@ -464,11 +518,32 @@ def _shape(
     )
 
 
-def _held(job: Job) -> str:
+def _held(job: Job, *, paired: bool = False) -> str:
+    """Why nothing of a job may start. `paired`: of a task whose pair has succeeded."""
     if job.held_by:
         return f"held by {job.held_by}; `ccctl release {job.job_id}` lets it go on"
+    if job.doomed:
+        return f"can never run because {job.doomed}"
+    if words := still_waits_for(job, paired=paired):
+        return words
     at_once = job.tasks.at_once
     return _limited(at_once) if at_once is not None and job.running >= at_once else ""
+
+
+def still_waits_for(job: Job, *, paired: bool = False) -> str:
+    """What a job, or of one with pairs a task whose pair has succeeded, waits for of others, in
+    words; empty where that has all come."""
+    if not job.waits_for:
+        return ""
+    left = [each for each in job.waits_for if not (paired and key_of(each) == PAIRS)]
+    told = " and ".join(each.words() for each in left[:DEPENDENCIES_TOLD])
+    more = len(left) - DEPENDENCIES_TOLD
+    return f"waits for {told}{f' and {more} more' if more > 0 else ''}" if left else ""
+
+
+def _pair(job: Job, task: Task) -> str:
+    (pairs,) = (each for each in job.spec.depends_on if key_of(each) == PAIRS)
+    return f"{pairs.whom}/tasks/{task.index} did not succeed, and {pairs} wants it to"
 
 
 def _limited(at_once: int) -> str:

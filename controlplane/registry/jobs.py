@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.model.account import held_by
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import AttemptState, Cause, CauseKind, Job, JobState, Task, passed
 from controlplane.model.tasks import ONE
-from controlplane.registry import accounts, attempts
+from controlplane.registry import accounts, attempts, depending
 from controlplane.registry.which import Which, known, living, over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from controlplane.model.job import Attempt
     from controlplane.model.spec import JobSpec
+    from controlplane.registry.depending import Past
     from controlplane.registry.draft import Draft
 
 
@@ -32,10 +34,13 @@ class Wanted(NamedTuple):
     """Value of its priority class."""
     spec_text: str = ""
     """The canonical spec, where that is at hand."""
+    pasts: Mapping[int, Past] = MappingProxyType({})
+    """How those of the jobs ended that it waits for and that live no more, by number."""
 
 
 def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> list[int]:
-    """Accept jobs: all of them, with one event. Their numbers, one after the other."""
+    """Accept jobs: all of them, with one event. Their numbers, one after the other. `Unread` when
+    one waits for a job that has ended, and its past is not there."""
     first = draft.cluster.last_job_id + 1
     last = first + len(wanted) - 1
     owner = draft.actor.principal
@@ -52,7 +57,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
     for job_id, one in enumerate(wanted, start=first):
         if one.spec_text:
             draft.spec_texts[job_id] = one.spec_text
-        draft.jobs[job_id] = Job(
+        job = Job(
             job_id=job_id,
             spec=one.spec,
             spec_sha256=one.spec_sha256,
@@ -65,6 +70,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
             time_limit_us=one.spec.time_limit_us,
             held_by=held_by,
         )
+        draft.jobs[job_id] = depending.begun(draft, job, one.pasts) if one.spec.depends_on else job
     return list(range(first, last + 1))
 
 
@@ -142,6 +148,8 @@ def _cancel_task(draft: Draft, job: Job, index: int) -> None:
     draft.jobs[job.job_id] = job
     if task is not None:
         _end_task(draft, task)
+    else:
+        depending.task_ended(draft, job, index, JobState.CANCELLED)
     _settle(draft, job.job_id)
 
 
@@ -150,7 +158,9 @@ def _end_task(draft: Draft, task: Task) -> None:
     job = draft.jobs[task.job_id]
     if task.state is JobState.PENDING:
         draft.tasks[task.job_id, task.index] = replace(task, state=JobState.CANCELLED)
-        draft.jobs[job.job_id] = replace(job, ended=job.ended.plus(JobState.CANCELLED))
+        job = replace(job, ended=job.ended.plus(JobState.CANCELLED))
+        draft.jobs[job.job_id] = job
+        depending.task_ended(draft, job, task.index, JobState.CANCELLED)
         return
     attempt = draft.attempts[task.job_id, task.index, task.attempts]
     if attempt.state is not AttemptState.STOPPING:
@@ -165,7 +175,12 @@ def _settle(draft: Draft, job_id: int) -> None:
     if job.state.final or not job.after_tasks().final:
         return
     who = job.cancelled_by or draft.actor.principal
-    draft.jobs[job_id] = attempts.settled(job, f"cancelled by {who}", ended_us=draft.now_us)
+    words = f"cancelled by {who}" + (
+        f": it could never run because {job.doomed}" * bool(job.doomed)
+    )
+    job = attempts.settled(job, words, ended_us=draft.now_us)
+    draft.jobs[job_id] = job
+    depending.job_ended(draft, job)
 
 
 def _stop(draft: Draft, attempt: Attempt, words: str, *, requeue: bool = False) -> None:

@@ -103,6 +103,8 @@ class MemoryStore:
         for key, task in of.tasks.items():
             if key[0] in facts.jobs and not task.state.final:
                 facts.tasks[key] = task
+            elif key[0] in facts.jobs:
+                facts.note_end(*key, task.state)
         for key in list(facts.tasks):
             facts.index_task(key)
         for job_id in list(facts.jobs):

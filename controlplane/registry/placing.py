@@ -13,7 +13,9 @@ from controlplane.model.job import (
     waiting_workers,
 )
 from controlplane.model.lease import Lease
+from controlplane.model.moments import format_moment
 from controlplane.registry import accounts
+from controlplane.registry.facts import still_waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,6 +75,12 @@ def _objection(draft: Draft, place: Place) -> str | None:
     task = draft.tasks.get((place.job_id, place.task_index))
     if task is not None and task.state is not JobState.PENDING:
         return "the task does not wait any more"
+    if job.doomed or (task is not None and task.never):
+        return "it can never run: what it waits for can never come"
+    if words := still_waits_for(job, paired=task is not None):
+        return f"it {words}"
+    if job.spec.begin_us is not None and job.spec.begin_us > draft.now_us:
+        return f"it may not begin before {format_moment(job.spec.begin_us)}"
     if task is None and place.task_index != next(job.coming(), None):
         return "another task of its array comes first"
     at_once = job.tasks.at_once

@@ -585,6 +585,17 @@ class Registry:
             jobs = self._facts.jobs
             return {number: whose(jobs[number]) for number in job_ids if number in jobs}
 
+    def live_jobs(self, job_ids: Iterable[int]) -> dict[int, Job]:
+        """Those of these jobs that have not ended, by number."""
+        with self._lock:
+            jobs = self._facts.jobs
+            return {number: jobs[number] for number in job_ids if number in jobs}
+
+    def unmet(self) -> list[Which]:
+        """Jobs and tasks that can never run, since what they wait for can never come."""
+        with self._lock:
+            return self._facts.unmet()
+
     def step_bearer(self, token: str) -> tuple[int, str] | None:
         """The job whose script a token was made for, and its owner; None for any other text."""
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,20 @@ from controlplane.model.spec import (
 )
 from controlplane.model.specpieces import PIECES_REMEMBERED, Piece, canonical_text, joined, piece
 from controlplane.registry import jobs as commands
+from controlplane.registry.depending import Unread
 from controlplane.registry.jobs import Change, Wanted
 from controlplane.service.asked import all_mine, which_of
 from controlplane.service.auth import CALLER
-from controlplane.service.context import once_for
+from controlplane.service.context import once_for, once_of
+from controlplane.service.dependencies import looked_up
 from controlplane.service.permissions import GET_BLOB, may
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.wire.basics import document, from_duration, member, members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from controlplane.model.job import Job
     from controlplane.registry.draft import Draft
     from controlplane.registry.which import Which
     from controlplane.service.context import House
@@ -106,6 +110,42 @@ def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
     return f'"{name}": there is no such {noun}{hint}'
 
 
+async def submit(
+    house: House, request: pb.SubmitJobRequest, context: Any
+) -> tuple[int, Job | None]:
+    """Accept a job; its number, and it as it was accepted, unless this is a repeat."""
+    found = checked(house, request.spec)
+    content = found.spec_sha256 + (" held" if request.hold else "")
+    once = once_of(CALLER.get().name, request.request_id, content)
+    made: dict[int, Job] = {}
+    while True:
+        command = _submitting([await with_pasts(house, found)], made, hold=request.hold)
+        with suppress(Unread):  # one that it waits for has just ended: how, is in the store now
+            body: Any = await house.write(command, house.actor(context), once)
+            number = int(body["job_id"] if "job_id" in body else body["first"])
+            return number, made.get(number)
+
+
+def _submitting(
+    wanted: list[Wanted], made: dict[int, Job], *, hold: bool
+) -> Callable[[Draft], dict[str, object]]:
+    """`made`: where the first job is put."""
+
+    def command(draft: Draft) -> dict[str, object]:
+        numbers = commands.submit(draft, wanted, hold=hold)
+        made[numbers[0]] = draft.jobs[numbers[0]]
+        return {"first": numbers[0], "jobs": len(numbers)}
+
+    return command
+
+
+async def with_pasts(house: House, wanted: Wanted) -> Wanted:
+    """A job that somebody wants accepted, with what is known of those that it waits for."""
+    if not wanted.spec.depends_on:
+        return wanted
+    return await asyncio.to_thread(looked_up, house, wanted)
+
+
 async def submit_jobs(
     house: House, request: pb.SubmitJobsRequest, context: Any
 ) -> pb.SubmitJobsResponse:
@@ -113,14 +153,13 @@ async def submit_jobs(
     if not 1 <= len(request.specs) <= MOST_NAMES:
         words = f"{len(request.specs)} of them; give 1 to {MOST_NAMES} in one call"
         raise InvalidRequest(FieldFault(field="specs", description=words))
-    wanted = await asyncio.to_thread(_all_checked, house, request)
-
-    def command(draft: Draft) -> dict[str, object]:
-        numbers = commands.submit(draft, wanted, hold=request.hold)
-        return {"first": numbers[0], "jobs": len(numbers)}
-
     once = once_for(CALLER.get().name, request)
-    body: Any = await house.write(command, house.actor(context), once)
+    body: Any = None
+    while body is None:
+        wanted = await asyncio.to_thread(_all_checked, house, request)
+        command = _submitting(wanted, {}, hold=request.hold)
+        with suppress(Unread):
+            body = await house.write(command, house.actor(context), once)
     first, count = int(body["first"]), int(body["jobs"])
     return pb.SubmitJobsResponse(names=[f"jobs/{n}" for n in range(first, first + count)])
 
@@ -134,7 +173,10 @@ def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
         found = known.get(content)
         if found is None:
             try:
-                found = known[content] = _allowed(house, *_read(content))
+                found = _allowed(house, *_read(content))
+                if found.spec.depends_on:
+                    found = looked_up(house, found)
+                known[content] = found
             except InvalidSpec as error:
                 faults += [
                     FieldFault(

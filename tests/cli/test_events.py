@@ -55,6 +55,8 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
             "priority_class": ["", "high"],
         },
     ),
+    ("dependency.met", "jobs/7", {"dependency": "afterok:3", "state": "succeeded"}),
+    ("dependency.failed", "jobs/7/tasks/3", {"dependency": "aftercorr:3", "state": "failed"}),
     ("job.signalled", "jobs/7", {"attempt": 2, "signal": "SIGUSR1"}),
     ("job.signalled", "jobs/7", {"attempt": 2, "signal": "SIGUSR1", "ranks": [0, 3]}),
     ("signal.delivered", ATTEMPT, {"signals": ["SIGUSR1", "SIGHUP"], "node": "n2"}),
@@ -169,7 +171,7 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("records.removed", "records", {"jobs": 2, "jobs_before_us": DAY_US, "usages": 1}),
     ("queue.opened", "queues/night", {"gpus": [1, 2], "by_hand": True}),
 ]
-BY_ITSELF = ("attempt.", "lease.", "node.s", "node.cl", "records.", "signal.", "step.e")
+BY_ITSELF = ("attempt.", "lease.", "node.s", "node.cl", "records.", "signal.", "step.e", "depend")
 
 
 def event(kind: str, resource: str, changed: dict[str, Any]) -> event_pb2.Event:
