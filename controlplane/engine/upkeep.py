@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from controlplane.model.event import CONTROL_PLANE
-from controlplane.registry import jobs, nodes
+from controlplane.registry import jobs, nodes, site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,6 +75,18 @@ def _silence(node_uuid: str, since_us: int) -> Callable[[Draft], None]:
 
 def _expire(node_uuid: str) -> Callable[[Draft], bool]:
     return lambda draft: nodes.expire(draft, node_uuid)
+
+
+def forget_reservations(registry: Registry, now_us: int) -> int:
+    """Forget reservations that are over; how many there were."""
+    over = [each.name for each, _ in registry.reservations() if each.end_us <= now_us]
+    if over:
+        registry.submit(_forget(over), CONTROL_PLANE).result(COMMIT_S)
+    return len(over)
+
+
+def _forget(names: list[str]) -> Callable[[Draft], None]:
+    return lambda draft: site.forget_reservations(draft, names)
 
 
 def end_unmet(registry: Registry) -> int:

@@ -3,7 +3,7 @@ change on top."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -19,19 +19,23 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.policy import Policy
+    from controlplane.model.priority import PriorityClass
     from controlplane.model.progress import Progress
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
     from controlplane.model.spending import Spending
     from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-K_contra = TypeVar("K_contra", contravariant=True)
 V_co = TypeVar("V_co", covariant=True)
 
 
-class _Readable(Protocol[K_contra, V_co]):
-    def get(self, key: K_contra, /) -> V_co | None: ...
+class _Readable(Protocol[K, V_co]):
+    def get(self, key: K, /) -> V_co | None: ...
+
+    def items(self) -> Iterable[tuple[K, V_co]]: ...
 
 
 class Overlay(Generic[K, V]):
@@ -53,6 +57,12 @@ class Overlay(Generic[K, V]):
     def before(self, key: K) -> V | None:
         """The entry as it is without this draft."""
         return self._base.get(key)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries as they would be after this draft. May be changed meanwhile."""
+        changed = dict(self.changed)
+        yield from ((key, value) for key, value in list(self._base.items()) if key not in changed)
+        yield from ((key, value) for key, value in changed.items() if value is not None)
 
     def __getitem__(self, key: K) -> V:
         """The entry; KeyError when there is none."""
@@ -108,6 +118,9 @@ class Draft:
         self.tokens: Overlay[str, Token] = Overlay(base.tokens)
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
         self.admissions: Overlay[str, Admission] = Overlay(base.admissions)
+        self.priority_classes: Overlay[str, PriorityClass] = Overlay(base.priority_classes)
+        self.queues: Overlay[str, JobQueue] = Overlay(base.queues)
+        self.reservations: Overlay[str, Reservation] = Overlay(base.reservations)
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.accounts: Overlay[str, Account] = Overlay(base.accounts)
         self.members: Overlay[tuple[str, str], Member] = Overlay(base.members)
@@ -213,6 +226,9 @@ class Draft:
         self.tokens.changed.update(inner.tokens.changed)
         self.join_tokens.changed.update(inner.join_tokens.changed)
         self.admissions.changed.update(inner.admissions.changed)
+        self.priority_classes.changed.update(inner.priority_classes.changed)
+        self.queues.changed.update(inner.queues.changed)
+        self.reservations.changed.update(inner.reservations.changed)
         self.progress.changed.update(inner.progress.changed)
         self.accounts.changed.update(inner.accounts.changed)
         self.members.changed.update(inner.members.changed)
@@ -229,7 +245,9 @@ class Draft:
         nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
         people = (self.users, self.tokens, self.join_tokens, self.admissions)
         books = (self.accounts, self.members, self.spendings)
-        return bool(self.removed) or any(t.changed for t in (*nouns, *people, *books))
+        site = (self.priority_classes, self.queues, self.reservations)
+        tables = (*nouns, *people, *books, *site)
+        return bool(self.removed) or any(table.changed for table in tables)
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Gives its number."""

@@ -18,10 +18,21 @@ from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
 from controlplane.model.moments import format_moment
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.policy import DEFAULT, Policy
+from controlplane.model.priority import PreemptionPolicy
 from controlplane.model.retry import capped
 from controlplane.model.selector import EVERYWHERE
 from controlplane.model.spec import Launcher
-from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
+from controlplane.model.view import (
+    Changes,
+    NodeView,
+    Promise,
+    Queue,
+    Reserved,
+    Shape,
+    View,
+    Waiting,
+    Window,
+)
 from controlplane.model.words import count
 from controlplane.registry.books import Books
 from controlplane.registry.preempting import asked_to_save
@@ -35,7 +46,10 @@ if TYPE_CHECKING:
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.priority import PriorityClass
     from controlplane.model.progress import Progress
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
     from controlplane.model.selector import Selector
     from controlplane.model.spec import JobSpec, Resources
     from controlplane.model.specvalues import FabricLevel
@@ -122,6 +136,9 @@ class Facts:
     tokens: dict[str, Token] = field(default_factory=dict)
     join_tokens: dict[str, JoinToken] = field(default_factory=dict)
     admissions: dict[str, Admission] = field(default_factory=dict)
+    priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
+    queues: dict[str, JobQueue] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: Holds = NONE_WAIT
     reserved: tuple[Reserved, ...] = ()
@@ -138,6 +155,7 @@ class Facts:
     _books: Books = field(default_factory=Books)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
+    _windows: tuple[Window, ...] | None = None
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
     _requeued: dict[int, set[int]] = field(default_factory=dict)
     saving: set[tuple[int, int, int]] = field(default_factory=set)
@@ -171,6 +189,11 @@ class Facts:
         _put(self.join_tokens, draft.join_tokens.changed)
         _put(self.admissions, draft.admissions.changed)
         _put(self.progress, draft.progress.changed)
+        _put(self.priority_classes, draft.priority_classes.changed)
+        _put(self.queues, draft.queues.changed)
+        _put(self.reservations, draft.reservations.changed)
+        if draft.nodes.changed or draft.reservations.changed:
+            self._windows = None
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)
         for key, attempt in draft.attempts.changed.items():
@@ -185,6 +208,10 @@ class Facts:
             self.index_task(task)
         for job_id in draft.jobs.changed:
             self.index(job_id)
+        if draft.priority_classes.changed:
+            for job_id in {job_id for job_id, _ in self.waiting}:
+                self._fresh.jobs.add(job_id)
+                self.index(job_id)
         if draft.removed.jobs:
             gone = set(draft.removed.jobs)
             self.progress = {k: p for k, p in self.progress.items() if k[0] not in gone}
@@ -265,11 +292,24 @@ class Facts:
             self._index_dependencies(job)
         first = (job_id, FIRST)
         if job.unmade and not job.cancelled_by:
-            self.waiting[first] = waiting_tasks(job)
+            self.waiting[first] = waiting_tasks(job, preempts=self.preempts(job))
         else:
             self.waiting.pop(first, None)
         for index in self._requeued.get(job_id, ()):
-            self.waiting[job_id, index] = waiting_task(job, self.tasks[job_id, index])
+            task = self.tasks[job_id, index]
+            self.waiting[job_id, index] = waiting_task(job, task, preempts=self.preempts(job))
+
+    def priority_class(self, name: str | None) -> PriorityClass | None:
+        """A priority class; without a name the default one."""
+        if name:
+            return self.priority_classes.get(name)
+        every = list(self.priority_classes.values())  # a copy: submits ask from other threads
+        return next((each for each in every if each.global_default), None)
+
+    def preempts(self, job: Job) -> bool:
+        """Whether a job's class lets it end others; not where the class was deleted."""
+        found = self.priority_class(job.priority_class or job.spec.priority_class)
+        return found is not None and found.preemption is PreemptionPolicy.LOWER
 
     def _index_dependencies(self, job: Job) -> None:
         for each in job.spec.depends_on:
@@ -279,6 +319,10 @@ class Facts:
                 of.setdefault(key_of(each), {})[job.job_id] = None
             elif job.job_id in of.get(key_of(each), ()):
                 del of[key_of(each)][job.job_id]
+                if not of[key_of(each)]:
+                    del of[key_of(each)]
+                if not of:
+                    del self._dependents[each.job_id]
         if job.doomed and not job.state.final and not job.cancelled_by:
             self._unmet[Which(job.job_id)] = None
         else:
@@ -369,6 +413,8 @@ class Facts:
             ),
             accounts=accounts,
             members=members,
+            queues=tuple(map(queue_view, self.queues.values())),
+            windows=tuple(window for window in self.windows() if window.end_us > now_us),
         )
 
     def changes(self, *, whole: bool = False) -> Changes:
@@ -404,6 +450,23 @@ class Facts:
         told = self.progress.get(attempt.key)
         return running_of(job, attempt, leases, shape_of(job.spec), told)
 
+    def windows(self) -> tuple[Window, ...]:
+        """Reservations, with the nodes that they are of by now."""
+        if self._windows is None:
+            labels = {uuid: dict(node.labels) for uuid, node in self.nodes.items()}
+            self._windows = tuple(
+                Window(
+                    name=each.name,
+                    begin_us=each.begin_us,
+                    end_us=each.end_us,
+                    nodes=frozenset(uuid for uuid in labels if each.holds(uuid, labels[uuid])),
+                    accounts=frozenset(each.accounts),
+                    users=frozenset(each.users),
+                )
+                for each in self.reservations.values()
+            )
+        return self._windows
+
     def node_view(self, uuid: str) -> NodeView:
         """One node as a decision sees it."""
         known = self._node_views.get(uuid)
@@ -412,6 +475,16 @@ class Facts:
             known = view_of(self.nodes[uuid], held, self.cluster.last_lease_id)
             self._node_views[uuid] = known
         return known
+
+
+def queue_view(queue: JobQueue) -> Queue:
+    """A queue as a decision sees it."""
+    return Queue(
+        name=queue.name,
+        selector=queue.selector,
+        priority=queue.priority,
+        closed=f"the queue {queue.name} is closed: {queue.closed}" if queue.closed else "",
+    )
 
 
 def _put(table: dict[K, V], changed: Mapping[K, V | None]) -> None:
@@ -431,28 +504,30 @@ def _member(of: dict[int, set[int]], job_id: int, index: int, there: bool) -> No
             del of[job_id]
 
 
-def waiting_task(job: Job, task: Task) -> Waiting:
+def waiting_task(job: Job, task: Task, *, preempts: bool = True) -> Waiting:
     """A task that was placed before, as the scheduler sees it while it waits again."""
-    if task.never:
-        return _waiting(job, task.index, held=f"can never run because {_pair(job, task)}")
-    return _waiting(job, task.index, not_before_us=task.not_before_us, held=_held(job, paired=True))
+    held = f"can never run because {_pair(job, task)}" if task.never else _held(job, paired=True)
+    not_before_us = 0 if task.never else task.not_before_us
+    return _waiting(job, task.index, preempts=preempts, not_before_us=not_before_us, held=held)
 
 
-def waiting_tasks(job: Job) -> Waiting:
+def waiting_tasks(job: Job, *, preempts: bool = True) -> Waiting:
     """A job's tasks that were never placed, as the scheduler sees them."""
     tasks = job.tasks
     if len(tasks) == 1:
-        return _waiting(job, tasks.at(0), held=_held(job))
+        return _waiting(job, tasks.at(0), preempts=preempts, held=_held(job))
     room = tasks.at_once - job.running if tasks.at_once is not None else job.unmade
     first, *others = islice(job.coming(), max(1, min(room, TASKS_SHOWN)))
     limited = _limited(tasks.at_once) if room < job.unmade and tasks.at_once is not None else ""
-    return _waiting(job, first, coming=tuple(others), limited=limited, held=_held(job))
+    coming = tuple(others)
+    return _waiting(job, first, preempts=preempts, coming=coming, limited=limited, held=_held(job))
 
 
 def _waiting(
     job: Job,
     index: int,
     *,
+    preempts: bool,
     not_before_us: int = 0,
     coming: tuple[int, ...] = (),
     limited: str = "",
@@ -469,6 +544,7 @@ def _waiting(
         created_us=job.created_us,
         not_before_us=max(not_before_us, begin_us),
         not_yet=f"waits until {format_moment(begin_us)} (begin)" if begin_us else "",
+        preempts=preempts,
         preemptible=spec.preemptible,
         limit_us=job.time_limit_us,
         shape=shape_of(spec),
@@ -572,5 +648,5 @@ def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
         free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
         free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
         only_owner=facts.only_owner,
-        labels=facts.labels,
+        labels=node.labels,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from controlplane.model.account import held_by
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import AttemptState, Cause, CauseKind, Job, JobState, Task, passed
+from controlplane.model.quantity import format_duration
 from controlplane.model.tasks import ONE
 from controlplane.registry import accounts, attempts, depending
 from controlplane.registry.which import Which, known, living, over
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from controlplane.model.job import Attempt
+    from controlplane.model.queues import JobQueue
     from controlplane.model.spec import JobSpec
     from controlplane.registry.depending import Past
     from controlplane.registry.draft import Draft
@@ -41,6 +43,7 @@ class Wanted(NamedTuple):
 def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> list[int]:
     """Accept jobs: all of them, with one event. Their numbers, one after the other. `Unread` when
     one waits for a job that has ended, and its past is not there."""
+    queues = [_queue(draft, one.spec.queue) for one in wanted]
     first = draft.cluster.last_job_id + 1
     last = first + len(wanted) - 1
     owner = draft.actor.principal
@@ -54,7 +57,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
     else:
         seq = draft.emit("jobs.submitted", f"jobs/{first}-{last}", {"jobs": len(wanted), **held})
     draft.cluster = replace(draft.cluster, last_job_id=last)
-    for job_id, one in enumerate(wanted, start=first):
+    for job_id, one, queue in zip(range(first, last + 1), wanted, queues, strict=True):
         if one.spec_text:
             draft.spec_texts[job_id] = one.spec_text
         job = Job(
@@ -67,7 +70,7 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
             created_us=draft.now_us,
             revision=seq,
             submitted_seq=seq,
-            time_limit_us=one.spec.time_limit_us,
+            time_limit_us=queue.limit_us(one.spec.time_limit_us),
             held_by=held_by,
         )
         draft.jobs[job_id] = depending.begun(draft, job, one.pasts) if one.spec.depends_on else job
@@ -86,6 +89,14 @@ def accounted(draft: Draft, wanted: Sequence[Wanted]) -> dict[str | None, str]:
         more = sum(number for name, number in tasks.items() if found[name] == account)
         accounts.check_queued(draft, account, owner, more)
     return found
+
+
+def _queue(draft: Draft, name: str) -> JobQueue:
+    queue = draft.queues.get(name)
+    if queue is None:
+        words = f'"{name}": there is no such queue any more'
+        raise InvalidRequest(FieldFault(field="queue", description=words))
+    return queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +269,7 @@ def update(draft: Draft, job_id: int, change: Change) -> None:
     job = before = living(draft, Which(job_id), "changed")
     if change.time_limit_us is not None or change.no_time_limit:
         limit = None if change.no_time_limit else change.time_limit_us
-        _check_limit(job, limit, change)
+        _check_limit(draft, job, limit, change)
         job = replace(job, time_limit_us=limit)
     if change.priority_class:
         job = replace(job, priority=change.priority, priority_class=change.priority_class)
@@ -288,11 +299,21 @@ def _new_payer(draft: Draft, job: Job, wanted: str) -> str:
         words = "runs, and the account that pays for an attempt pays for all of it"
         raise WrongState(f"{job.name} {words}; requeue it, or let it end")
     account = accounts.payer(draft, wanted, job.owner)
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and not queue.takes(job.owner, account):
+        words = f'"{account}": {queue.resource}, where the job waits, is for {queue.whom}'
+        raise InvalidRequest(FieldFault(field="account", description=words))
     accounts.check_queued(draft, account, job.owner, held_by(job).queued)
     return account
 
 
-def _check_limit(job: Job, limit_us: int | None, change: Change) -> None:
+def _check_limit(draft: Draft, job: Job, limit_us: int | None, change: Change) -> None:
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and queue.max_limit_us is not None and not change.by_operator:
+        longest = format_duration(queue.max_limit_us)
+        words = f'"none": {queue.resource} allows {longest} at most' if limit_us is None else ""
+        if words := words or queue.too_long(limit_us):
+            raise InvalidRequest(FieldFault(field="time_limit", description=words))
     warning = job.spec.signal
     if warning is not None and (limit_us is None or limit_us <= warning.before_us):
         words = "the job is warned of its time limit, and there must be time for that before it"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from controlplane.model.plan import Place
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
     from controlplane.model.view import Part, Promise
     from controlplane.registry.draft import Draft
 
@@ -91,10 +93,31 @@ def _objection(draft: Draft, place: Place) -> str | None:
     gpus = sum(len(part.device_ids) for part in place.parts)
     if (reason := accounts.over_quota(draft, job, gpus)) is not None:
         return reason
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and queue.closed:
+        return f"{queue.resource} is closed: {queue.closed}"
+    limit_us = job.time_limit_us
+    until_us = None if limit_us is None else draft.now_us + limit_us + job.spec.grace_period_us
+    kept = [r for _, r in draft.reservations.items() if r.touches(draft.now_us, until_us)]
+    others = [r for r in kept if not r.takes(job.owner, job.account)]
     for part in place.parts:
-        reason = _node_objection(draft, part, job.owner)
+        reason = _node_objection(draft, part, job.owner) or _kept(draft, part, others, queue)
         if reason is not None:
             return reason
+    return None
+
+
+def _kept(
+    draft: Draft, part: Part, others: Iterable[Reservation], queue: JobQueue | None
+) -> str | None:
+    """For whom else a node is; None where it is for anybody."""
+    node = draft.nodes[part.node_uuid]
+    name, labels = node.facts.display_name, dict(node.labels)
+    for each in others:
+        if each.holds(node.uuid, labels):
+            return f"{name} is kept for {each.resource}"
+    if queue is not None and not queue.selector.allows(labels):
+        return f"{name} is not of {queue.resource}"
     return None
 
 

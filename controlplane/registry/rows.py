@@ -411,6 +411,7 @@ def node_row(node: Node) -> Row:
         "silent_since_us": node.silent_since_us,
         "enrolled_by": node.enrolled_by,
         "quick_failures": _json([asdict(each) for each in node.quick_failures]),
+        "given_labels": _json(node.given_labels),
     }
 
 
@@ -427,6 +428,7 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         silent_since_us=row["silent_since_us"],
         enrolled_by=row["enrolled_by"],
         quick_failures=tuple(QuickFailure(**each) for each in json.loads(row["quick_failures"])),
+        given_labels=tuple((key, value) for key, value in json.loads(row["given_labels"])),
     )
 
 

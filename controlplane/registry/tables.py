@@ -320,6 +320,13 @@ node = Table(
         server_default="[]",
         comment="JSON: attempts that failed there within seconds, in a row",
     ),
+    Column(
+        "given_labels",
+        Words,
+        nullable=False,
+        server_default="[]",
+        comment="JSON: an operator's, which override the agent's",
+    ),
 )
 
 user = Table(
@@ -407,6 +414,45 @@ account_usage = Table(
     Column("usage_us", BigInteger, nullable=False, comment="weighted GPU time, decayed"),
     Column("as_of_us", BigInteger, nullable=False, comment="when it was that much"),
     Column("days", Words, nullable=False, comment="JSON: day since 1970, GPU time on it"),
+)
+
+priority_class = Table(
+    "priority_class",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("value", BigInteger, nullable=False, comment="the higher goes first"),
+    Column("global_default", Integer, nullable=False, comment="1: of jobs that name none"),
+    Column("preemption", Name(16), nullable=False, comment="whether its jobs end others"),
+    Column("description", Words, nullable=False),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("selector", Words, nullable=False, comment="its nodes; empty: all"),
+    Column("default_limit_us", BigInteger),
+    Column("max_limit_us", BigInteger),
+    Column("max_workers", Integer),
+    Column("max_gpus", Integer),
+    Column("accounts", Words, nullable=False, comment="JSON list"),
+    Column("users", Words, nullable=False, comment="JSON list"),
+    Column("priority", BigInteger, nullable=False),
+    Column("closed", Words, nullable=False, comment="why nothing starts; empty: it may"),
+    Column("description", Words, nullable=False),
+)
+
+reservation = Table(
+    "reservation",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("begin_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("node_uuids", Words, nullable=False, comment="JSON list; empty: by selector"),
+    Column("selector", Words, nullable=False),
+    Column("accounts", Words, nullable=False, comment="JSON list; with no users: maintenance"),
+    Column("users", Words, nullable=False, comment="JSON list"),
+    Column("description", Words, nullable=False),
 )
 
 device = Table(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.struct_pb2 import Struct
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
+from controlplane.model.event import Actor
 from controlplane.model.identity import Role
 from controlplane.model.spec import (
     SPECS_REMEMBERED,
@@ -23,6 +24,7 @@ from controlplane.model.spec import (
 )
 from controlplane.model.specpieces import PIECES_REMEMBERED, Piece, canonical_text, joined, piece
 from controlplane.registry import jobs as commands
+from controlplane.registry.accounts import payer
 from controlplane.registry.depending import Unread
 from controlplane.registry.jobs import Change, Wanted
 from controlplane.service.asked import all_mine, which_of
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from controlplane.model.job import Job
+    from controlplane.model.queues import JobQueue
     from controlplane.registry.draft import Draft
     from controlplane.registry.which import Which
     from controlplane.service.context import House
@@ -59,15 +62,16 @@ def checked(house: House, message: Struct) -> Wanted:
 
 def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
     """A spec of this site. InvalidRequest with each fault."""
-    rules, faults = house.rules, []
-    wanted = spec.priority_class or rules.default_priority_class
-    priority = rules.priority_classes.get(wanted)
-    if priority is None:
-        words = _unknown(wanted, "priority class", rules.priority_classes)
-        faults.append(FieldFault(field="priority_class", description=words))
-    if spec.queue not in rules.queues:
-        words = _unknown(spec.queue, "queue", rules.queues)
+    registry, faults = house.registry, []
+    found, queue = registry.priority_class(spec.priority_class), registry.queue(spec.queue)
+    if found is None:
+        faults.append(_no_class(house, spec.priority_class or ""))
+    if queue is None:
+        words = _unknown(spec.queue, "queue", [each.name for each in registry.queues()])
         faults.append(FieldFault(field="queue", description=words))
+    else:
+        owner = CALLER.get().name
+        faults += queue.faults(spec, owner, _payer(house, spec.account, owner, queue))
     if isinstance(spec.working_dir, Archive):
         sha256, caller = spec.working_dir.sha256, CALLER.get()
         blobs = house.blobs
@@ -75,9 +79,22 @@ def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
         if not allowed or not blobs.use(sha256):
             words = f'"{sha256}": no such blob of yours here; upload it before the submit'
             faults.append(FieldFault(field="working_dir.sha256", description=words))
-    if faults or priority is None:
+    if faults or found is None:
         raise InvalidRequest(*faults)
-    return Wanted(spec, spec_hash, priority, text)
+    return Wanted(spec, spec_hash, found.value, text)
+
+
+def _payer(house: House, wanted: str | None, owner: str, queue: JobQueue) -> str:
+    """The account that would pay for a job, where its queue asks for that."""
+    if wanted or not queue.accounts:
+        return wanted or ""
+    actor = Actor(principal=owner)
+    return house.registry.trial(lambda draft: payer(draft, None, owner), actor)
+
+
+def _no_class(house: House, name: str) -> FieldFault:
+    there = [each.name for each in house.registry.priority_classes()]
+    return FieldFault(field="priority_class", description=_unknown(name, "priority class", there))
 
 
 def _read(sent: bytes) -> tuple[JobSpec, str, str]:
@@ -283,15 +300,14 @@ async def update(house: House, request: pb.UpdateJobRequest, context: Any) -> in
     if limit_us is not None and not 1_000_000 <= limit_us <= LONGEST_LIMIT_US:
         words = "must be from 1 s to 366 days"
         raise InvalidRequest(FieldFault(field="time_limit", description=words))
-    classes = house.rules.priority_classes
-    if request.priority_class and request.priority_class not in classes:
-        words = _unknown(request.priority_class, "priority class", classes)
-        raise InvalidRequest(FieldFault(field="priority_class", description=words))
+    found = house.registry.priority_class(request.priority_class)
+    if found is None:
+        raise InvalidRequest(_no_class(house, request.priority_class))
     change = Change(
         time_limit_us=limit_us,
         no_time_limit=request.no_time_limit,
         priority_class=request.priority_class,
-        priority=classes.get(request.priority_class, 0),
+        priority=found.value,
         account=account,
         by_operator=caller.role in _OPERATORS,
     )

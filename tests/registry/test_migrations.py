@@ -138,6 +138,7 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
         assert (lease["job_dir"], lease["output_fault"]) == ("", "")
         node = only(connection, "node")
         assert (node["enrolled_by"], node["quick_failures"]) == ("", "[]")
+        assert node["given_labels"] == "[]"
         worker = only(connection, "worker")
         assert (worker["stderr_tail"], worker["oom_limit_bytes"]) == ("é", None)
     engine.dispose()
