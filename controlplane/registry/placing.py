@@ -20,6 +20,7 @@ from controlplane.registry.facts import still_waits_for
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from controlplane.model.job import Job
     from controlplane.model.plan import Place
     from controlplane.model.queues import JobQueue
     from controlplane.model.reservation import Reservation
@@ -101,14 +102,14 @@ def _objection(draft: Draft, place: Place) -> str | None:
     kept = [r for _, r in draft.reservations.items() if r.touches(draft.now_us, until_us)]
     others = [r for r in kept if not r.takes(job.owner, job.account)]
     for part in place.parts:
-        reason = _node_objection(draft, part, job.owner) or _kept(draft, part, others, queue)
+        reason = _node_objection(draft, part, job.owner) or _kept(draft, part, others, job, queue)
         if reason is not None:
             return reason
     return None
 
 
 def _kept(
-    draft: Draft, part: Part, others: Iterable[Reservation], queue: JobQueue | None
+    draft: Draft, part: Part, others: Iterable[Reservation], job: Job, queue: JobQueue | None
 ) -> str | None:
     """For whom else a node is; None where it is for anybody."""
     node = draft.nodes[part.node_uuid]
@@ -118,6 +119,9 @@ def _kept(
             return f"{name} is kept for {each.resource}"
     if queue is not None and not queue.selector.allows(labels):
         return f"{name} is not of {queue.resource}"
+    wanted = job.spec.node_selector
+    if wanted is not None and not wanted.allows(labels):
+        return f"{name} has not the labels of its node_selector any more"
     return None
 
 

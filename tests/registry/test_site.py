@@ -15,9 +15,13 @@ from controlplane.model.queues import FIRST_QUEUES, JobQueue
 from controlplane.model.reservation import Reservation
 from controlplane.model.selector import parse_selector
 from controlplane.registry import accounts, jobs, nodes, site
+from controlplane.registry.placing import commit_places
+from controlplane.scheduling.policy import plan
 from tests.support.world import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from controlplane.registry.draft import Draft
     from controlplane.registry.facts import Facts
     from tests.support.world import World
@@ -291,3 +295,52 @@ def test_what_one_group_makes_and_takes_away_is_not_there(world: World) -> None:
 
     world.do(both)
     assert "night" not in loaded(world).queues
+
+
+def test_a_plan_is_looked_at_again_before_it_is_true(world: World) -> None:
+    """What the planner could not know: it is told why, and looks again."""
+    uuid = world.join("a")
+    label(world, uuid, rack="r1")
+    made = world.submit(node_selector="rack=r1", time_limit="1h")
+
+    def refused(change: Callable[[Draft], None], undo: Callable[[Draft], None]) -> str:
+        (place,) = plan(world.registry.view(world.clock.now_us())).places
+
+        def changed(draft: Draft) -> str:
+            change(draft)
+            (refusal,) = commit_places(draft, [place])
+            undo(draft)
+            return refusal.reason
+
+        return world.do(changed)
+
+    def close(draft: Draft) -> None:
+        site.update_queue(draft, "default", {"closed": "dust"})
+
+    def opened(draft: Draft) -> None:
+        site.update_queue(draft, "default", {"closed": ""})
+
+    def keep(draft: Draft) -> None:
+        begin_us = draft.now_us + HOUR_US
+        mine = Reservation(
+            name="x", begin_us=begin_us, end_us=begin_us + 1, node_uuids=(uuid,), users=("eve",)
+        )
+        site.create_reservation(draft, mine)
+
+    def free(draft: Draft) -> None:
+        site.delete_reservation(draft, "x")
+
+    def relabel(draft: Draft) -> None:
+        nodes.label(draft, uuid, {"rack": "r2"}, ())
+
+    def label_again(draft: Draft) -> None:
+        nodes.label(draft, uuid, {"rack": "r1"}, ())
+
+    for change, undo, words in (
+        (close, opened, "queues/default is closed: dust"),
+        (keep, free, "a is kept for reservations/x"),
+        (relabel, label_again, "a has not the labels of its node_selector any more"),
+    ):
+        assert refused(change, undo) == words
+    assert world.tick().placed == 1
+    assert world.attempt(made).number == 1
