@@ -25,6 +25,7 @@ from controlplane.model.spec import Launcher
 from controlplane.model.view import (
     Changes,
     NodeView,
+    Packing,
     Promise,
     Queue,
     Reserved,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from controlplane.model.spec import JobSpec, Resources
     from controlplane.model.specvalues import FabricLevel
     from controlplane.model.spending import Spending
-    from controlplane.model.view import Packing, Running
+    from controlplane.model.view import Running
     from controlplane.registry.draft import Draft
 
 K = TypeVar("K")
@@ -303,8 +304,10 @@ class Facts:
         """A priority class; without a name the default one."""
         if name:
             return self.priority_classes.get(name)
-        every = list(self.priority_classes.values())  # a copy: submits ask from other threads
-        return next((each for each in every if each.global_default), None)
+        for each in list(self.priority_classes.values()):  # a copy: submits ask from other threads
+            if each.global_default:
+                return each
+        return None
 
     def preempts(self, job: Job) -> bool:
         """Whether a job's class lets it end others; not where the class was deleted."""
@@ -556,7 +559,9 @@ def _waiting(
 
 def shape_of(spec: JobSpec) -> Shape:
     """What a job's gangs need of nodes; jobs alike share one value."""
-    where = Where(spec.node_selector, spec.exclusive, spec.packing, spec.within)
+    where = ANYWHERE
+    if spec.node_selector or spec.exclusive or spec.within or spec.packing is not Packing.PACK:
+        where = Where(spec.node_selector, spec.exclusive, spec.packing, spec.within)
     return _shape(
         spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue, where
     )
@@ -569,6 +574,9 @@ class Where(NamedTuple):
     exclusive: bool
     packing: Packing
     within: FabricLevel | None
+
+
+ANYWHERE = Where(None, False, Packing.PACK, None)
 
 
 @lru_cache(SHAPES_REMEMBERED)
