@@ -81,6 +81,15 @@ def _changed_job(told: Told) -> str:
     return told.by("changed it", f": {', '.join(words)}" if words else "")
 
 
+def _met(told: Told) -> str:
+    return f"what it waits for has come: {told.get('dependency')} ({told.get('state')})"
+
+
+def _unmet(told: Told) -> str:
+    words = f"{told.get('dependency')} can never come ({told.get('state')})"
+    return f"it can never run: {words}"
+
+
 def _limit(us: Any) -> str:
     if us is None:
         return "none"
@@ -199,6 +208,44 @@ def _admitted(told: Told) -> str:
     return f"joined{told.where} with the join token {told.get('join_token')}"
 
 
+def _labelled(told: Told) -> str:
+    before, after = ({} if each is None else each for each in told.pair("labels"))
+    given = [f"{key}={value}" for key, value in after.items() if before.get(key) != value]
+    taken = [key for key in before if key not in after]
+    words = [f"gave it the labels {_row(given)}"] if given else []
+    words += [f"took the labels {_row(taken)} away"] if taken else []
+    return told.by("labelled it", f": {' and '.join(words)}" if words else "")
+
+
+def _made(noun: str) -> Sentence:
+    def sentence(told: Told) -> str:
+        return told.by(f"made the {noun}", f": {_facts(told)}" if told.changed else "")
+
+    return sentence
+
+
+def _facts(told: Told) -> str:
+    return "; ".join(f"{_name(n)} {_amount(n, v)}" for n, v in sorted(told.changed.items()))
+
+
+def _amount(name: str, value: Any) -> str:
+    if value is not None and name.endswith("limit_us"):
+        return _limit(value)
+    return text.local_time(int(value)) if value and name.endswith("_us") else _value(value)
+
+
+def _changed_queue(told: Told) -> str:
+    words = [
+        f"{_name(n)} from {_amount(n, told.pair(n)[0])} to {_amount(n, told.pair(n)[1])}"
+        for n in sorted(told.changed)
+        if n != "closed"
+    ]
+    if "closed" in told.changed:
+        why = told.pair("closed")[1]
+        words.append(f"closed: {why}" if why else "open again")
+    return told.by("changed the queue", f": {', '.join(words)}" if words else "")
+
+
 def _changed_user(told: Told) -> str:
     words = []
     if "role" in told.changed:
@@ -286,6 +333,8 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "signal.delivered": lambda told: (
         f"{_row(told.get('signals', []))} was delivered on {told.get('node')} to {told.attempt}"
     ),
+    "dependency.met": _met,
+    "dependency.failed": _unmet,
     "attempt.placed": _placed,
     "attempt.staging": lambda told: f"{told.attempt} fetches what it needs",
     "attempt.starting": lambda told: f"{told.attempt} starts its workers",
@@ -335,6 +384,15 @@ SENTENCES: Final[Mapping[str, Sentence]] = {
     "node.admitted": _admitted,
     "node.renewed": lambda told: f"was given another certificate{told.where}",
     "node.revoked": _revoked_node,
+    "node.labelled": _labelled,
+    "priority_class.created": _made("priority class"),
+    "priority_class.deleted": _by("removed the priority class"),
+    "queue.created": _made("queue"),
+    "queue.changed": _changed_queue,
+    "queue.deleted": _by("removed the queue"),
+    "reservation.created": _made("reservation"),
+    "reservation.deleted": _by("gave its nodes back"),
+    "reservation.ended": lambda told: "the reservation is over",
     "user.created": lambda told: told.by(f"made the user, with the role {told.get('role')}"),
     "user.changed": _changed_user,
     "account.created": accountwords.created,
@@ -390,7 +448,7 @@ def where(peer: str) -> str:
 
 
 def _name(name: str) -> str:
-    return name.replace("_", " ")
+    return name.removesuffix("_us").replace("_", " ")
 
 
 def _value(value: Any) -> str:

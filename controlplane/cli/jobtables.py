@@ -13,6 +13,7 @@ from controlplane.cli import text
 from controlplane.cli.outputwords import output_lines
 from controlplane.cli.render import enum_word, struct
 from controlplane.cli.usagewords import usage_words
+from controlplane.model.moments import parse_moment
 from controlplane.model.quantity import format_duration
 from controlplane.model.words import signal_name
 from controlplane.v1 import job_pb2, lease_pb2
@@ -153,6 +154,13 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
         fact("", ", ".join(f"{n} {word}" for n, word in told if n))
     if job.held_by:
         fact("Held by", job.held_by)
+    if spec.get("begin"):
+        fact("Begin", text.local_time(parse_moment(spec["begin"])))
+    if spec.get("depends_on"):
+        fact("Depends on", ", ".join(_dependency(each, job) for each in spec["depends_on"]))
+    for name in ("node_selector", "exclusive", "packing", "within", "preemptible"):
+        if spec.get(name):
+            fact(name.replace("_", " ").capitalize(), "yes" if spec[name] is True else spec[name])
     if spec.get("working_dir"):
         fact("Working dir", _working_dir(spec["working_dir"]))
     if job.HasField("time_limit"):
@@ -178,6 +186,10 @@ def draw_job(console: Console, job: job_pb2.Job, now_us: int) -> None:
     console.print(Padding(facts, (0, 0, 0, 2)))
     for attempt in job.attempts:
         _draw_attempt(console, attempt, now_us)
+
+
+def _dependency(written: str, job: job_pb2.Job) -> str:
+    return f"{written} (not yet)" if written in job.waits_for else written
 
 
 def _working_dir(found: object) -> str:

@@ -30,17 +30,22 @@ def node() -> None:
     "list",
     examples="""
     ccctl node list
+    ccctl node list --selector "tier=prod,rack in (a,b)"
     ccctl node list -o json
     """,
 )
+@click.option(
+    "--selector", default="", metavar="SELECTOR",
+    help="Only nodes with these labels, as node_selector in job.json.",
+)  # fmt: skip
 @pass_app
-def list_nodes(app: App) -> None:
-    """List all nodes, with how much of each is leased."""
+def list_nodes(app: App, selector: str) -> None:
+    """List nodes, with how much of each is leased."""
     from controlplane.cli.nodetables import draw_nodes
     from controlplane.cli.render import plain
 
     with app.client() as client:
-        nodes = list(client.nodes())
+        nodes = list(client.nodes(selector))
     app.emit(
         lambda: {"nodes": [plain(one) for one in nodes]},
         lambda console: draw_nodes(console, nodes, app.clock.now_us()),
@@ -58,6 +63,35 @@ def show_node(app: App, name: str) -> None:
     with app.client() as client:
         found = client.node(name)
     app.emit(lambda: plain(found), lambda console: draw_node(console, found, app.clock.now_us()))
+
+
+@node.command(
+    "label",
+    examples="""
+    ccctl node label gpu-07 tier=prod rack=r1
+    ccctl node label gpu-07 tier-                takes tier away again
+    """,
+)
+@click.argument("name", type=node_name, metavar="NODE")
+@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-…")
+@pass_app
+def label(app: App, name: str, labels: tuple[str, ...]) -> None:
+    """Give NODE labels, which override those of its agent's configuration.
+
+    KEY- takes one away that was given so. Queues, reservations and node_selector in job.json go by
+    labels.
+    """
+    from controlplane.cli.render import plain
+
+    given = dict(each.split("=", 1) for each in labels if "=" in each)
+    taken = [each.removesuffix("-") for each in labels if "=" not in each and each.endswith("-")]
+    if other := [each for each in labels if "=" not in each and not each.endswith("-")]:
+        raise click.BadParameter(f"{other[0]!r} is no label; write KEY=VALUE, or KEY- to take it.")
+    with app.client() as client:
+        found = client.label(name, given, taken)
+    told = ", ".join(f"{key}={value}" for key, value in sorted(found.labels.items()))
+    words = f"{found.facts.display_name or found.name} has {told or 'no labels'}."
+    app.emit(lambda: plain(found), lambda console: console.print(words))
 
 
 @node.command("drain", examples='ccctl node drain gpu-07 --reason "fan is loud"')

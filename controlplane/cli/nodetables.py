@@ -65,7 +65,7 @@ def draw_node(console: Console, node: node_pb2.Node, now_us: int) -> None:
         ("System", f"{facts.os}, kernel {facts.kernel}, agent {facts.agent_version}"),
         ("Cores", f"{leased} ({facts.cpu_model})" if facts.cpu_model else leased),
         ("Memory", memory),
-        ("Labels", ", ".join(f"{k}={v}" for k, v in sorted(facts.labels.items()))),
+        ("Labels", ", ".join(f"{k}={v}" for k, v in sorted(node.labels.items()))),
         ("Cages", f"control groups {facts.cages}" if facts.cages else "none"),
         ("Only for", facts.only_owner and f"jobs of {facts.only_owner}"),
         ("Runs", ", ".join(node.attempts)),

@@ -73,7 +73,7 @@ def submit(
     base = Path() if file == "-" else Path(file).parent
     try:
         # Checked before anything else is looked at, so that a fault needs no server and no token.
-        documents = _checked(documents)
+        documents = _checked(documents, app.clock.now_us())
         with app.client() as client:
             if len(documents) > 1:
                 names = client.submit_many(documents, base=base, request_id=request_id, hold=hold)
@@ -103,18 +103,18 @@ def submit(
     sys.exit(code)
 
 
-def _checked(documents: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The documents with the environment that they ask for. InvalidInput with each fault, and of a
-    list with its place in it."""
+def _checked(documents: list[dict[str, object]], now_us: int) -> list[dict[str, object]]:
+    """The documents with the environment and the moment that they ask for. InvalidInput with each
+    fault, and of a list with its place in it."""
     from dataclasses import replace
 
     from controlplane.client import InvalidInput
-    from controlplane.client.shipping import check_document, with_passed_env
+    from controlplane.client.shipping import check_document, with_moment, with_passed_env
 
     checked, faults = [], []
     for number, document in enumerate(documents):
         try:
-            checked.append(with_passed_env(document, os.environ))
+            checked.append(with_moment(with_passed_env(document, os.environ), now_us))
             check_document(checked[-1])
         except InvalidInput as error:
             place = f"[{number}]." if len(documents) > 1 else ""

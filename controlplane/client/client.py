@@ -69,12 +69,14 @@ class Client:
         # gRPC is heavy: whoever only imports this module should not wait for it.
         from controlplane.client.accounts import Accounts
         from controlplane.client.identities import Identities
+        from controlplane.client.queues import Queues
         from controlplane.client.transport import Connection
         from controlplane.v1.account_service_pb2_grpc import AccountServiceStub
         from controlplane.v1.blob_service_pb2_grpc import BlobServiceStub
         from controlplane.v1.fleet_service_pb2_grpc import FleetServiceStub
         from controlplane.v1.identity_service_pb2_grpc import IdentityServiceStub
         from controlplane.v1.job_service_pb2_grpc import JobServiceStub
+        from controlplane.v1.queue_service_pb2_grpc import QueueServiceStub
         from controlplane.v1.schedule_service_pb2_grpc import ScheduleServiceStub
         from controlplane.v1.step_service_pb2_grpc import StepServiceStub
         from controlplane.v1.usage_service_pb2_grpc import UsageServiceStub
@@ -99,6 +101,11 @@ class Client:
             lambda method, request: self._connection.call(method, request, self._timeout_s),
         )
         """Accounts and their members."""
+        self.queues = Queues(
+            QueueServiceStub(self._connection.channel),
+            lambda method, request: self._connection.call(method, request, self._timeout_s),
+        )
+        """Priority classes, queues and reservations."""
         self._steps = StepServiceStub(self._connection.channel)
         self._schedule = ScheduleServiceStub(self._connection.channel)
 
@@ -167,10 +174,16 @@ class Client:
         self, document: Mapping[str, object], base: Path, validate_only: bool
     ) -> dict[str, Any]:
         """A document as the server takes it: checked, with its folder shipped."""
-        from controlplane.client.shipping import check_document, folder_to_ship, with_passed_env
+        from controlplane.client.shipping import (
+            check_document,
+            folder_to_ship,
+            with_moment,
+            with_passed_env,
+        )
+        from controlplane.kit.clock import SystemClock
         from controlplane.model.spec import Ship
 
-        document = with_passed_env(document, os.environ)
+        document = with_moment(with_passed_env(document, os.environ), SystemClock().now_us())
         spec = check_document(document)
         plain: dict[str, Any] = json.loads(json.dumps(document))
         plain.pop("pass_env", None)
@@ -545,11 +558,11 @@ class Client:
 
     # Nodes
 
-    def nodes(self) -> Iterator[node_pb2.Node]:
-        """Yield all nodes by display name."""
+    def nodes(self, selector: str = "") -> Iterator[node_pb2.Node]:
+        """Yield all nodes by display name, or those whose labels a selector allows."""
         from controlplane.v1 import fleet_service_pb2
 
-        request = fleet_service_pb2.ListNodesRequest()
+        request = fleet_service_pb2.ListNodesRequest(node_selector=selector)
         while True:
             page = self._connection.call(self._fleet.ListNodes, request, self._timeout_s)
             yield from page.nodes
@@ -563,6 +576,22 @@ class Client:
 
         request = fleet_service_pb2.GetNodeRequest(name=name)
         return self._connection.call(self._fleet.GetNode, request, self._timeout_s)
+
+    def label(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        remove: Iterable[str] = (),
+        *,
+        request_id: str | None = None,
+    ) -> node_pb2.Node:
+        """Give a node labels, which override those of its agent, and take given ones away."""
+        from controlplane.v1 import fleet_service_pb2
+
+        request = fleet_service_pb2.LabelNodeRequest(
+            name=name, labels=labels, remove=remove, request_id=request_id or uuid.uuid4().hex
+        )
+        return self._connection.call(self._fleet.LabelNode, request, self._timeout_s)
 
     def drain(self, name: str, *, reason: str, request_id: str | None = None) -> node_pb2.Node:
         """Send a node no new work; what runs may finish."""

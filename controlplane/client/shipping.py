@@ -1,12 +1,15 @@
-"""From a job.json that says `{"ship": "folder"}` to the folder that is meant."""
+"""From a job.json as its author wrote it to what a server takes: variables of the environment,
+times of the author's clock, and the folder that is meant by `{"ship": "folder"}`."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from controlplane.client.errors import InvalidInput
 from controlplane.model.errors import FieldFault
+from controlplane.model.moments import format_moment, moment_from, parse_moment
 from controlplane.model.spec import InvalidSpec, JobSpec, parse_spec
 
 if TYPE_CHECKING:
@@ -35,6 +38,19 @@ def with_passed_env(
             )
         )
     plain["env"] = {**{name: environ[name] for name in passed}, **env}
+    return plain
+
+
+def with_moment(document: Mapping[str, object], now_us: int) -> dict[str, object]:
+    """The document with the moment that is meant by a `begin` such as `now+2h` or `18:00`, in the
+    author's zone. What is no time is left for the check to tell."""
+    begin, plain = document.get("begin"), dict(document)
+    if isinstance(begin, str):
+        try:
+            parse_moment(begin)
+        except ValueError:
+            with suppress(ValueError):
+                plain["begin"] = format_moment(moment_from(begin, now_us))
     return plain
 
 

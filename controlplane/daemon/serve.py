@@ -59,6 +59,8 @@ CLOCK_PERIOD_S, CLOCK_OFF_S = 600.0, 2.0
 """So often we look whether the clock was set, and by how much that must be to be told."""
 HOLD_PERIOD_S = 5.0
 """So often we look whether the database's lock is still ours."""
+RESERVATIONS_PERIOD_S = 10.0
+"""So often those are forgotten that are over; they count no longer from their end on."""
 STOP_GRACE_S = 2.0
 """Calls in progress may finish for so long when the daemon ends."""
 
@@ -151,9 +153,6 @@ async def _serve(
         issuer=doors.issuer,
         scheduler=scheduler,
         rules=Rules(
-            priority_classes=settings.priority_classes,
-            default_priority_class=settings.default_priority_class,
-            queues=frozenset(settings.queues),
             lease_us=liveness.lease_us,
             hold_us=int(settings.hold_s * MICRO),
         ),
@@ -173,6 +172,12 @@ async def _serve(
         Duty(name="hold", run=lambda: _keep(hold), period_s=HOLD_PERIOD_S),
         Duty(name="certificate", run=doors.renew, period_s=3600.0),
         filetokens.duty(TokenFile(settings.tokens), registry),
+        Duty(
+            name="reservations",
+            run=lambda: _forget_reservations(registry, clock.now_us()),
+            period_s=RESERVATIONS_PERIOD_S,
+        ),
+        *_unmet(settings, registry),
         *retiring.duties(registry, house, clock),
     )
     registry.listen(hub.committed)
@@ -204,6 +209,22 @@ async def _serve(
         log.info("stopping")
         await server.stop(STOP_GRACE_S)
         await asyncio.to_thread(duties.stop)
+
+
+def _forget_reservations(registry: Registry, now_us: int) -> None:
+    if over := upkeep.forget_reservations(registry, now_us):
+        log.info("forgot reservations that are over", extra={"reservations": over})
+
+
+def _unmet(settings: Settings, registry: Registry) -> list[Duty]:
+    if not settings.end_unmet_dependencies:
+        return []
+    return [Duty(name="unmet", run=lambda: _end_unmet(registry), period_s=1.0)]
+
+
+def _end_unmet(registry: Registry) -> None:
+    if ended := upkeep.end_unmet(registry):
+        log.info("ended what could never run", extra={"jobs": ended})
 
 
 async def _until(stop: asyncio.Event) -> None:
@@ -238,7 +259,9 @@ def _keep(hold: Hold) -> None:
 def concerns_scheduler(draft: Draft) -> bool:
     """Whether a committed group may let something start: a new waiting job, room, a node, or
     another quota."""
-    if draft.nodes.changed or draft.accounts.changed or draft.members.changed:
+    if any(table.changed for table in (draft.nodes, draft.queues, draft.reservations)):
+        return True
+    if draft.accounts.changed or draft.members.changed:
         return True
     if any(
         job is not None and (job.state is JobState.PENDING or job.unmade)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +128,11 @@ class Settings:
         help="working directories that travelled, that no kept job refers to, and that nobody"
         " uploaded or used for so long, are removed; 0: never",
     )
-    priority_classes: dict[str, int] = setting(
-        {"low": 100, "normal": 1000, "high": 10000}, help="priority classes: name and value"
+    end_unmet_dependencies: bool = setting(
+        False,
+        help="end jobs that wait for others whose end makes that vain, as afterok of one that"
+        " failed; else they wait until somebody ends them, and say so",
     )
-    default_priority_class: str = setting("normal", help="class of jobs that name none")
-    queues: tuple[str, ...] = setting(("default",), help="queues that jobs may name")
     policy_file: Path | None = setting(
         None,
         help="TOML file that says how jobs are scheduled (docs/scheduling.md); not set: by default",
@@ -152,19 +151,11 @@ class Settings:
                 f"hold_s: {self.hold_s}: must be below node_lease_s ({self.node_lease_s}),"
                 " or every node would fall silent"
             )
-        if self.default_priority_class not in self.priority_classes:
-            known = ", ".join(self.priority_classes) or "none"
-            faults.append(
-                f"default_priority_class: {json.dumps(self.default_priority_class)}:"
-                f" must be one of priority_classes ({known})"
-            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_certificate" if self.tls_certificate is None else "tls_key"
             faults.append(f"{missing}: is required, since the other of the two is set")
         if self.plaintext and self.tls_certificate is not None:
             faults.append("plaintext: true: contradicts tls_certificate; unset one of the two")
-        if not self.queues:
-            faults.append("queues: []: must name at least one queue")
         if self.keep_jobs_days and self.keep_logs_days > self.keep_jobs_days:
             faults.append(
                 f"keep_logs_days: {self.keep_logs_days:g}: output goes with its job at the latest:"

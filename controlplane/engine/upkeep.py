@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from controlplane.model.event import CONTROL_PLANE
-from controlplane.registry import nodes
+from controlplane.registry import jobs, nodes, site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from controlplane.registry.draft import Draft
     from controlplane.registry.registry import Registry
+    from controlplane.registry.which import Which
 
 COMMIT_S = 60.0
 """The longest to wait for a commit."""
@@ -74,6 +75,32 @@ def _silence(node_uuid: str, since_us: int) -> Callable[[Draft], None]:
 
 def _expire(node_uuid: str) -> Callable[[Draft], bool]:
     return lambda draft: nodes.expire(draft, node_uuid)
+
+
+def forget_reservations(registry: Registry, now_us: int) -> int:
+    """Forget reservations that are over; how many there were."""
+    over = [each.name for each, _ in registry.reservations() if each.end_us <= now_us]
+    if over:
+        registry.submit(_forget(over), CONTROL_PLANE).result(COMMIT_S)
+    return len(over)
+
+
+def _forget(names: list[str]) -> Callable[[Draft], None]:
+    return lambda draft: site.forget_reservations(draft, names)
+
+
+def end_unmet(registry: Registry) -> int:
+    """End jobs and tasks that can never run, since what they wait for can never come; and then
+    those that wait for these. How many there were."""
+    ended = 0
+    while unmet := registry.unmet():
+        registry.submit(_cancel(unmet), CONTROL_PLANE).result(COMMIT_S)
+        ended += len(unmet)
+    return ended
+
+
+def _cancel(which: list[Which]) -> Callable[[Draft], object]:
+    return lambda draft: jobs.cancel(draft, which)
 
 
 def forget(registry: Registry, now_us: int) -> int:

@@ -18,6 +18,7 @@ from controlplane.model.tasks import ONE, TaskCounts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from controlplane.model.dependencies import Dependency
     from controlplane.model.lease import Lease
     from controlplane.model.spec import JobSpec
     from controlplane.model.tasks import TaskSet
@@ -279,7 +280,14 @@ class Task:
     released_us: int | None = None
     """When its last attempt gave its leases back; None before the first one has."""
 
+    @property
+    def never(self) -> bool:
+        """Whether it can never run: the task that it is paired with did not succeed."""
+        return self.not_before_us == NEVER_US
 
+
+NEVER_US = 2**62
+"""In place of the moment before which a task is not placed, where it never is."""
 NONE_ENDED = TaskCounts()
 
 
@@ -334,6 +342,10 @@ class Job:
     """Tasks of which an attempt lives."""
     ended: TaskCounts = NONE_ENDED
     """How those of its tasks ended that have."""
+    waits_for: tuple[Dependency, ...] = ()
+    """What has not come yet of that which it waits for."""
+    doomed: str = ""
+    """Why it can never run, in words, where what it waits for can never come; else empty."""
 
     @property
     def name(self) -> str:
@@ -355,6 +367,11 @@ class Job:
     def unmade(self) -> int:
         """So many of its tasks were never placed and are not cancelled."""
         return len(self.tasks) - self.begun - len(self.skipped)
+
+    def has_unmade(self, index: int) -> bool:
+        """Whether one of those has this index."""
+        position = self.tasks.position(index)
+        return position is not None and position >= self.begun and index not in self.skipped
 
     def coming(self) -> Iterator[int]:
         """Their indexes, in order."""

@@ -116,6 +116,15 @@ class Node:
     """Principal of the agent that may speak for it: the first that did. Empty: there is none."""
     quick_failures: tuple[QuickFailure, ...] = ()
     """Attempts that failed here within seconds since anything last went well."""
+    given_labels: tuple[tuple[str, str], ...] = ()
+    """Labels that an operator has given it, sorted; they override those of its agent."""
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Its labels, sorted."""
+        if not self.given_labels:
+            return self.facts.labels
+        return tuple(sorted({**dict(self.facts.labels), **dict(self.given_labels)}.items()))
 
     @property
     def name(self) -> str:

@@ -90,6 +90,11 @@ EVERYWHERE = Selector()
 """Every node."""
 
 
+def is_label(key: str, value: str) -> bool:
+    """Whether this is a label that a node can have."""
+    return bool(re.fullmatch(_KEY, key) and _VALUE.fullmatch(value))
+
+
 def parse_selector(text: str) -> Selector:
     """Read `tier=prod,rack in (a, b),!old`. ValueError, in words, for anything else."""
     parts = [part.strip() for part in re.split(r",(?![^()]*\))", text)] if text.strip() else []

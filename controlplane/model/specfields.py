@@ -9,6 +9,12 @@ from controlplane.model import outputs
 from controlplane.model import speckinds as kinds
 from controlplane.model.specfaults import shown
 from controlplane.model.specoutput import output_has_its_place, output_pattern
+from controlplane.model.specplace import (
+    dependencies,
+    moment,
+    node_selector,
+    pairs_are_of_arrays,
+)
 from controlplane.model.specshapes import (
     REQUIRED,
     Field,
@@ -22,8 +28,15 @@ from controlplane.model.specshapes import (
 )
 from controlplane.model.specsignal import exit_codes, warning_comes_in_time, warning_signal
 from controlplane.model.spectasks import task_set
-from controlplane.model.specvalues import DeviceVisibility, Launcher, OnDisconnect, Resources
+from controlplane.model.specvalues import (
+    DeviceVisibility,
+    FabricLevel,
+    Launcher,
+    OnDisconnect,
+    Resources,
+)
 from controlplane.model.specworkdir import working_dir
+from controlplane.model.view import Packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,12 +80,11 @@ def _secrets_are_in_env(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "secret_env", f"{shown(others[0])} is no variable of env or pass_env"
 
 
-def _gpu_model_needs_gpus(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if found.get("gpu_model") is not None and found.get("gpus") == 0:
-        yield (
-            "gpu_model",
-            "means nothing without GPUs; set gpus to 1 or more, or leave gpu_model out",
-        )
+def _what_gpus_must_be_needs_gpus(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, attribute in (("gpu_model", "gpu_model"), ("gpu_memory", "gpu_memory_bytes")):
+        if found.get(attribute) is not None and found.get("gpus") == 0:
+            words = f"means nothing without GPUs; set gpus to 1 or more, or leave {name} out"
+            yield name, words
 
 
 def _workers_fill_nodes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -83,7 +95,7 @@ def _workers_fill_nodes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 RESOURCES: Final = Table(
     title="What each worker needs: `resources`",
-    rules=(_gpu_model_needs_gpus,),
+    rules=(_what_gpus_must_be_needs_gpus,),
     fields=(
         Field(
             name="gpus",
@@ -121,12 +133,26 @@ RESOURCES: Final = Table(
             ),
             example="NVIDIA H100 80GB HBM3",
         ),
+        Field(
+            name="gpu_memory",
+            kind=kinds.memory(),
+            default_words="any",
+            meaning="Memory that each GPU must have at least. Only with `gpus` of 1 or more.",
+            example="80GB",
+            attribute="gpu_memory_bytes",
+        ),
     ),
 )
 
 JOB: Final = Table(
     title="Fields",
-    rules=(_workers_fill_nodes, warning_comes_in_time, _secrets_are_in_env, output_has_its_place),
+    rules=(
+        _workers_fill_nodes,
+        warning_comes_in_time,
+        _secrets_are_in_env,
+        output_has_its_place,
+        pairs_are_of_arrays,
+    ),
     reserved={
         "container": "is reserved for a later release: jobs run on the host itself; leave it out"
     },
@@ -316,6 +342,73 @@ JOB: Final = Table(
             default=1,
             meaning="How often the program may be tried. Faults of nodes and network do not count.",
             example=3,
+        ),
+        Field(
+            name="node_selector",
+            kind=node_selector(),
+            default_words="every node",
+            meaning=(
+                "The nodes that will do, by their labels: `tier=prod`, `tier!=prod`, "
+                "`rack in (a,b)`, `rack notin (a,b)`, `fast`, `!fast`, with commas between; all "
+                "must hold. `ccctl node list --selector` shows them."
+            ),
+            example="tier=prod,rack in (a,b)",
+        ),
+        Field(
+            name="exclusive",
+            kind=kinds.flag(),
+            default=False,
+            meaning="Its nodes are its own alone while it runs.",
+            example=True,
+            later=True,
+        ),
+        Field(
+            name="packing",
+            kind=kinds.choice(Packing),
+            default="pack",
+            meaning=(
+                "Where several ways would do: on as few nodes, and behind as few switches, as will "
+                "do (`pack`), or on as many nodes as will do (`spread`)."
+            ),
+            example="spread",
+            later=True,
+        ),
+        Field(
+            name="within",
+            kind=kinds.choice(FabricLevel),
+            default_words="anywhere",
+            meaning=(
+                "The level of the fabric of which one part must hold the whole gang: nodes with "
+                "the same label `fabric/leaf`, `fabric/block` or `fabric/spine`."
+            ),
+            example="block",
+        ),
+        Field(
+            name="begin",
+            kind=moment(),
+            default_words="at once",
+            meaning="Not started before this. `18:00` is the next time that your clock says so.",
+            example="2026-03-01T18:00:00+01:00",
+            attribute="begin_us",
+        ),
+        Field(
+            name="depends_on",
+            kind=dependencies(),
+            default=[],
+            meaning=(
+                "What it waits for of other jobs, or of tasks of arrays (`afterok:123_4`); all "
+                "must come: [below](#dependencies)."
+            ),
+            example=["afterok:123"],
+            later=True,
+        ),
+        Field(
+            name="preemptible",
+            kind=kinds.flag(),
+            default=False,
+            meaning="Any other job may end it to make room; in return it may use idle quota.",
+            example=True,
+            later=True,
         ),
         Field(
             name="queue",

@@ -145,6 +145,18 @@ def choice(options: type[StrEnum]) -> Kind:
     )
 
 
+def flag() -> Kind:
+    """Yes or no."""
+
+    def read(value: object, path: str, faults: Faults) -> bool | None:
+        if not isinstance(value, bool):
+            faults.add(path, value, "must be true or false, without quotation marks")
+            return None
+        return value
+
+    return Kind(words="`true` or `false`", schema={"type": "boolean"}, read=read)
+
+
 def integer(minimum: int, maximum: int) -> Kind:
     """A whole number; 2.0 is one, since numbers may travel as doubles."""
     one = minimum == maximum

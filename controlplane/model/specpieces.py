@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """Version of the format that `canonical_text` writes."""
 OWN: Final = frozenset(("command", "comment", "env", "error", "labels", "name", "output")) | {
+    "begin",
+    "depends_on",
     "requeue_exit_codes",
     "secret_env",
     "setup",
@@ -126,7 +128,7 @@ def shared_fields(rest: tuple[object, ...]) -> list[tuple[str, object]]:
     written = [
         (one.name, one.kind.write(value))
         for one, value in zip((*_SHARED, *_OWN), rest, strict=True)
-        if value is not None and value is not ...
+        if value is not None and value is not ... and not (one.later and value == one.default_value)
     ]
     return [*written, ("version", VERSION)]
 

@@ -39,6 +39,9 @@ class Field:
     """Name of the value's attribute, with its unit; empty when it is the same as `name`."""
     kept: bool = True
     """Whether the value goes into the spec; else it is only checked."""
+    later: bool = False
+    """Whether specs were kept before there was this field: its default is left out of the canonical
+    form, so that their hashes stay."""
     default_value: Any = field(init=False, repr=False)
     """The default, parsed once."""
 
@@ -101,7 +104,11 @@ class Table:
     def write(self, made: object) -> dict[str, object]:
         """Give the canonical JSON form of the value that was made from this table."""
         pairs = ((one, getattr(made, one.attribute)) for one in self.fields if one.kept)
-        return {one.name: one.kind.write(value) for one, value in pairs if value is not None}
+        return {
+            one.name: one.kind.write(value)
+            for one, value in pairs
+            if value is not None and not (one.later and value == one.default_value)
+        }
 
     def schema(self) -> dict[str, object]:
         """Give the JSON Schema of the object."""

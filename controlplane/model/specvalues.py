@@ -7,7 +7,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from controlplane.model.dependencies import Dependency
+    from controlplane.model.selector import Selector
     from controlplane.model.tasks import TaskSet
+    from controlplane.model.view import Packing
 
 
 class Launcher(StrEnum):
@@ -43,6 +46,22 @@ class DeviceVisibility(StrEnum):
     """Its own alone."""
 
 
+class FabricLevel(StrEnum):
+    """A level of the fabric, of which one part must hold a whole gang."""
+
+    LEAF = "leaf"
+    """One leaf switch."""
+    BLOCK = "block"
+    """One block of leaves."""
+    SPINE = "spine"
+    """One spine."""
+
+    @property
+    def label(self) -> str:
+        """Key of the label that tells a node's part at this level."""
+        return f"fabric/{self.value}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What each worker needs."""
@@ -55,6 +74,8 @@ class Resources:
     """Memory, in bytes."""
     gpu_model: str | None
     """The model that each GPU must be; None for any. Only with `gpus` > 0."""
+    gpu_memory_bytes: int | None = None
+    """Memory that each GPU must have at least; None for any. Only with `gpus` > 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +151,20 @@ class JobSpec:
     """The same for standard error; None: where standard output goes."""
     time_limit_us: int | None
     """The longest that an attempt may run, in microseconds; None for no limit."""
+    node_selector: Selector | None
+    """The nodes that will do, by their labels; None for all."""
+    exclusive: bool
+    """Whether its nodes must be its own alone."""
+    packing: Packing
+    """How a gang lies on nodes, where several ways would do."""
+    within: FabricLevel | None
+    """The level of the fabric of which one part must hold the whole gang; None: none must."""
+    begin_us: int | None
+    """Not started before this, UTC in microseconds; None: as soon as may be."""
+    depends_on: tuple[Dependency, ...]
+    """What it waits for of other jobs; all of it must come."""
+    preemptible: bool
+    """Whether any other job may end it, in return for the use of idle quota."""
     queue: str
     """Name of the queue."""
     priority_class: str | None

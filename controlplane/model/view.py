@@ -110,6 +110,8 @@ class Waiting:
     """When the job was accepted: the older goes first."""
     not_before_us: int
     """Not placed before this."""
+    not_yet: str = ""
+    """Why not before that, in words; empty where it backs off after a fault."""
     limit_us: int | None = None
     """The longest that it may run; None: nobody knows."""
     expected_us: int | None = None

@@ -20,7 +20,7 @@ from controlplane.model.lease import Lease, LeaseEnd, LeasePhase, WorkerState, W
 from controlplane.model.retry import judge
 from controlplane.model.usage import models_of, usage_of, waits_since
 from controlplane.model.words import describe_worker_end, signal_name
-from controlplane.registry import accounts
+from controlplane.registry import accounts, depending
 
 if TYPE_CHECKING:
     from controlplane.model.spec import JobSpec
@@ -207,7 +207,11 @@ def close(draft: Draft, attempt: Attempt) -> None:
     job = replace(job, running=job.running - 1, revision=seq)
     if task.state.final:
         job = replace(job, ended=job.ended.plus(task.state))
-    draft.jobs[job.job_id] = settled(job, verdict.reason, attempt)
+    draft.jobs[job.job_id] = job = settled(job, verdict.reason, attempt)
+    if task.state.final:
+        depending.task_ended(draft, job, task.index, task.state)
+    if job.state.final:
+        depending.job_ended(draft, job)
 
 
 def settled(job: Job, reason: str, attempt: Attempt | None = None, ended_us: int = 0) -> Job:

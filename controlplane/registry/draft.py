@@ -3,33 +3,39 @@ change on top."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from controlplane.model.account import NOTHING, count_job
+from controlplane.model.dependencies import key_of
 from controlplane.model.event import Actor, Event
 
 if TYPE_CHECKING:
     from controlplane.model.account import Account, Held, Member
+    from controlplane.model.dependencies import Dependency
     from controlplane.model.identity import Admission, JoinToken, Token, User
-    from controlplane.model.job import Attempt, Job, Task
+    from controlplane.model.job import Attempt, Job, JobState, Task
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.policy import Policy
+    from controlplane.model.priority import PriorityClass
     from controlplane.model.progress import Progress
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
     from controlplane.model.spending import Spending
     from controlplane.model.usage import Usage
     from controlplane.registry.facts import Cluster, Facts
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-K_contra = TypeVar("K_contra", contravariant=True)
 V_co = TypeVar("V_co", covariant=True)
 
 
-class _Readable(Protocol[K_contra, V_co]):
-    def get(self, key: K_contra, /) -> V_co | None: ...
+class _Readable(Protocol[K, V_co]):
+    def get(self, key: K, /) -> V_co | None: ...
+
+    def items(self) -> Iterable[tuple[K, V_co]]: ...
 
 
 class Overlay(Generic[K, V]):
@@ -51,6 +57,12 @@ class Overlay(Generic[K, V]):
     def before(self, key: K) -> V | None:
         """The entry as it is without this draft."""
         return self._base.get(key)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries as they would be after this draft. May be changed meanwhile."""
+        changed = dict(self.changed)
+        yield from ((key, value) for key, value in list(self._base.items()) if key not in changed)
+        yield from ((key, value) for key, value in changed.items() if value is not None)
 
     def __getitem__(self, key: K) -> V:
         """The entry; KeyError when there is none."""
@@ -106,6 +118,9 @@ class Draft:
         self.tokens: Overlay[str, Token] = Overlay(base.tokens)
         self.join_tokens: Overlay[str, JoinToken] = Overlay(base.join_tokens)
         self.admissions: Overlay[str, Admission] = Overlay(base.admissions)
+        self.priority_classes: Overlay[str, PriorityClass] = Overlay(base.priority_classes)
+        self.queues: Overlay[str, JobQueue] = Overlay(base.queues)
+        self.reservations: Overlay[str, Reservation] = Overlay(base.reservations)
         self.progress: Overlay[tuple[int, int, int], Progress] = Overlay(base.progress)
         self.accounts: Overlay[str, Account] = Overlay(base.accounts)
         self.members: Overlay[tuple[str, str], Member] = Overlay(base.members)
@@ -115,6 +130,7 @@ class Draft:
         self.events: list[Event] = []
         self.usages: list[Usage] = []
         self.removed = Removed()
+        self.depending: list[tuple[Dependency, int]] = []
         self._is_group = False
         self._absorbed: list[tuple[Job | None, Job | None]] = []
         self._tally: dict[tuple[str, str], Held] = {}
@@ -180,6 +196,20 @@ class Draft:
                 (found.discard if task.state.final else found.add)(index)
         return found
 
+    def ill(self, job_id: int) -> Mapping[int, JobState]:
+        """How tasks of a job that lives ended before this draft that did not succeed, by index."""
+        return self._base.ill(job_id)
+
+    def waiters(self, job_id: int, key: int | None) -> list[int]:
+        """Jobs that may wait for this of a job: what `key_of` tells."""
+        new = [n for each, n in self.depending if (each.job_id, key_of(each)) == (job_id, key)]
+        return [*self._base.waiters(job_id, key), *new]
+
+    def waited_for(self, job_id: int) -> set[int | None]:
+        """What of a job may be waited for."""
+        new = {key_of(each) for each, _ in self.depending if each.job_id == job_id}
+        return self._base.waited_for(job_id) | new
+
     def absorb(self, inner: Draft) -> None:
         """Take over what a command of this group has changed."""
         self.cluster = inner.cluster
@@ -196,6 +226,9 @@ class Draft:
         self.tokens.changed.update(inner.tokens.changed)
         self.join_tokens.changed.update(inner.join_tokens.changed)
         self.admissions.changed.update(inner.admissions.changed)
+        self.priority_classes.changed.update(inner.priority_classes.changed)
+        self.queues.changed.update(inner.queues.changed)
+        self.reservations.changed.update(inner.reservations.changed)
         self.progress.changed.update(inner.progress.changed)
         self.accounts.changed.update(inner.accounts.changed)
         self.members.changed.update(inner.members.changed)
@@ -204,6 +237,7 @@ class Draft:
         self.events.extend(inner.events)
         self.usages.extend(inner.usages)
         self.removed.absorb(inner.removed)
+        self.depending.extend(inner.depending)
 
     @property
     def dirty(self) -> bool:
@@ -211,7 +245,9 @@ class Draft:
         nouns = (self.jobs, self.tasks, self.attempts, self.leases, self.nodes)
         people = (self.users, self.tokens, self.join_tokens, self.admissions)
         books = (self.accounts, self.members, self.spendings)
-        return bool(self.removed) or any(t.changed for t in (*nouns, *people, *books))
+        site = (self.priority_classes, self.queues, self.reservations)
+        tables = (*nouns, *people, *books, *site)
+        return bool(self.removed) or any(table.changed for table in tables)
 
     def emit(self, kind: str, resource: str, changed: Mapping[str, object] | None = None) -> int:
         """Number and keep an event; every change of the facts comes with one. Gives its number."""

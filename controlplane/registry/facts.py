@@ -10,29 +10,50 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from controlplane.model.account import NOTHING, count_job, shared
+from controlplane.model.dependencies import PAIRS, key_of
 from controlplane.model.job import Attempt, AttemptState, Job, JobState, Task
+from controlplane.model.moments import format_moment
 from controlplane.model.plan import NONE_WAIT, Holds
 from controlplane.model.policy import DEFAULT, Policy
+from controlplane.model.priority import PreemptionPolicy
 from controlplane.model.retry import capped
+from controlplane.model.selector import EVERYWHERE
 from controlplane.model.spec import Launcher
-from controlplane.model.view import Changes, NodeView, Promise, Reserved, Shape, View, Waiting
+from controlplane.model.view import (
+    Changes,
+    NodeView,
+    Packing,
+    Promise,
+    Queue,
+    Reserved,
+    Shape,
+    View,
+    Waiting,
+    Window,
+)
 from controlplane.model.words import count
 from controlplane.registry.books import Books
 from controlplane.registry.preempting import asked_to_save
 from controlplane.registry.running import running_of
+from controlplane.registry.which import Which
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from controlplane.model.account import Account, Doing, Held, Member
     from controlplane.model.identity import Admission, JoinToken, Token, User
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
+    from controlplane.model.priority import PriorityClass
     from controlplane.model.progress import Progress
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
+    from controlplane.model.selector import Selector
     from controlplane.model.spec import JobSpec, Resources
+    from controlplane.model.specvalues import FabricLevel
     from controlplane.model.spending import Spending
     from controlplane.model.view import Running
     from controlplane.registry.draft import Draft
@@ -52,6 +73,8 @@ USERS_REMEMBERED = 30_000
 """Of so many users and deeds it is remembered which accounts let them."""
 FREE_PORTS_SHOWN = 16
 """So many free ports of a node are shown to a decision: so many gangs may begin there at once."""
+DEPENDENCIES_TOLD = 3
+"""So many of the dependencies that a job waits for are told in a sentence."""
 PORTS_OF_LAUNCHER = {
     Launcher.HOROVOD: 1,
     Launcher.TORCHRUN: 1,
@@ -114,6 +137,9 @@ class Facts:
     tokens: dict[str, Token] = field(default_factory=dict)
     join_tokens: dict[str, JoinToken] = field(default_factory=dict)
     admissions: dict[str, Admission] = field(default_factory=dict)
+    priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
+    queues: dict[str, JobQueue] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: Holds = NONE_WAIT
     reserved: tuple[Reserved, ...] = ()
@@ -130,11 +156,15 @@ class Facts:
     _books: Books = field(default_factory=Books)
     _progress_ended: deque[tuple[int, int, int]] = field(default_factory=deque)
     _node_views: dict[str, NodeView] = field(default_factory=dict)
+    _windows: tuple[Window, ...] | None = None
     _live_tasks: dict[int, set[int]] = field(default_factory=dict)
     _requeued: dict[int, set[int]] = field(default_factory=dict)
     saving: set[tuple[int, int, int]] = field(default_factory=set)
     _promised: dict[int, int] = field(default_factory=dict)
     _fresh: _Fresh = field(default_factory=lambda: _Fresh(whole=True))
+    _ill: dict[int, dict[int, JobState]] = field(default_factory=dict)
+    _dependents: dict[int, dict[int | None, dict[int, None]]] = field(default_factory=dict)
+    _unmet: dict[Which, None] = field(default_factory=dict)
 
     def apply(self, draft: Draft) -> None:
         """Make a committed draft true."""
@@ -160,6 +190,11 @@ class Facts:
         _put(self.join_tokens, draft.join_tokens.changed)
         _put(self.admissions, draft.admissions.changed)
         _put(self.progress, draft.progress.changed)
+        _put(self.priority_classes, draft.priority_classes.changed)
+        _put(self.queues, draft.queues.changed)
+        _put(self.reservations, draft.reservations.changed)
+        if draft.nodes.changed or draft.reservations.changed:
+            self._windows = None
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)
         for key, attempt in draft.attempts.changed.items():
@@ -174,6 +209,10 @@ class Facts:
             self.index_task(task)
         for job_id in draft.jobs.changed:
             self.index(job_id)
+        if draft.priority_classes.changed:
+            for job_id in {job_id for job_id, _ in self.waiting}:
+                self._fresh.jobs.add(job_id)
+                self.index(job_id)
         if draft.removed.jobs:
             gone = set(draft.removed.jobs)
             self.progress = {k: p for k, p in self.progress.items() if k[0] not in gone}
@@ -219,7 +258,10 @@ class Facts:
         _member(self._live_tasks, job_id, index, not state.final)
         _member(self._requeued, job_id, index, state is JobState.PENDING)
         self.waiting.pop(key, None)  # who waits is put back with its job
+        if self.tasks[key].never and state is JobState.PENDING:
+            self._unmet[Which(job_id, index)] = None
         if state.final:
+            self.note_end(job_id, index, state)
             del self.tasks[key]
 
     def cap_waits(self, now_us: int) -> None:
@@ -230,6 +272,12 @@ class Facts:
                 self.index_task(key)
                 self.index(key[0])
 
+    def note_end(self, job_id: int, index: int, state: JobState) -> None:
+        """Remember how a task of a job that lives ended: that it succeeded goes without saying."""
+        self._unmet.pop(Which(job_id, index), None)
+        if state is not JobState.SUCCEEDED and job_id in self.jobs:
+            self._ill.setdefault(job_id, {})[index] = state
+
     def index(self, job_id: int) -> None:
         """Bring what is derived from a job up to date; forget a job that has ended."""
         job = self.jobs[job_id]
@@ -239,13 +287,65 @@ class Facts:
             self._promised.pop(job_id, None)
         if job.state.final:
             del self.jobs[job_id]
+            self._ill.pop(job_id, None)
+            self._dependents.pop(job_id, None)
+        if job.spec.depends_on:
+            self._index_dependencies(job)
         first = (job_id, FIRST)
         if job.unmade and not job.cancelled_by:
-            self.waiting[first] = waiting_tasks(job)
+            self.waiting[first] = waiting_tasks(job, preempts=self.preempts(job))
         else:
             self.waiting.pop(first, None)
         for index in self._requeued.get(job_id, ()):
-            self.waiting[job_id, index] = waiting_task(job, self.tasks[job_id, index])
+            task = self.tasks[job_id, index]
+            self.waiting[job_id, index] = waiting_task(job, task, preempts=self.preempts(job))
+
+    def priority_class(self, name: str | None) -> PriorityClass | None:
+        """A priority class; without a name the default one."""
+        if name:
+            return self.priority_classes.get(name)
+        for each in list(self.priority_classes.values()):  # a copy: submits ask from other threads
+            if each.global_default:
+                return each
+        return None
+
+    def preempts(self, job: Job) -> bool:
+        """Whether a job's class lets it end others; not where the class was deleted."""
+        found = self.priority_class(job.priority_class or job.spec.priority_class)
+        return found is not None and found.preemption is PreemptionPolicy.LOWER
+
+    def _index_dependencies(self, job: Job) -> None:
+        for each in job.spec.depends_on:
+            of = self._dependents.get(each.job_id, {})
+            if each in job.waits_for and not job.state.final:
+                of = self._dependents.setdefault(each.job_id, {})
+                of.setdefault(key_of(each), {})[job.job_id] = None
+            elif job.job_id in of.get(key_of(each), ()):
+                del of[key_of(each)][job.job_id]
+                if not of[key_of(each)]:
+                    del of[key_of(each)]
+                if not of:
+                    del self._dependents[each.job_id]
+        if job.doomed and not job.state.final and not job.cancelled_by:
+            self._unmet[Which(job.job_id)] = None
+        else:
+            self._unmet.pop(Which(job.job_id), None)
+
+    def ill(self, job_id: int) -> Mapping[int, JobState]:
+        """How those tasks of a job that lives ended that did not succeed, by index."""
+        return self._ill.get(job_id, {})
+
+    def waiters(self, job_id: int, key: int | None) -> Iterable[int]:
+        """Jobs that wait for this of a job: what `key_of` tells."""
+        return self._dependents.get(job_id, {}).get(key, ())
+
+    def waited_for(self, job_id: int) -> set[int | None]:
+        """What of a job is waited for."""
+        return set(self._dependents.get(job_id, ()))
+
+    def unmet(self) -> list[Which]:
+        """Jobs and tasks that can never run, since what they wait for can never come."""
+        return list(self._unmet)
 
     def live_tasks(self, job_id: int) -> set[int]:
         """Indexes of a job's tasks that were placed and have not ended."""
@@ -316,6 +416,8 @@ class Facts:
             ),
             accounts=accounts,
             members=members,
+            queues=tuple(map(queue_view, self.queues.values())),
+            windows=tuple(window for window in self.windows() if window.end_us > now_us),
         )
 
     def changes(self, *, whole: bool = False) -> Changes:
@@ -351,6 +453,23 @@ class Facts:
         told = self.progress.get(attempt.key)
         return running_of(job, attempt, leases, shape_of(job.spec), told)
 
+    def windows(self) -> tuple[Window, ...]:
+        """Reservations, with the nodes that they are of by now."""
+        if self._windows is None:
+            labels = {uuid: dict(node.labels) for uuid, node in self.nodes.items()}
+            self._windows = tuple(
+                Window(
+                    name=each.name,
+                    begin_us=each.begin_us,
+                    end_us=each.end_us,
+                    nodes=frozenset(uuid for uuid in labels if each.holds(uuid, labels[uuid])),
+                    accounts=frozenset(each.accounts),
+                    users=frozenset(each.users),
+                )
+                for each in self.reservations.values()
+            )
+        return self._windows
+
     def node_view(self, uuid: str) -> NodeView:
         """One node as a decision sees it."""
         known = self._node_views.get(uuid)
@@ -359,6 +478,16 @@ class Facts:
             known = view_of(self.nodes[uuid], held, self.cluster.last_lease_id)
             self._node_views[uuid] = known
         return known
+
+
+def queue_view(queue: JobQueue) -> Queue:
+    """A queue as a decision sees it."""
+    return Queue(
+        name=queue.name,
+        selector=queue.selector,
+        priority=queue.priority,
+        closed=f"the queue {queue.name} is closed: {queue.closed}" if queue.closed else "",
+    )
 
 
 def _put(table: dict[K, V], changed: Mapping[K, V | None]) -> None:
@@ -378,32 +507,37 @@ def _member(of: dict[int, set[int]], job_id: int, index: int, there: bool) -> No
             del of[job_id]
 
 
-def waiting_task(job: Job, task: Task) -> Waiting:
+def waiting_task(job: Job, task: Task, *, preempts: bool = True) -> Waiting:
     """A task that was placed before, as the scheduler sees it while it waits again."""
-    return _waiting(job, task.index, not_before_us=task.not_before_us, held=_held(job))
+    held = f"can never run because {_pair(job, task)}" if task.never else _held(job, paired=True)
+    not_before_us = 0 if task.never else task.not_before_us
+    return _waiting(job, task.index, preempts=preempts, not_before_us=not_before_us, held=held)
 
 
-def waiting_tasks(job: Job) -> Waiting:
+def waiting_tasks(job: Job, *, preempts: bool = True) -> Waiting:
     """A job's tasks that were never placed, as the scheduler sees them."""
     tasks = job.tasks
     if len(tasks) == 1:
-        return _waiting(job, tasks.at(0), held=_held(job))
+        return _waiting(job, tasks.at(0), preempts=preempts, held=_held(job))
     room = tasks.at_once - job.running if tasks.at_once is not None else job.unmade
     first, *others = islice(job.coming(), max(1, min(room, TASKS_SHOWN)))
     limited = _limited(tasks.at_once) if room < job.unmade and tasks.at_once is not None else ""
-    return _waiting(job, first, coming=tuple(others), limited=limited, held=_held(job))
+    coming = tuple(others)
+    return _waiting(job, first, preempts=preempts, coming=coming, limited=limited, held=_held(job))
 
 
 def _waiting(
     job: Job,
     index: int,
     *,
+    preempts: bool,
     not_before_us: int = 0,
     coming: tuple[int, ...] = (),
     limited: str = "",
     held: str = "",
 ) -> Waiting:
     spec = job.spec
+    begin_us = spec.begin_us if spec.begin_us is not None and spec.begin_us > not_before_us else 0
     return Waiting(
         job_id=job.job_id,
         task_index=index,
@@ -411,7 +545,10 @@ def _waiting(
         account=job.account,
         priority=job.priority,
         created_us=job.created_us,
-        not_before_us=not_before_us,
+        not_before_us=max(not_before_us, begin_us),
+        not_yet=f"waits until {format_moment(begin_us)} (begin)" if begin_us else "",
+        preempts=preempts,
+        preemptible=spec.preemptible,
         limit_us=job.time_limit_us,
         shape=shape_of(spec),
         coming=coming,
@@ -422,12 +559,34 @@ def _waiting(
 
 def shape_of(spec: JobSpec) -> Shape:
     """What a job's gangs need of nodes; jobs alike share one value."""
-    return _shape(spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue)
+    where = ANYWHERE
+    if spec.node_selector or spec.exclusive or spec.within or spec.packing is not Packing.PACK:
+        where = Where(spec.node_selector, spec.exclusive, spec.packing, spec.within)
+    return _shape(
+        spec.workers, spec.workers_per_node, spec.resources, spec.launcher, spec.queue, where
+    )
+
+
+class Where(NamedTuple):
+    """What a job asks for of the nodes themselves."""
+
+    selector: Selector | None
+    exclusive: bool
+    packing: Packing
+    within: FabricLevel | None
+
+
+ANYWHERE = Where(None, False, Packing.PACK, None)
 
 
 @lru_cache(SHAPES_REMEMBERED)
 def _shape(
-    workers: int, each: int | None, resources: Resources, launcher: Launcher, queue: str
+    workers: int,
+    each: int | None,
+    resources: Resources,
+    launcher: Launcher,
+    queue: str,
+    where: Where,
 ) -> Shape:
     return Shape(
         workers=workers,
@@ -435,14 +594,40 @@ def _shape(
         resources=resources,
         ports=PORTS_OF_LAUNCHER[launcher],
         queue=queue,
+        selector=where.selector or EVERYWHERE,
+        gpu_memory_bytes=resources.gpu_memory_bytes or 0,
+        exclusive=where.exclusive,
+        packing=where.packing,
+        within=where.within.label if where.within is not None else "",
     )
 
 
-def _held(job: Job) -> str:
+def _held(job: Job, *, paired: bool = False) -> str:
+    """Why nothing of a job may start. `paired`: of a task whose pair has succeeded."""
     if job.held_by:
         return f"held by {job.held_by}; `ccctl release {job.job_id}` lets it go on"
+    if job.doomed:
+        return f"can never run because {job.doomed}"
+    if words := still_waits_for(job, paired=paired):
+        return words
     at_once = job.tasks.at_once
     return _limited(at_once) if at_once is not None and job.running >= at_once else ""
+
+
+def still_waits_for(job: Job, *, paired: bool = False) -> str:
+    """What a job, or of one with pairs a task whose pair has succeeded, waits for of others, in
+    words; empty where that has all come."""
+    if not job.waits_for:
+        return ""
+    left = [each for each in job.waits_for if not (paired and key_of(each) == PAIRS)]
+    told = " and ".join(each.words() for each in left[:DEPENDENCIES_TOLD])
+    more = len(left) - DEPENDENCIES_TOLD
+    return f"waits for {told}{f' and {more} more' if more > 0 else ''}" if left else ""
+
+
+def _pair(job: Job, task: Task) -> str:
+    (pairs,) = (each for each in job.spec.depends_on if key_of(each) == PAIRS)
+    return f"{pairs.whom}/tasks/{task.index} did not succeed, and {pairs} wants it to"
 
 
 def _limited(at_once: int) -> str:
@@ -471,5 +656,5 @@ def view_of(node: Node, held: list[Lease], hint: int) -> NodeView:
         free_cpu_ids=tuple(core for core in range(facts.cpus) if core not in cores),
         free_ports=tuple(islice((p for p in turned if p not in ports), FREE_PORTS_SHOWN)),
         only_owner=facts.only_owner,
-        labels=facts.labels,
+        labels=node.labels,
     )

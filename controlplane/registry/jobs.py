@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from controlplane.model.account import held_by
 from controlplane.model.errors import FieldFault, InvalidRequest, WrongState
 from controlplane.model.job import AttemptState, Cause, CauseKind, Job, JobState, Task, passed
+from controlplane.model.quantity import format_duration
 from controlplane.model.tasks import ONE
-from controlplane.registry import accounts, attempts
+from controlplane.registry import accounts, attempts, depending
 from controlplane.registry.which import Which, known, living, over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from controlplane.model.job import Attempt
+    from controlplane.model.queues import JobQueue
     from controlplane.model.spec import JobSpec
+    from controlplane.registry.depending import Past
     from controlplane.registry.draft import Draft
 
 
@@ -32,10 +36,14 @@ class Wanted(NamedTuple):
     """Value of its priority class."""
     spec_text: str = ""
     """The canonical spec, where that is at hand."""
+    pasts: Mapping[int, Past] = MappingProxyType({})
+    """How those of the jobs ended that it waits for and that live no more, by number."""
 
 
 def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> list[int]:
-    """Accept jobs: all of them, with one event. Their numbers, one after the other."""
+    """Accept jobs: all of them, with one event. Their numbers, one after the other. `Unread` when
+    one waits for a job that has ended, and its past is not there."""
+    queues = [_queue(draft, one.spec.queue) for one in wanted]
     first = draft.cluster.last_job_id + 1
     last = first + len(wanted) - 1
     owner = draft.actor.principal
@@ -49,10 +57,10 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
     else:
         seq = draft.emit("jobs.submitted", f"jobs/{first}-{last}", {"jobs": len(wanted), **held})
     draft.cluster = replace(draft.cluster, last_job_id=last)
-    for job_id, one in enumerate(wanted, start=first):
+    for job_id, one, queue in zip(range(first, last + 1), wanted, queues, strict=True):
         if one.spec_text:
             draft.spec_texts[job_id] = one.spec_text
-        draft.jobs[job_id] = Job(
+        job = Job(
             job_id=job_id,
             spec=one.spec,
             spec_sha256=one.spec_sha256,
@@ -62,9 +70,10 @@ def submit(draft: Draft, wanted: Sequence[Wanted], *, hold: bool = False) -> lis
             created_us=draft.now_us,
             revision=seq,
             submitted_seq=seq,
-            time_limit_us=one.spec.time_limit_us,
+            time_limit_us=queue.limit_us(one.spec.time_limit_us),
             held_by=held_by,
         )
+        draft.jobs[job_id] = depending.begun(draft, job, one.pasts) if one.spec.depends_on else job
     return list(range(first, last + 1))
 
 
@@ -80,6 +89,14 @@ def accounted(draft: Draft, wanted: Sequence[Wanted]) -> dict[str | None, str]:
         more = sum(number for name, number in tasks.items() if found[name] == account)
         accounts.check_queued(draft, account, owner, more)
     return found
+
+
+def _queue(draft: Draft, name: str) -> JobQueue:
+    queue = draft.queues.get(name)
+    if queue is None:
+        words = f'"{name}": there is no such queue any more'
+        raise InvalidRequest(FieldFault(field="queue", description=words))
+    return queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +159,8 @@ def _cancel_task(draft: Draft, job: Job, index: int) -> None:
     draft.jobs[job.job_id] = job
     if task is not None:
         _end_task(draft, task)
+    else:
+        depending.task_ended(draft, job, index, JobState.CANCELLED)
     _settle(draft, job.job_id)
 
 
@@ -150,7 +169,9 @@ def _end_task(draft: Draft, task: Task) -> None:
     job = draft.jobs[task.job_id]
     if task.state is JobState.PENDING:
         draft.tasks[task.job_id, task.index] = replace(task, state=JobState.CANCELLED)
-        draft.jobs[job.job_id] = replace(job, ended=job.ended.plus(JobState.CANCELLED))
+        job = replace(job, ended=job.ended.plus(JobState.CANCELLED))
+        draft.jobs[job.job_id] = job
+        depending.task_ended(draft, job, task.index, JobState.CANCELLED)
         return
     attempt = draft.attempts[task.job_id, task.index, task.attempts]
     if attempt.state is not AttemptState.STOPPING:
@@ -165,7 +186,12 @@ def _settle(draft: Draft, job_id: int) -> None:
     if job.state.final or not job.after_tasks().final:
         return
     who = job.cancelled_by or draft.actor.principal
-    draft.jobs[job_id] = attempts.settled(job, f"cancelled by {who}", ended_us=draft.now_us)
+    words = f"cancelled by {who}" + (
+        f": it could never run because {job.doomed}" * bool(job.doomed)
+    )
+    job = attempts.settled(job, words, ended_us=draft.now_us)
+    draft.jobs[job_id] = job
+    depending.job_ended(draft, job)
 
 
 def _stop(draft: Draft, attempt: Attempt, words: str, *, requeue: bool = False) -> None:
@@ -243,7 +269,7 @@ def update(draft: Draft, job_id: int, change: Change) -> None:
     job = before = living(draft, Which(job_id), "changed")
     if change.time_limit_us is not None or change.no_time_limit:
         limit = None if change.no_time_limit else change.time_limit_us
-        _check_limit(job, limit, change)
+        _check_limit(draft, job, limit, change)
         job = replace(job, time_limit_us=limit)
     if change.priority_class:
         job = replace(job, priority=change.priority, priority_class=change.priority_class)
@@ -273,11 +299,21 @@ def _new_payer(draft: Draft, job: Job, wanted: str) -> str:
         words = "runs, and the account that pays for an attempt pays for all of it"
         raise WrongState(f"{job.name} {words}; requeue it, or let it end")
     account = accounts.payer(draft, wanted, job.owner)
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and not queue.takes(job.owner, account):
+        words = f'"{account}": {queue.resource}, where the job waits, is for {queue.whom}'
+        raise InvalidRequest(FieldFault(field="account", description=words))
     accounts.check_queued(draft, account, job.owner, held_by(job).queued)
     return account
 
 
-def _check_limit(job: Job, limit_us: int | None, change: Change) -> None:
+def _check_limit(draft: Draft, job: Job, limit_us: int | None, change: Change) -> None:
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and queue.max_limit_us is not None and not change.by_operator:
+        longest = format_duration(queue.max_limit_us)
+        words = f'"none": {queue.resource} allows {longest} at most' if limit_us is None else ""
+        if words := words or queue.too_long(limit_us):
+            raise InvalidRequest(FieldFault(field="time_limit", description=words))
     warning = job.spec.signal
     if warning is not None and (limit_us is None or limit_us <= warning.before_us):
         words = "the job is warned of its time limit, and there must be time for that before it"

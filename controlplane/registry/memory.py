@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.model.account import DEFAULT, Account
 from controlplane.model.errors import StaleControlPlane, StoreRefused, StoreUnavailable
+from controlplane.model.priority import FIRST_CLASSES
+from controlplane.model.queues import FIRST_QUEUES
 from controlplane.model.usage import summed
 from controlplane.registry.facts import Cluster, Facts
 from controlplane.registry.store import (
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.progress import Progress
+    from controlplane.model.reservation import Reservation
     from controlplane.model.spending import Spending
     from controlplane.model.usage import Key, Usage, UsageFilter, UsageGroup, UsageSum
     from controlplane.registry.draft import Draft, Removed
@@ -51,6 +54,9 @@ class _Tables:
         self.tokens: dict[str, Token] = {}
         self.join_tokens: dict[str, JoinToken] = {}
         self.admissions: dict[str, Admission] = {}
+        self.priority_classes = {each.name: each for each in FIRST_CLASSES}
+        self.queues = {each.name: each for each in FIRST_QUEUES}
+        self.reservations: dict[str, Reservation] = {}
         self.usages: dict[tuple[int, int, int], Usage] = {}
         self.progress: dict[tuple[int, int, int], Progress] = {}
         self.accounts = {DEFAULT: Account(name=DEFAULT, open=True)}
@@ -94,6 +100,9 @@ class MemoryStore:
             accounts=dict(of.accounts),
             members=dict(of.members),
             spendings=dict(of.spendings),
+            priority_classes=dict(of.priority_classes),
+            queues=dict(of.queues),
+            reservations=dict(of.reservations),
         )
         facts.generations = dict.fromkeys(of.nodes, max(of.cluster.seq, 1))
         for job in of.jobs.values():
@@ -103,6 +112,8 @@ class MemoryStore:
         for key, task in of.tasks.items():
             if key[0] in facts.jobs and not task.state.final:
                 facts.tasks[key] = task
+            elif key[0] in facts.jobs:
+                facts.note_end(*key, task.state)
         for key in list(facts.tasks):
             facts.index_task(key)
         for job_id in list(facts.jobs):
@@ -151,6 +162,9 @@ class MemoryStore:
             (of.accounts, draft.accounts),
             (of.members, draft.members),
             (of.spendings, draft.spendings),
+            (of.priority_classes, draft.priority_classes),
+            (of.queues, draft.queues),
+            (of.reservations, draft.reservations),
         ):
             _put(table, overlay.changed)  # type: ignore[arg-type]  # each pair has its own types
         of.usages.update((usage.key, usage) for usage in draft.usages)

@@ -19,7 +19,7 @@ from controlplane.model.spec import OnDisconnect
 from controlplane.registry import attempts, signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from controlplane.registry.draft import Draft
 
@@ -259,6 +259,24 @@ def _heard_again(draft: Draft, node: Node) -> None:
             name = draft.attempts[lease.attempt_key].name
             seq = draft.emit("attempt.heard_again", name, {"node": node.facts.display_name})
             draft.jobs[job.job_id] = replace(job, reason="", revision=seq)
+
+
+def label(draft: Draft, node_uuid: str, given: Mapping[str, str], taken: Iterable[str]) -> None:
+    """Give a node labels, which override those of its agent, and take given ones away. NotFound
+    when it has no such label of an operator's."""
+    node = _known(draft, node_uuid)
+    labels = dict(node.given_labels)
+    for key in taken:
+        if labels.pop(key, None) is None:
+            raise NotFound(
+                f"{node.facts.display_name} has no label {key} of an operator's; what its agent"
+                " says is changed in the agent's configuration (`labels`)"
+            )
+    after = tuple(sorted({**labels, **given}.items()))
+    if after != node.given_labels:
+        pair = [dict(node.given_labels), dict(after)]
+        draft.emit("node.labelled", node.name, {"labels": pair})
+        draft.nodes[node_uuid] = replace(node, given_labels=after)
 
 
 def drain(draft: Draft, node_uuid: str, reason: str) -> None:

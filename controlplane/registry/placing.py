@@ -13,12 +13,17 @@ from controlplane.model.job import (
     waiting_workers,
 )
 from controlplane.model.lease import Lease
+from controlplane.model.moments import format_moment
 from controlplane.registry import accounts
+from controlplane.registry.facts import still_waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from controlplane.model.job import Job
     from controlplane.model.plan import Place
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
     from controlplane.model.view import Part, Promise
     from controlplane.registry.draft import Draft
 
@@ -73,6 +78,12 @@ def _objection(draft: Draft, place: Place) -> str | None:
     task = draft.tasks.get((place.job_id, place.task_index))
     if task is not None and task.state is not JobState.PENDING:
         return "the task does not wait any more"
+    if job.doomed or (task is not None and task.never):
+        return "it can never run: what it waits for can never come"
+    if words := still_waits_for(job, paired=task is not None):
+        return f"it {words}"
+    if job.spec.begin_us is not None and job.spec.begin_us > draft.now_us:
+        return f"it may not begin before {format_moment(job.spec.begin_us)}"
     if task is None and place.task_index != next(job.coming(), None):
         return "another task of its array comes first"
     at_once = job.tasks.at_once
@@ -83,10 +94,34 @@ def _objection(draft: Draft, place: Place) -> str | None:
     gpus = sum(len(part.device_ids) for part in place.parts)
     if (reason := accounts.over_quota(draft, job, gpus)) is not None:
         return reason
+    queue = draft.queues.get(job.spec.queue)
+    if queue is not None and queue.closed:
+        return f"{queue.resource} is closed: {queue.closed}"
+    limit_us = job.time_limit_us
+    until_us = None if limit_us is None else draft.now_us + limit_us + job.spec.grace_period_us
+    kept = [r for _, r in draft.reservations.items() if r.touches(draft.now_us, until_us)]
+    others = [r for r in kept if not r.takes(job.owner, job.account)]
     for part in place.parts:
-        reason = _node_objection(draft, part, job.owner)
+        reason = _node_objection(draft, part, job.owner) or _kept(draft, part, others, job, queue)
         if reason is not None:
             return reason
+    return None
+
+
+def _kept(
+    draft: Draft, part: Part, others: Iterable[Reservation], job: Job, queue: JobQueue | None
+) -> str | None:
+    """For whom else a node is; None where it is for anybody."""
+    node = draft.nodes[part.node_uuid]
+    name, labels = node.facts.display_name, dict(node.labels)
+    for each in others:
+        if each.holds(node.uuid, labels):
+            return f"{name} is kept for {each.resource}"
+    if queue is not None and not queue.selector.allows(labels):
+        return f"{name} is not of {queue.resource}"
+    wanted = job.spec.node_selector
+    if wanted is not None and not wanted.allows(labels):
+        return f"{name} has not the labels of its node_selector any more"
     return None
 
 

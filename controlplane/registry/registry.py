@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from controlplane.model.lease import Lease
     from controlplane.model.node import Node
     from controlplane.model.plan import Plan
-    from controlplane.model.view import Changes, View
+    from controlplane.model.priority import PriorityClass
+    from controlplane.model.queues import JobQueue
+    from controlplane.model.reservation import Reservation
+    from controlplane.model.view import Changes, View, Window
     from controlplane.registry.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -584,6 +587,44 @@ class Registry:
         with self._lock:
             jobs = self._facts.jobs
             return {number: whose(jobs[number]) for number in job_ids if number in jobs}
+
+    def live_jobs(self, job_ids: Iterable[int]) -> dict[int, Job]:
+        """Those of these jobs that have not ended, by number."""
+        with self._lock:
+            jobs = self._facts.jobs
+            return {number: jobs[number] for number in job_ids if number in jobs}
+
+    def priority_class(self, name: str | None) -> PriorityClass | None:
+        """A priority class; without a name the default one."""
+        return self._facts.priority_class(name)
+
+    def priority_classes(self) -> list[PriorityClass]:
+        """All priority classes, the highest first."""
+        with self._lock:
+            every = self._facts.priority_classes.values()
+            return sorted(every, key=lambda each: (-each.value, each.name))
+
+    def queue(self, name: str) -> JobQueue | None:
+        """A queue."""
+        return self._facts.queues.get(name)
+
+    def queues(self) -> list[JobQueue]:
+        """All queues, by name."""
+        with self._lock:
+            return sorted(self._facts.queues.values(), key=lambda each: each.name)
+
+    def reservations(self) -> list[tuple[Reservation, Window]]:
+        """All reservations that are not over, by their beginning, with the nodes that they have."""
+        with self._lock:
+            windows = {window.name: window for window in self._facts.windows()}
+            every = self._facts.reservations.values()
+            ordered = sorted(every, key=lambda each: (each.begin_us, each.name))
+            return [(each, windows[each.name]) for each in ordered]
+
+    def unmet(self) -> list[Which]:
+        """Jobs and tasks that can never run, since what they wait for can never come."""
+        with self._lock:
+            return self._facts.unmet()
 
     def step_bearer(self, token: str) -> tuple[int, str] | None:
         """The job whose script a token was made for, and its owner; None for any other text."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.model.account import Account, Limits, Member, MembersMay
 from controlplane.model.blackhole import QuickFailure
+from controlplane.model.dependencies import Dependency, parse_dependency
 from controlplane.model.event import Actor, Event
 from controlplane.model.identity import Admission, JoinToken, Role, Token, User
 from controlplane.model.job import (
@@ -113,6 +114,8 @@ JOB_CHANGES = (
     "succeeded",
     "failed",
     "cancelled",
+    "waits_for",
+    "doomed",
     "revision",
 )
 """Columns of a job that may change; all others stay as they were written first."""
@@ -138,6 +141,8 @@ def _job_changes(job: Job) -> Row:
         job.ended.succeeded,
         job.ended.failed,
         job.ended.cancelled,
+        _json(list(map(str, job.waits_for))) if job.waits_for else "[]",
+        job.doomed,
         job.revision,
     )
     return dict(zip(JOB_CHANGES, values, strict=True))
@@ -174,6 +179,8 @@ def job_value(row: Readable) -> Job:
         skipped=NOTHING if row["skipped"] == "[]" else frozenset(json.loads(row["skipped"])),
         running=row["running"],
         ended=_ended(row["succeeded"], row["failed"], row["cancelled"]),
+        waits_for=() if row["waits_for"] == "[]" else _dependencies(row["waits_for"]),
+        doomed=row["doomed"],
     )
 
 
@@ -192,6 +199,10 @@ def _spec(sha256: str, text: str) -> JobSpec:
 
 
 NOTHING: frozenset[int] = frozenset()
+
+
+def _dependencies(text: str) -> tuple[Dependency, ...]:
+    return tuple(map(parse_dependency, json.loads(text)))
 
 
 def _ended(succeeded: int, failed: int, cancelled: int) -> TaskCounts:
@@ -400,6 +411,7 @@ def node_row(node: Node) -> Row:
         "silent_since_us": node.silent_since_us,
         "enrolled_by": node.enrolled_by,
         "quick_failures": _json([asdict(each) for each in node.quick_failures]),
+        "given_labels": _json(node.given_labels),
     }
 
 
@@ -416,6 +428,7 @@ def node_value(row: Readable, devices: Sequence[Device]) -> Node:
         silent_since_us=row["silent_since_us"],
         enrolled_by=row["enrolled_by"],
         quick_failures=tuple(QuickFailure(**each) for each in json.loads(row["quick_failures"])),
+        given_labels=tuple((key, value) for key, value in json.loads(row["given_labels"])),
     )
 
 

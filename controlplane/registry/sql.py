@@ -21,6 +21,7 @@ from controlplane.registry import (
     sqljobs,
     sqlprogress,
     sqlremoval,
+    sqlsite,
     sqlusage,
     tables,
 )
@@ -93,6 +94,9 @@ class SqlStore:
                 tables.account,
                 tables.account_member,
                 tables.account_usage,
+                tables.priority_class,
+                tables.queue,
+                tables.reservation,
             )
         }
         self._bulk = Bulk(self._engine)
@@ -113,6 +117,7 @@ class SqlStore:
             cluster = rows.cluster_value(connection.execute(only).mappings().one())
             cluster = replace(cluster, epoch=cluster.epoch + 1)
             connection.execute(tables.cluster.update().values(epoch=cluster.epoch))
+            sqlsite.begin(connection)
         self._epoch = cluster.epoch
         return self.reload()
 
@@ -126,6 +131,7 @@ class SqlStore:
             _load_nodes(connection, facts)
             _load_people(connection, facts)
             sqlaccounts.load(connection, facts)
+            sqlsite.load(connection, facts)
             sqljobs.load_live(connection, facts)
         return facts
 
@@ -150,6 +156,9 @@ class SqlStore:
             self._put(connection, tables.account_member, members)
             spent = [rows.spending_row(s) for s in _new(draft.spendings)]
             self._put(connection, tables.account_usage, spent)
+            for table, overlay, row in sqlsite.tables_of(draft):
+                self._put(connection, table, [row(value) for value in _new(overlay)])
+                sqlsite.remove(connection, table, overlay)
             self._put(connection, tables.node, [rows.node_row(n) for n in _new(draft.nodes)])
             for node in _new(draft.nodes):
                 connection.execute(

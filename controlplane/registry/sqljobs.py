@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from controlplane.model.job import FINAL_JOB_STATES, LIVE_ATTEMPT_STATES
+from controlplane.model.job import FINAL_JOB_STATES, LIVE_ATTEMPT_STATES, JobState
 from controlplane.registry import rows, sqlprogress, sqlusage, tables
 from controlplane.registry.store import JobRecord
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from controlplane.model.event import Event
-    from controlplane.model.job import Job, JobState
+    from controlplane.model.job import Job
     from controlplane.model.lease import Lease
     from controlplane.registry.facts import Facts
     from controlplane.registry.store import JobFilter
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CHUNK = 500
 """Numbers in one IN list."""
 _FINAL = [state.value for state in FINAL_JOB_STATES]
+_ILL = [state.value for state in FINAL_JOB_STATES if state is not JobState.SUCCEEDED]
 _LIVE = [state.value for state in LIVE_ATTEMPT_STATES]
 _j, _t, _a, _l, _w = (
     table.c for table in (tables.job, tables.task, tables.attempt, tables.lease, tables.worker)
@@ -43,6 +44,9 @@ def load_live(connection: sa.Connection, facts: Facts) -> None:
     of_live = sa.select(tables.task).join(tables.job, _j.job_id == _t.job_id)
     for row in _all(connection, of_live.where(_j.state.not_in(_FINAL), _t.state.not_in(_FINAL))):
         facts.tasks[row["job_id"], row["task_index"]] = rows.task_value(row)
+    ill = sa.select(_t.job_id, _t.task_index, _t.state).join(tables.job, _j.job_id == _t.job_id)
+    for row in _all(connection, ill.where(_j.state.not_in(_FINAL), _t.state.in_(_ILL))):
+        facts.note_end(row["job_id"], row["task_index"], JobState(row["state"]))
     leases: dict[Any, list[Lease]] = defaultdict(list)
     for row in _all(
         connection, sa.select(tables.lease).where(_l.removed_us.is_(None)).order_by("lease_id")

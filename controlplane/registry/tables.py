@@ -126,6 +126,14 @@ job = Table(
     Column("failed", Integer, nullable=False, comment="tasks"),
     Column("cancelled", Integer, nullable=False, comment="tasks"),
     Column("blob_sha256", Name(64), comment="its working directory, if that travels; as in spec"),
+    Column(
+        "waits_for",
+        Words,
+        nullable=False,
+        server_default="[]",
+        comment="JSON list: dependencies that have not come yet",
+    ),
+    Column("doomed", Words, nullable=False, server_default="", comment="why it can never run"),
     Index("ix_job_state_job_id", "state", "job_id"),
     Index("ix_job_owner_job_id", "owner", "job_id"),
     Index("ix_job_created_us", "created_us"),
@@ -312,6 +320,13 @@ node = Table(
         server_default="[]",
         comment="JSON: attempts that failed there within seconds, in a row",
     ),
+    Column(
+        "given_labels",
+        Words,
+        nullable=False,
+        server_default="[]",
+        comment="JSON: an operator's, which override the agent's",
+    ),
 )
 
 user = Table(
@@ -399,6 +414,45 @@ account_usage = Table(
     Column("usage_us", BigInteger, nullable=False, comment="weighted GPU time, decayed"),
     Column("as_of_us", BigInteger, nullable=False, comment="when it was that much"),
     Column("days", Words, nullable=False, comment="JSON: day since 1970, GPU time on it"),
+)
+
+priority_class = Table(
+    "priority_class",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("value", BigInteger, nullable=False, comment="the higher goes first"),
+    Column("global_default", Integer, nullable=False, comment="1: of jobs that name none"),
+    Column("preemption", Name(16), nullable=False, comment="whether its jobs end others"),
+    Column("description", Words, nullable=False),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("selector", Words, nullable=False, comment="its nodes; empty: all"),
+    Column("default_limit_us", BigInteger),
+    Column("max_limit_us", BigInteger),
+    Column("max_workers", Integer),
+    Column("max_gpus", Integer),
+    Column("accounts", Words, nullable=False, comment="JSON list"),
+    Column("users", Words, nullable=False, comment="JSON list"),
+    Column("priority", BigInteger, nullable=False),
+    Column("closed", Words, nullable=False, comment="why nothing starts; empty: it may"),
+    Column("description", Words, nullable=False),
+)
+
+reservation = Table(
+    "reservation",
+    metadata,
+    Column("name", Name(63), primary_key=True),
+    Column("begin_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("node_uuids", Words, nullable=False, comment="JSON list; empty: by selector"),
+    Column("selector", Words, nullable=False),
+    Column("accounts", Words, nullable=False, comment="JSON list; with no users: maintenance"),
+    Column("users", Words, nullable=False, comment="JSON list"),
+    Column("description", Words, nullable=False),
 )
 
 device = Table(

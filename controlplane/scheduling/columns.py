@@ -171,6 +171,7 @@ class Tasks:
         "job",
         "task",
         "not_before",
+        "not_yet",
         "priority",
         "limit",
         "shape",
@@ -197,6 +198,7 @@ class Tasks:
     job: Ints
     task: Ints
     not_before: Ints
+    not_yet: Ints
     priority: Ints
     """Value of its class."""
     limit: Ints
@@ -235,6 +237,7 @@ class Tasks:
             "job": [w.job_id for w in new],
             "task": [w.task_index for w in new],
             "not_before": [w.not_before_us for w in new],
+            "not_yet": [words(w.not_yet) for w in new],
             "priority": [w.priority for w in new],
             "limit": [FOREVER_US if w.limit_us is None else w.limit_us for w in new],
             "shape": [number for number, _ in shapes],

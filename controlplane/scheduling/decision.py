@@ -90,19 +90,26 @@ class Decision:
             reserved=self._kept(),
         )
 
+    def _tell(self, said: Ints) -> None:
+        """Say why tasks wait; `said`: numbers of their words, 0 where there are none."""
+        rows = np.flatnonzero(said)
+        numbers, which = np.unique(said[rows], return_inverse=True)
+        words = [self._words.number(self._tasks.words.values[n]) for n in numbers.tolist()]
+        self._why[rows] = np.array(words, np.int64)[which]
+
     # --- who goes first --------------------------------------------------------------------------
 
     def _lines(self) -> Lines | FairLines:
         tasks = self._tasks
         may = tasks.held == 0
-        for number in np.unique(tasks.held).tolist():
-            if number:
-                self._why[tasks.held == number] = self._words.number(tasks.words.values[number])
+        self._tell(tasks.held)
         early = may & (tasks.not_before > self._now)
-        for when in np.unique(tasks.not_before[early]).tolist():
+        self._tell(np.where(early, tasks.not_yet, 0))
+        backs_off = early & (tasks.not_yet == 0)
+        for when in np.unique(tasks.not_before[backs_off]).tolist():
             wait_s = -(-(when - self._now) // SECOND_US)
             words = f"backs off after a fault: the next attempt may start in {wait_s} s"
-            self._why[early & (tasks.not_before == when)] = self._words.number(words)
+            self._why[backs_off & (tasks.not_before == when)] = self._words.number(words)
         may &= ~early
         for queue in self._queues.values():
             if queue.closed:

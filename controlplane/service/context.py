@@ -17,7 +17,7 @@ from controlplane.service.permissions import short
 from controlplane.service.steprelay import Relays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from controlplane.engine.schedule import Scheduler
     from controlplane.engine.upkeep import Liveness
@@ -45,12 +45,6 @@ COMMIT_DEADLINE_S = 30.0
 class Rules:
     """What the site allows and sets."""
 
-    priority_classes: Mapping[str, int]
-    """Name → value: the higher goes first."""
-    default_priority_class: str
-    """For jobs that name none."""
-    queues: frozenset[str]
-    """Queues that there are."""
     lease_us: int
     """A node's lease."""
     hold_us: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane import __version__
 from controlplane.model.errors import FieldFault, InvalidRequest
+from controlplane.model.selector import is_label
 from controlplane.registry import identity
 from controlplane.registry import nodes as commands
 from controlplane.service.asked import page_size
@@ -17,6 +18,7 @@ from controlplane.v1 import fleet_service_pb2 as pb
 from controlplane.v1 import node_pb2
 from controlplane.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from controlplane.wire.nodes import node_message
+from controlplane.wire.site import selector_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 
 MICRO = 1_000_000
+MOST_LABELS = 64
+"""Labels in one call."""
 LONGEST_REASON = 1000
 """Characters of the reason for a drain."""
 
@@ -43,8 +47,13 @@ class FleetService(FleetServiceServicer):
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """List nodes by display name."""
         limit = page_size(request.page_size)
+        selector = selector_value("node_selector", request.node_selector)
         ordered = sorted(
-            self._house.registry.nodes(),
+            (
+                (node, held)
+                for node, held in self._house.registry.nodes()
+                if selector.allows(dict(node.labels))
+            ),
             key=lambda pair: (pair[0].facts.display_name, pair[0].uuid),
         )
         names = [f"{node.facts.display_name}\n{node.uuid}" for node, _ in ordered]
@@ -81,6 +90,23 @@ class FleetService(FleetServiceServicer):
         """Take a node back into service."""
         node_uuid = self._find(request.name).uuid
         await self._change(lambda draft: commands.undrain(draft, node_uuid), request, context)
+        return self._shown(node_uuid)
+
+    @answers
+    async def LabelNode(self, request: pb.LabelNodeRequest, context: Any) -> node_pb2.Node:
+        """Give a node labels, and take given ones away."""
+        given, taken = dict(request.labels), list(dict.fromkeys(request.remove))
+        for key, value in (*given.items(), *((key, "") for key in taken)):
+            if not is_label(key, value):
+                words = f"{f'{key}={value}'[:200]!r}: is no label that a node can have"
+                raise InvalidRequest(FieldFault(field="labels", description=words))
+        if not 1 <= len(given) + len(taken) <= MOST_LABELS:
+            words = f"{len(given) + len(taken)} of them; name 1 to {MOST_LABELS}"
+            raise InvalidRequest(FieldFault(field="labels", description=words))
+        node_uuid = self._find(request.name).uuid
+        await self._change(
+            lambda draft: commands.label(draft, node_uuid, given, taken), request, context
+        )
         return self._shown(node_uuid)
 
     @answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.struct_pb2 import Struct
 
 from controlplane.model.errors import FieldFault, InvalidRequest, NotAllowed
+from controlplane.model.event import Actor
 from controlplane.model.identity import Role
 from controlplane.model.spec import (
     SPECS_REMEMBERED,
@@ -22,17 +24,22 @@ from controlplane.model.spec import (
 )
 from controlplane.model.specpieces import PIECES_REMEMBERED, Piece, canonical_text, joined, piece
 from controlplane.registry import jobs as commands
+from controlplane.registry.accounts import payer
+from controlplane.registry.depending import Unread
 from controlplane.registry.jobs import Change, Wanted
 from controlplane.service.asked import all_mine, which_of
 from controlplane.service.auth import CALLER
-from controlplane.service.context import once_for
+from controlplane.service.context import once_for, once_of
+from controlplane.service.dependencies import looked_up
 from controlplane.service.permissions import GET_BLOB, may
 from controlplane.v1 import job_service_pb2 as pb
 from controlplane.wire.basics import document, from_duration, member, members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from controlplane.model.job import Job
+    from controlplane.model.queues import JobQueue
     from controlplane.registry.draft import Draft
     from controlplane.registry.which import Which
     from controlplane.service.context import House
@@ -55,15 +62,16 @@ def checked(house: House, message: Struct) -> Wanted:
 
 def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
     """A spec of this site. InvalidRequest with each fault."""
-    rules, faults = house.rules, []
-    wanted = spec.priority_class or rules.default_priority_class
-    priority = rules.priority_classes.get(wanted)
-    if priority is None:
-        words = _unknown(wanted, "priority class", rules.priority_classes)
-        faults.append(FieldFault(field="priority_class", description=words))
-    if spec.queue not in rules.queues:
-        words = _unknown(spec.queue, "queue", rules.queues)
+    registry, faults = house.registry, []
+    found, queue = registry.priority_class(spec.priority_class), registry.queue(spec.queue)
+    if found is None:
+        faults.append(_no_class(house, spec.priority_class or ""))
+    if queue is None:
+        words = _unknown(spec.queue, "queue", [each.name for each in registry.queues()])
         faults.append(FieldFault(field="queue", description=words))
+    else:
+        owner = CALLER.get().name
+        faults += queue.faults(spec, owner, _payer(house, spec.account, owner, queue))
     if isinstance(spec.working_dir, Archive):
         sha256, caller = spec.working_dir.sha256, CALLER.get()
         blobs = house.blobs
@@ -71,9 +79,22 @@ def _allowed(house: House, spec: JobSpec, text: str, spec_hash: str) -> Wanted:
         if not allowed or not blobs.use(sha256):
             words = f'"{sha256}": no such blob of yours here; upload it before the submit'
             faults.append(FieldFault(field="working_dir.sha256", description=words))
-    if faults or priority is None:
+    if faults or found is None:
         raise InvalidRequest(*faults)
-    return Wanted(spec, spec_hash, priority, text)
+    return Wanted(spec, spec_hash, found.value, text)
+
+
+def _payer(house: House, wanted: str | None, owner: str, queue: JobQueue) -> str:
+    """The account that would pay for a job, where its queue asks for that."""
+    if wanted or not queue.accounts:
+        return wanted or ""
+    actor = Actor(principal=owner)
+    return house.registry.trial(lambda draft: payer(draft, None, owner), actor)
+
+
+def _no_class(house: House, name: str) -> FieldFault:
+    there = [each.name for each in house.registry.priority_classes()]
+    return FieldFault(field="priority_class", description=_unknown(name, "priority class", there))
 
 
 def _read(sent: bytes) -> tuple[JobSpec, str, str]:
@@ -106,6 +127,42 @@ def _unknown(name: str, noun: str, known: Iterable[str]) -> str:
     return f'"{name}": there is no such {noun}{hint}'
 
 
+async def submit(
+    house: House, request: pb.SubmitJobRequest, context: Any
+) -> tuple[int, Job | None]:
+    """Accept a job; its number, and it as it was accepted, unless this is a repeat."""
+    found = checked(house, request.spec)
+    content = found.spec_sha256 + (" held" if request.hold else "")
+    once = once_of(CALLER.get().name, request.request_id, content)
+    made: dict[int, Job] = {}
+    while True:
+        command = _submitting([await with_pasts(house, found)], made, hold=request.hold)
+        with suppress(Unread):  # one that it waits for has just ended: how, is in the store now
+            body: Any = await house.write(command, house.actor(context), once)
+            number = int(body["job_id"] if "job_id" in body else body["first"])
+            return number, made.get(number)
+
+
+def _submitting(
+    wanted: list[Wanted], made: dict[int, Job], *, hold: bool
+) -> Callable[[Draft], dict[str, object]]:
+    """`made`: where the first job is put."""
+
+    def command(draft: Draft) -> dict[str, object]:
+        numbers = commands.submit(draft, wanted, hold=hold)
+        made[numbers[0]] = draft.jobs[numbers[0]]
+        return {"first": numbers[0], "jobs": len(numbers)}
+
+    return command
+
+
+async def with_pasts(house: House, wanted: Wanted) -> Wanted:
+    """A job that somebody wants accepted, with what is known of those that it waits for."""
+    if not wanted.spec.depends_on:
+        return wanted
+    return await asyncio.to_thread(looked_up, house, wanted)
+
+
 async def submit_jobs(
     house: House, request: pb.SubmitJobsRequest, context: Any
 ) -> pb.SubmitJobsResponse:
@@ -113,14 +170,13 @@ async def submit_jobs(
     if not 1 <= len(request.specs) <= MOST_NAMES:
         words = f"{len(request.specs)} of them; give 1 to {MOST_NAMES} in one call"
         raise InvalidRequest(FieldFault(field="specs", description=words))
-    wanted = await asyncio.to_thread(_all_checked, house, request)
-
-    def command(draft: Draft) -> dict[str, object]:
-        numbers = commands.submit(draft, wanted, hold=request.hold)
-        return {"first": numbers[0], "jobs": len(numbers)}
-
     once = once_for(CALLER.get().name, request)
-    body: Any = await house.write(command, house.actor(context), once)
+    body: Any = None
+    while body is None:
+        wanted = await asyncio.to_thread(_all_checked, house, request)
+        command = _submitting(wanted, {}, hold=request.hold)
+        with suppress(Unread):
+            body = await house.write(command, house.actor(context), once)
     first, count = int(body["first"]), int(body["jobs"])
     return pb.SubmitJobsResponse(names=[f"jobs/{n}" for n in range(first, first + count)])
 
@@ -134,7 +190,10 @@ def _all_checked(house: House, request: pb.SubmitJobsRequest) -> list[Wanted]:
         found = known.get(content)
         if found is None:
             try:
-                found = known[content] = _allowed(house, *_read(content))
+                found = _allowed(house, *_read(content))
+                if found.spec.depends_on:
+                    found = looked_up(house, found)
+                known[content] = found
             except InvalidSpec as error:
                 faults += [
                     FieldFault(
@@ -241,15 +300,14 @@ async def update(house: House, request: pb.UpdateJobRequest, context: Any) -> in
     if limit_us is not None and not 1_000_000 <= limit_us <= LONGEST_LIMIT_US:
         words = "must be from 1 s to 366 days"
         raise InvalidRequest(FieldFault(field="time_limit", description=words))
-    classes = house.rules.priority_classes
-    if request.priority_class and request.priority_class not in classes:
-        words = _unknown(request.priority_class, "priority class", classes)
-        raise InvalidRequest(FieldFault(field="priority_class", description=words))
+    found = house.registry.priority_class(request.priority_class)
+    if found is None:
+        raise InvalidRequest(_no_class(house, request.priority_class))
     change = Change(
         time_limit_us=limit_us,
         no_time_limit=request.no_time_limit,
         priority_class=request.priority_class,
-        priority=classes.get(request.priority_class, 0),
+        priority=found.value,
         account=account,
         by_operator=caller.role in _OPERATORS,
     )

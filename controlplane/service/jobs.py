@@ -23,7 +23,7 @@ from controlplane.service.asked import (
     which_of,
 )
 from controlplane.service.auth import CALLER
-from controlplane.service.context import once_for, once_of
+from controlplane.service.context import once_for
 from controlplane.service.errors import answers, streams
 from controlplane.service.filters import job_filter, narrowed
 from controlplane.service.hub import wait
@@ -45,7 +45,6 @@ from controlplane.wire.jobs import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from controlplane.model.job import Job
     from controlplane.registry.draft import Draft
     from controlplane.service.context import House
     from controlplane.v1 import job_pb2
@@ -64,29 +63,19 @@ class JobService(JobServiceServicer):
     @answers
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Any) -> job_pb2.Job:
         """Accept a job."""
-        house, caller = self._house, CALLER.get()
-        wanted = checked(house, request.spec)
+        house = self._house
         if request.validate_only:
+            wanted = await jobchanges.with_pasts(house, checked(house, request.spec))
             paid_by = house.registry.trial(
                 lambda draft: commands.accounted(draft, [wanted]), house.actor(context)
             )
             account = paid_by[wanted.spec.account]
-            return checked_job(wanted.spec, wanted.spec_sha256, caller.name, account)
-        content = wanted.spec_sha256 + (" held" if request.hold else "")
-        once = once_of(caller.name, request.request_id, content)
-        made: dict[object, Job] = {}
-
-        def command(draft: Draft) -> dict[str, object]:
-            (job_id,) = commands.submit(draft, [wanted], hold=request.hold)
-            made[job_id] = draft.jobs[job_id]
-            return {"job_id": job_id}
-
-        body = await house.write(command, house.actor(context), once)
+            return checked_job(wanted.spec, wanted.spec_sha256, CALLER.get().name, account)
+        number, made = await jobchanges.submit(house, request, context)
         failpoints.reach("submit.answered")
-        number = int(str(body["job_id"]))
-        if number not in made:  # a repeat: what became of it meanwhile
+        if made is None:  # a repeat: what became of it meanwhile
             return await self._message(Which(number))
-        return self._encode(JobRecord(job=made[number], tasks=(), attempts=(), leases={}))
+        return self._encode(JobRecord(job=made, tasks=(), attempts=(), leases={}))
 
     @answers
     async def SubmitJobs(

@@ -22,6 +22,7 @@ from controlplane.service.fleet import FleetService
 from controlplane.service.guard import Guard
 from controlplane.service.identity import IdentityService
 from controlplane.service.jobs import JobService
+from controlplane.service.queues import QueueService
 from controlplane.service.room import LARGEST_MESSAGE
 from controlplane.service.schedule import ScheduleService
 from controlplane.service.steps import StepService
@@ -39,6 +40,8 @@ from controlplane.v1 import (
     identity_service_pb2_grpc,
     job_service_pb2,
     job_service_pb2_grpc,
+    queue_service_pb2,
+    queue_service_pb2_grpc,
     schedule_service_pb2,
     schedule_service_pb2_grpc,
     step_service_pb2,
@@ -84,6 +87,7 @@ def build(house: House) -> tuple[Any, Any]:
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(house), inner)
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageService(house), inner)
     identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityService(house), inner)
+    queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(house), inner)
     step_service_pb2_grpc.add_StepServiceServicer_to_server(StepService(house), inner)
     schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(ScheduleService(house), inner)
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(AccountService(house), inner)
@@ -98,6 +102,7 @@ def build(house: House) -> tuple[Any, Any]:
             (agent_service_pb2, "AgentService"),
             (usage_service_pb2, "UsageService"),
             (identity_service_pb2, "IdentityService"),
+            (queue_service_pb2, "QueueService"),
             (step_service_pb2, "StepService"),
             (schedule_service_pb2, "ScheduleService"),
             (account_service_pb2, "AccountService"),

@@ -25,31 +25,37 @@ _sym_db = _symbol_database.Default()
 from controlplane.v1 import node_pb2 as controlplane_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/fleet_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1a\x63ontrolplane/v1/node.proto\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.controlplane.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10\x44rainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x12UndrainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"6\n\x12ReleaseNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x11RevokeNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"c\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_uuid\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t2\xa0\x04\n\x0c\x46leetService\x12R\n\tListNodes\x12!.controlplane.v1.ListNodesRequest\x1a\".controlplane.v1.ListNodesResponse\x12\x41\n\x07GetNode\x12\x1f.controlplane.v1.GetNodeRequest\x1a\x15.controlplane.v1.Node\x12\x45\n\tDrainNode\x12!.controlplane.v1.DrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bUndrainNode\x12#.controlplane.v1.UndrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bReleaseNode\x12#.controlplane.v1.ReleaseNodeRequest\x1a\x15.controlplane.v1.Node\x12G\n\nRevokeNode\x12\".controlplane.v1.RevokeNodeRequest\x1a\x15.controlplane.v1.Node\x12S\n\rGetServerInfo\x12%.controlplane.v1.GetServerInfoRequest\x1a\x1b.controlplane.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#controlplane/v1/fleet_service.proto\x12\x0f\x63ontrolplane.v1\x1a\x1a\x63ontrolplane/v1/node.proto\"P\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rnode_selector\x18\x03 \x01(\t\"R\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.controlplane.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10\x44rainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x12UndrainNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\xb2\x01\n\x10LabelNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\x06labels\x18\x02 \x03(\x0b\x32-.controlplane.v1.LabelNodeRequest.LabelsEntry\x12\x0e\n\x06remove\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x12ReleaseNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x11RevokeNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\"c\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_uuid\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t2\xe7\x04\n\x0c\x46leetService\x12R\n\tListNodes\x12!.controlplane.v1.ListNodesRequest\x1a\".controlplane.v1.ListNodesResponse\x12\x41\n\x07GetNode\x12\x1f.controlplane.v1.GetNodeRequest\x1a\x15.controlplane.v1.Node\x12\x45\n\tDrainNode\x12!.controlplane.v1.DrainNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bUndrainNode\x12#.controlplane.v1.UndrainNodeRequest\x1a\x15.controlplane.v1.Node\x12\x45\n\tLabelNode\x12!.controlplane.v1.LabelNodeRequest\x1a\x15.controlplane.v1.Node\x12I\n\x0bReleaseNode\x12#.controlplane.v1.ReleaseNodeRequest\x1a\x15.controlplane.v1.Node\x12G\n\nRevokeNode\x12\".controlplane.v1.RevokeNodeRequest\x1a\x15.controlplane.v1.Node\x12S\n\rGetServerInfo\x12%.controlplane.v1.GetServerInfoRequest\x1a\x1b.controlplane.v1.ServerInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane.v1.fleet_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTNODESREQUEST']._serialized_start=84
-  _globals['_LISTNODESREQUEST']._serialized_end=141
-  _globals['_LISTNODESRESPONSE']._serialized_start=143
-  _globals['_LISTNODESRESPONSE']._serialized_end=225
-  _globals['_GETNODEREQUEST']._serialized_start=227
-  _globals['_GETNODEREQUEST']._serialized_end=257
-  _globals['_DRAINNODEREQUEST']._serialized_start=259
-  _globals['_DRAINNODEREQUEST']._serialized_end=327
-  _globals['_UNDRAINNODEREQUEST']._serialized_start=329
-  _globals['_UNDRAINNODEREQUEST']._serialized_end=383
-  _globals['_RELEASENODEREQUEST']._serialized_start=385
-  _globals['_RELEASENODEREQUEST']._serialized_end=439
-  _globals['_REVOKENODEREQUEST']._serialized_start=441
-  _globals['_REVOKENODEREQUEST']._serialized_end=494
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=496
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=518
-  _globals['_SERVERINFO']._serialized_start=520
-  _globals['_SERVERINFO']._serialized_end=619
-  _globals['_FLEETSERVICE']._serialized_start=622
-  _globals['_FLEETSERVICE']._serialized_end=1166
+  _globals['_LISTNODESREQUEST']._serialized_end=164
+  _globals['_LISTNODESRESPONSE']._serialized_start=166
+  _globals['_LISTNODESRESPONSE']._serialized_end=248
+  _globals['_GETNODEREQUEST']._serialized_start=250
+  _globals['_GETNODEREQUEST']._serialized_end=280
+  _globals['_DRAINNODEREQUEST']._serialized_start=282
+  _globals['_DRAINNODEREQUEST']._serialized_end=350
+  _globals['_UNDRAINNODEREQUEST']._serialized_start=352
+  _globals['_UNDRAINNODEREQUEST']._serialized_end=406
+  _globals['_LABELNODEREQUEST']._serialized_start=409
+  _globals['_LABELNODEREQUEST']._serialized_end=587
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_start=542
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_end=587
+  _globals['_RELEASENODEREQUEST']._serialized_start=589
+  _globals['_RELEASENODEREQUEST']._serialized_end=643
+  _globals['_REVOKENODEREQUEST']._serialized_start=645
+  _globals['_REVOKENODEREQUEST']._serialized_end=698
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=700
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=722
+  _globals['_SERVERINFO']._serialized_start=724
+  _globals['_SERVERINFO']._serialized_end=823
+  _globals['_FLEETSERVICE']._serialized_start=826
+  _globals['_FLEETSERVICE']._serialized_end=1441
 # @@protoc_insertion_point(module_scope)

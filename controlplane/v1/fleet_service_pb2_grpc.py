@@ -57,6 +57,11 @@ class FleetServiceStub:
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.SerializeToString,
                 response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
                 _registered_method=True)
+        self.LabelNode = channel.unary_unary(
+                '/controlplane.v1.FleetService/LabelNode',
+                request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.SerializeToString,
+                response_deserializer=controlplane_dot_v1_dot_node__pb2.Node.FromString,
+                _registered_method=True)
         self.ReleaseNode = channel.unary_unary(
                 '/controlplane.v1.FleetService/ReleaseNode',
                 request_serializer=controlplane_dot_v1_dot_fleet__service__pb2.ReleaseNodeRequest.SerializeToString,
@@ -107,6 +112,14 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LabelNode(self, request, context):
+        """Gives a node labels, which override those of its agent, and takes given ones away again (NOT_FOUND for a label that was not
+        given so). Queues, reservations and `node_selector` in job.json go by them. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseNode(self, request, context):
         """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
         admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
@@ -152,6 +165,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
             'UndrainNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UndrainNode,
                     request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
+            'LabelNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelNode,
+                    request_deserializer=controlplane_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.FromString,
                     response_serializer=controlplane_dot_v1_dot_node__pb2.Node.SerializeToString,
             ),
             'ReleaseNode': grpc.unary_unary_rpc_method_handler(
@@ -279,6 +297,33 @@ class FleetService:
             target,
             '/controlplane.v1.FleetService/UndrainNode',
             controlplane_dot_v1_dot_fleet__service__pb2.UndrainNodeRequest.SerializeToString,
+            controlplane_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/controlplane.v1.FleetService/LabelNode',
+            controlplane_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.SerializeToString,
             controlplane_dot_v1_dot_node__pb2.Node.FromString,
             options,
             channel_credentials,

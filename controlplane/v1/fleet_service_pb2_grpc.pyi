@@ -44,6 +44,10 @@ class FleetServiceStub:
     """Stops sending work to a node; what runs may finish. A repeat only changes the reason."""
     UndrainNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.UndrainNodeRequest, _node_pb2.Node]
     """Takes a drained node back into service. A repeat changes nothing."""
+    LabelNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.LabelNodeRequest, _node_pb2.Node]
+    """Gives a node labels, which override those of its agent, and takes given ones away again (NOT_FOUND for a label that was not
+    given so). Queues, reservations and `node_selector` in job.json go by them. A repeat changes nothing.
+    """
     ReleaseNode: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseNodeRequest, _node_pb2.Node]
     """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
     admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
@@ -71,6 +75,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Stops sending work to a node; what runs may finish. A repeat only changes the reason."""
     UndrainNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.UndrainNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Takes a drained node back into service. A repeat changes nothing."""
+    LabelNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.LabelNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
+    """Gives a node labels, which override those of its agent, and takes given ones away again (NOT_FOUND for a label that was not
+    given so). Queues, reservations and `node_selector` in job.json go by them. A repeat changes nothing.
+    """
     ReleaseNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseNodeRequest, _node_pb2.Node]  # type: ignore[assignment]
     """Forgets which agent's principal enrolled a node: the next agent that speaks for it enrols it anew. Callers:
     admins, when a host gets another token. What runs there runs on. A repeat changes nothing.
@@ -119,6 +127,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
         """Takes a drained node back into service. A repeat changes nothing."""
+
+    @_abc_1.abstractmethod
+    def LabelNode(
+        self,
+        request: _fleet_service_pb2.LabelNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Node, _abc.Awaitable[_node_pb2.Node]]:
+        """Gives a node labels, which override those of its agent, and takes given ones away again (NOT_FOUND for a label that was not
+        given so). Queues, reservations and `node_selector` in job.json go by them. A repeat changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseNode(

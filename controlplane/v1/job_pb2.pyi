@@ -383,6 +383,7 @@ class Job(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `jobs/123`."""
     job_id: _builtins.int
@@ -437,6 +438,12 @@ class Job(_message.Message):
     def tasks(self) -> Global___TaskCounts:
         """Of an array: how its tasks stand; absent for a plain job."""
 
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What has not come yet of that which it waits for (`depends_on` in job.json): `afterok:123`. Once it has come, or can never
+        come any more, it is not here; then `reason` tells, and the job's events do.
+        """
+
     def __init__(
         self,
         *,
@@ -459,10 +466,11 @@ class Job(_message.Message):
         priority: _builtins.int = ...,
         tasks: Global___TaskCounts | None = ...,
         account: _builtins.str = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "spec", b"spec", "start_time", b"start_time", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "held_by", b"held_by", "job_id", b"job_id", "name", b"name", "owner", b"owner", "priority", b"priority", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state", "tasks", b"tasks", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempts", b"attempts", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "held_by", b"held_by", "job_id", b"job_id", "name", b"name", "owner", b"owner", "priority", b"priority", "reason", b"reason", "spec", b"spec", "spec_sha256", b"spec_sha256", "start_time", b"start_time", "state", b"state", "tasks", b"tasks", "time_limit", b"time_limit", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

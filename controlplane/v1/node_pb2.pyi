@@ -248,6 +248,26 @@ class Node(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -261,6 +281,7 @@ class Node(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ENROLLED_BY_FIELD_NUMBER: _builtins.int
     SUSPICION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `nodes/<uuid>`."""
     state: Global___NodeState.ValueType
@@ -297,6 +318,10 @@ class Node(_message.Message):
     def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Resource names of the attempts that hold leases on it; of jobs that the caller may see."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its labels: those of its agent (`facts.labels`), overridden by those that an operator gave it."""
+
     def __init__(
         self,
         *,
@@ -313,10 +338,11 @@ class Node(_message.Message):
         attempts: _abc.Iterable[_builtins.str] | None = ...,
         enrolled_by: _builtins.str = ...,
         suspicion: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "facts", b"facts", "heartbeat_time", b"heartbeat_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "create_time", b"create_time", "enrolled_by", b"enrolled_by", "facts", b"facts", "heartbeat_time", b"heartbeat_time", "leased_device_ids", b"leased_device_ids", "leased_memory_bytes", b"leased_memory_bytes", "leased_millicores", b"leased_millicores", "name", b"name", "reason", b"reason", "state", b"state", "suspicion", b"suspicion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot_id", b"boot_id", "create_time", b"create_time", "enrolled_by", b"enrolled_by", "facts", b"facts", "heartbeat_time", b"heartbeat_time", "labels", b"labels", "leased_device_ids", b"leased_device_ids", "leased_memory_bytes", b"leased_memory_bytes", "leased_millicores", b"leased_millicores", "name", b"name", "reason", b"reason", "state", b"state", "suspicion", b"suspicion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,10 +70,15 @@ def job_message(
         time_limit=duration(job.time_limit_us) if job.time_limit_us is not None else None,
         priority=job.priority,
         tasks=_counts(job) if len(job.tasks) > 1 else None,
+        waits_for=map(str, job.waits_for),
     )
     if job.exit_code is not None:
         message.exit_code = job.exit_code
     return message
+
+
+NEVER = "can never run: the task that it waits for did not succeed"
+"""Reason of a task whose pair (`aftercorr`) has not succeeded."""
 
 
 def narrow_to_task(
@@ -91,6 +96,8 @@ def narrow_to_task(
         message.state = job_pb2.JOB_STATE_PENDING if waits else job_pb2.JOB_STATE_CANCELLED
     else:
         message.state = JOB_STATES.out(task.state)
+        if task.never and not task.state.final:
+            message.reason = NEVER
     if last is not None:
         if message.attempts[0].HasField("start_time"):
             message.start_time.CopyFrom(message.attempts[0].start_time)
@@ -129,6 +136,8 @@ def task_message(
         state=JOB_STATES.out(task.state),
         attempts=task.attempts,
     )
+    if task.never and not task.state.final:
+        message.reason = NEVER
     if last is not None:
         if last.cause is not None:
             message.reason = last.cause.message

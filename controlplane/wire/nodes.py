@@ -111,4 +111,5 @@ def node_message(
         attempts=attempts,
         enrolled_by=node.enrolled_by,
         suspicion=suspicion(node.quick_failures),
+        labels=dict(node.labels),
     )

@@ -374,6 +374,13 @@ class FakeServer(
         node.state, node.reason = node_pb2.NODE_STATE_DRAINING, request.reason
         return node
 
+    def LabelNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
+        found = self._node(request.name, context)
+        found.labels.update(request.labels)
+        for key in request.remove:
+            del found.labels[key]
+        return found
+
     def UndrainNode(self, request: Any, context: grpc.ServicerContext) -> node_pb2.Node:
         node = self._node(request.name, context)
         node.state, node.reason = node_pb2.NODE_STATE_READY, ""

@@ -28,8 +28,8 @@ def test_each_shell_gets_a_script_that_it_can_read(ccctl: Ccctl, shell: str) -> 
         (
             "ccctl node ",
             [
-                *("plain,drain", "plain,list", "plain,release", "plain,revoke", "plain,show"),
-                *("plain,token", "plain,undrain"),
+                *("plain,drain", "plain,label", "plain,list", "plain,release"),
+                *("plain,revoke", "plain,show", "plain,token", "plain,undrain"),
             ],
         ),
         ("ccctl list --state a", ["plain,active"]),

@@ -18,8 +18,17 @@ PAGE = ROOT / "docs" / "cli.md"
 MESSAGES = (
     *("Job", "Attempt", "SentSignal", "Cause", "Lease", "Worker", "AttemptUsage", "DeviceTime"),
     *("Node", "NodeFacts", "Device", "Event", "ServerInfo", "UsageRow"),
+    *("PriorityClass", "Queue", "Reservation"),
 )
-ENUMS = ("JobState", "AttemptState", "CauseKind", "WorkerState", "NodeState", "DeviceKind")
+ENUMS = (
+    "JobState",
+    "AttemptState",
+    "CauseKind",
+    "WorkerState",
+    "NodeState",
+    "DeviceKind",
+    "PreemptionPolicy",
+)
 
 
 def commands(group: click.Group, path: str = "ccctl") -> list[str]:

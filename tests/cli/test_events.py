@@ -55,6 +55,8 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
             "priority_class": ["", "high"],
         },
     ),
+    ("dependency.met", "jobs/7", {"dependency": "afterok:3", "state": "succeeded"}),
+    ("dependency.failed", "jobs/7/tasks/3", {"dependency": "aftercorr:3", "state": "failed"}),
     ("job.signalled", "jobs/7", {"attempt": 2, "signal": "SIGUSR1"}),
     ("job.signalled", "jobs/7", {"attempt": 2, "signal": "SIGUSR1", "ranks": [0, 3]}),
     ("signal.delivered", ATTEMPT, {"signals": ["SIGUSR1", "SIGHUP"], "node": "n2"}),
@@ -128,6 +130,24 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("node.admitted", "nodes/u", {"join_token": "3f2a", "generation": [None, 1]}),
     ("node.renewed", "nodes/u", {"generation": 1}),
     ("node.revoked", "nodes/u", {"generation": [1, 2], "join_tokens": ["3f2a", "77ab"]}),
+    ("node.labelled", "nodes/u", {"labels": [{"rack": "r1", "old": ""}, {"rack": "r2"}]}),
+    ("priority_class.created", "priorityClasses/high", {"value": 10000, "preemption": "lower"}),
+    ("priority_class.deleted", "priorityClasses/high", {"value": 10000}),
+    ("queue.created", "queues/night", {"max_limit_us": 7200e6, "users": ["ada"], "priority": 0}),
+    (
+        "queue.changed",
+        "queues/night",
+        {"max_limit_us": [7200e6, None], "users": [["ada"], []], "closed": ["", "dust"]},
+    ),
+    ("queue.changed", "queues/night", {"closed": ["dust", ""]}),
+    ("queue.deleted", "queues/night", {}),
+    (
+        "reservation.created",
+        "reservations/demo",
+        {"begin_us": DAY_US, "end_us": 2 * DAY_US, "node_uuids": ["u"], "users": ["ada"]},
+    ),
+    ("reservation.deleted", "reservations/demo", {"end_us": DAY_US}),
+    ("reservation.ended", "reservations/demo", {"end_us": DAY_US}),
     ("user.created", "users/eve", {"role": "user"}),
     ("user.changed", "users/eve", {"role": ["user", "operator"], "barred": [False, True]}),
     ("user.changed", "users/eve", {"barred": [True, False]}),
@@ -169,7 +189,17 @@ SAMPLES: list[tuple[str, str, dict[str, Any]]] = [
     ("records.removed", "records", {"jobs": 2, "jobs_before_us": DAY_US, "usages": 1}),
     ("queue.opened", "queues/night", {"gpus": [1, 2], "by_hand": True}),
 ]
-BY_ITSELF = ("attempt.", "lease.", "node.s", "node.cl", "records.", "signal.", "step.e")
+BY_ITSELF = (
+    "attempt.",
+    "lease.",
+    "node.s",
+    "node.cl",
+    "records.",
+    "signal.",
+    "step.e",
+    "depend",
+    "reservation.e",
+)
 
 
 def event(kind: str, resource: str, changed: dict[str, Any]) -> event_pb2.Event:

@@ -72,6 +72,7 @@ TABLES = (
     ("show", "jobs/2"),
     ("node", "list"),
     ("node", "show", "gpu-1"),
+    ("node", "label", "gpu-1", "tier-", "fast=yes"),
     ("node", "drain", "gpu-0", "--reason", "a fan"),
     ("node", "undrain", "gpu-1"),
     ("node", "release", "gpu-1"),

@@ -206,6 +206,7 @@ def node(number: int, state: str, reason: str = "") -> node_pb2.Node:
         leased_memory_bytes=8 << 30,
         leased_device_ids=[f"GPU-{number}"],
         attempts=[f"jobs/{number}/tasks/0/attempts/1"],
+        labels={"rack": "r1", "tier": "prod"},
     )
 
 

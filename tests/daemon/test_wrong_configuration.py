@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
     """Where the commands run, with the files that they name."""
     (tmp_path / "unknown.toml").write_text('lisen = "127.0.0.1:7600"\nsever = "127.0.0.1:7600"\n')
     (tmp_path / "types.toml").write_text(
-        'hold_s = "long"\nqueues = "default"\nlog_cap_mib = 1.5\npriority_classes = { low = "1" }\n'
+        'hold_s = "long"\nlog_cap_mib = 1.5\nend_unmet_dependencies = "yes"\n'
     )
     (tmp_path / "agent-types.toml").write_text(
         'cpus = "two"\nport_first = 80\nlabels = { rack = 7 }\ndevices = "gpu"\n'
@@ -104,7 +104,7 @@ def test_every_wrong_setting_of_the_control_plane(folder: Path) -> None:
         serve("--config", "types.toml"),
         serve("--hold-s", "20"),
         serve("--hold-s", "31", "--node-lease-s", "60"),
-        serve("--default-priority-class", "urgent", "--tls-key", "key.pem"),
+        serve("--tls-key", "key.pem"),
         serve("--keep-jobs-days", "30", "--keep-logs-days", "60", "--keep-usage-days", "7"),
         serve("--keep-usage-days", "365"),
         serve("--listen", "0.0.0.0:7600", state="a"),

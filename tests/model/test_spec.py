@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.model.dependencies import Dependency, DependencyKind
 from controlplane.model.spec import (
     Archive,
     InvalidSpec,
@@ -75,7 +76,11 @@ def test_every_field_arrives() -> None:
     assert (spec.workers, spec.workers_per_node) == (8, 4)
     assert isinstance(spec.workers, int)
     assert spec.resources == Resources(
-        gpus=1, cpu_millicores=1500, memory_bytes=4 * 10**9, gpu_model="H100"
+        gpus=1,
+        cpu_millicores=1500,
+        memory_bytes=4 * 10**9,
+        gpu_model="H100",
+        gpu_memory_bytes=80 * 10**9,
     )
     assert spec.env == (("A", "1"), ("B", "2"))
     assert spec.working_dir == Archive(sha256="ab" * 32, size_bytes=20480)
@@ -84,6 +89,13 @@ def test_every_field_arrives() -> None:
     assert spec.requeue_exit_codes == (75, 85)
     assert dict(spec.labels) == {"team": "a", "example.com/run": ""}
     assert spec.priority_class == "high"
+    assert (str(spec.node_selector), spec.within) == ("tier=prod,rack in (a,b),!old", "block")
+    assert (spec.exclusive, spec.packing, spec.preemptible) == (True, "spread", True)
+    assert spec.begin_us == 1_772_384_400_000_000
+    assert spec.depends_on == (
+        Dependency(kind=DependencyKind.AFTER_OK, job_id=3),
+        Dependency(kind=DependencyKind.AFTER_ANY, job_id=4, task_index=7),
+    )
     assert hash(spec) == hash(parse_spec(EVERYTHING))
     assert not hasattr(spec, "__dict__")
 
@@ -118,6 +130,15 @@ def test_the_canonical_form_fills_in_defaults_and_reads_well() -> None:
         '"resources":{"cpus":1,"gpus":0,"memory":"1GiB"},'
         '"secret_env":[],"setup":[],"time_limit":"1h30m","version":1,"workers":2}'
     )
+
+
+def test_a_field_of_a_later_release_leaves_the_form_of_those_who_do_not_use_it() -> None:
+    defaults = {"exclusive": False, "packing": "pack", "depends_on": [], "preemptible": False}
+    assert canonical_json(parse_spec({**GOOD, **defaults})) == canonical_json(parse_spec(GOOD))
+    written = canonical(parse_spec({**EVERYTHING, "working_dir": "/x"}))
+    assert (written["begin"], written["packing"]) == ("2026-03-01T17:00:00Z", "spread")
+    assert written["node_selector"] == "tier=prod,rack in (a,b),!old"
+    assert written["depends_on"] == ["afterok:3", "afterany:4_7"]
 
 
 def test_the_hash_is_of_what_is_meant_and_not_of_how_it_is_written() -> None:

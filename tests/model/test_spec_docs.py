@@ -83,6 +83,17 @@ def test_the_schema_refuses_nearly_all_that_the_validator_refuses() -> None:
     # What a schema cannot say, or editors should not be troubled with.
     beyond = {
         "a model of no GPU",
+        "a selector of nothing",
+        "a selector with faults",
+        "begin without a zone",
+        "begin in words",
+        "begin on a day that is not",
+        "begin after the last year",
+        "memory of no GPU",
+        "pairs without tasks",
+        "a pair of one task",
+        "two pairs",
+        "a task that cannot be",
         "command too long",
         "one argument too long",
         "one env value too long",

@@ -59,7 +59,7 @@ def test_every_unknown_path_is_told() -> None:
         "name.first: unknown field; name has no fields of its own",
         '--set: "workers": must be FIELD=VALUE, e.g. workers=4',
         '--set: "=4": must be FIELD=VALUE, e.g. workers=4',
-        'resources[""]: unknown field; known here: gpus, cpus, memory, gpu_model',
+        'resources[""]: unknown field; known here: gpus, cpus, memory, gpu_model, gpu_memory',
     ]
     assert told[6].startswith("zzz: unknown field; known here: command, name, launcher,")
 

@@ -92,6 +92,12 @@ class Lifecycles(RuleBasedStateMachine):
         assert job_id not in self.acknowledged.values(), "a number was given out twice"
         self.acknowledged[request_id] = job_id
 
+    @precondition(lambda self: self.world.registry._facts.jobs)
+    @rule(kind=st.sampled_from(["afterok", "afterany", "afternotok"]), pick=PICK)
+    def submit_what_waits_for_another(self, kind: str, pick: int) -> None:
+        others = sorted(self.world.registry._facts.jobs)
+        self.submit({"depends_on": [f"{kind}:{others[pick % len(others)]}"]}, 1)
+
     @precondition(lambda self: self.acknowledged)
     @rule(pick=PICK)
     def submit_again(self, pick: int) -> None:

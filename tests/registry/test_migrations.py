@@ -126,6 +126,8 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
         account = only(connection, "account")
         assert (account["name"], account["open"], account["shares"]) == ("vision", 1, 1)
         assert rows.account_value(account) == Account(name="vision", open=True)
+        job = only(connection, "job")
+        assert (job["waits_for"], job["doomed"]) == ("[]", "")
         task = only(connection, "task")
         assert (task["job_id"], task["not_before_us"], task["released_us"]) == (7, 5, None)
         assert task["quick_requeues"] == 0
@@ -136,6 +138,7 @@ def test_what_an_earlier_release_wrote_is_kept(url: str) -> None:
         assert (lease["job_dir"], lease["output_fault"]) == ("", "")
         node = only(connection, "node")
         assert (node["enrolled_by"], node["quick_failures"]) == ("", "[]")
+        assert node["given_labels"] == "[]"
         worker = only(connection, "worker")
         assert (worker["stderr_tail"], worker["oom_limit_bytes"]) == ("é", None)
     engine.dispose()

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from controlplane.model.account import Account, Limits
 from controlplane.model.errors import StoreRefused, WrongState
 from controlplane.model.identity import Admission
+from controlplane.model.reservation import Reservation
 from controlplane.model.spending import Spending
 from controlplane.registry import accounts, tables
 from controlplane.registry.database import connect, reading, writing
@@ -40,6 +41,8 @@ def join_and_tell(draft: Draft) -> None:
     accounts.set_member(draft, "vision", "é", {"default": True})
     spent = Spending(account="vision", user="é", usage_us=2**62, as_of_us=2**50, days=((19675, 7),))
     draft.spendings[spent.key] = spent
+    kept = Reservation(name="é", begin_us=2**50, end_us=2**51, node_uuids=("u",), users=("bob",))
+    draft.reservations[kept.name] = kept
     for number in range(1200):
         draft.emit("test.many", f"nodes/{number}", {"é": number})
 

@@ -37,6 +37,9 @@ READS = frozenset(
         *("IdentityService/ListTokens", "IdentityService/ListJoinTokens"),
         *("AccountService/GetAccount", "AccountService/ListAccounts"),
         *("AccountService/ListMembers", "AccountService/ListShares"),
+        *("QueueService/GetPriorityClass", "QueueService/ListPriorityClasses"),
+        *("QueueService/GetQueue", "QueueService/ListQueues"),
+        *("QueueService/GetReservation", "QueueService/ListReservations"),
     }
 )
 """They change nothing."""
@@ -60,6 +63,14 @@ KINDS = {
     "FleetService/UndrainNode": "node.undrained",
     "FleetService/ReleaseNode": "node.released",
     "FleetService/RevokeNode": "node.revoked",
+    "FleetService/LabelNode": "node.labelled",
+    "QueueService/CreatePriorityClass": "priority_class.created",
+    "QueueService/DeletePriorityClass": "priority_class.deleted",
+    "QueueService/CreateQueue": "queue.created",
+    "QueueService/UpdateQueue": "queue.changed",
+    "QueueService/DeleteQueue": "queue.deleted",
+    "QueueService/CreateReservation": "reservation.created",
+    "QueueService/DeleteReservation": "reservation.deleted",
     "IdentityService/CreateUser": "user.created",
     "IdentityService/UpdateUser": "user.changed",
     "IdentityService/CreateToken": "token.created",
@@ -83,6 +94,8 @@ BEFORE_AND_AFTER = {
     "job.changed": ("priority_class", ["", "normal"]),
     "node.drained": ("reason", [None, "fans"]),
     "node.undrained": ("reason", ["for the test", None]),
+    "node.labelled": ("labels", [{}, {"rack": "r1"}]),
+    "queue.changed": ("priority", [0, 5]),
     "node.released": ("enrolled_by", ["the-admin", ""]),
     "node.revoked": ("generation", [1, 2]),
     "node.admitted": ("generation", [None, 1]),

@@ -23,7 +23,10 @@ from controlplane.kit.pki import make_request, new_key
 from controlplane.model.account import Account
 from controlplane.model.errors import NotAllowed
 from controlplane.model.identity import Role
-from controlplane.registry import accounts, identity, jobs, nodes
+from controlplane.model.priority import PriorityClass
+from controlplane.model.queues import JobQueue
+from controlplane.model.reservation import Reservation
+from controlplane.registry import accounts, identity, jobs, nodes, site
 from controlplane.registry.which import Which
 from controlplane.service.auth import Principal
 from controlplane.service.permissions import (
@@ -43,6 +46,7 @@ from controlplane.v1 import blob_service_pb2 as blobs_pb
 from controlplane.v1 import fleet_service_pb2 as fleet_pb
 from controlplane.v1 import identity_service_pb2 as identity_pb
 from controlplane.v1 import job_service_pb2 as jobs_pb
+from controlplane.v1 import queue_service_pb2 as queues_pb
 from controlplane.v1 import schedule_service_pb2 as schedule_pb
 from controlplane.v1 import step_service_pb2 as steps_pb
 from controlplane.v1 import usage_service_pb2 as usage_pb
@@ -201,6 +205,33 @@ def requests(made: Centre, owner: str, role: Role) -> dict[str, Callable[[], Mes
             name=node_of(made, owner), reason="fans"
         ),
         "FleetService/UndrainNode": lambda: fleet_pb.UndrainNodeRequest(name=node_of(made, owner)),
+        "FleetService/LabelNode": lambda: fleet_pb.LabelNodeRequest(
+            name=node_of(made, owner), labels={"rack": "r1"}
+        ),
+        "QueueService/CreatePriorityClass": lambda: queues_pb.CreatePriorityClassRequest(
+            priority_class_id=new_name()
+        ),
+        "QueueService/GetPriorityClass": lambda: queues_pb.GetPriorityClassRequest(name="normal"),
+        "QueueService/ListPriorityClasses": queues_pb.ListPriorityClassesRequest,
+        "QueueService/DeletePriorityClass": lambda: queues_pb.DeletePriorityClassRequest(
+            name=class_of(made)
+        ),
+        "QueueService/CreateQueue": lambda: queues_pb.CreateQueueRequest(queue_id=new_name()),
+        "QueueService/GetQueue": lambda: queues_pb.GetQueueRequest(name="queues/default"),
+        "QueueService/ListQueues": queues_pb.ListQueuesRequest,
+        "QueueService/UpdateQueue": lambda: queues_pb.UpdateQueueRequest(
+            queue=queues_pb.Queue(name=queue_of(made), priority=5),
+            update_mask={"paths": ["priority"]},  # type: ignore[arg-type]  # protobuf takes it
+        ),
+        "QueueService/DeleteQueue": lambda: queues_pb.DeleteQueueRequest(name=queue_of(made)),
+        "QueueService/CreateReservation": lambda: reservation_on(node_of(made, owner)),
+        "QueueService/GetReservation": lambda: queues_pb.GetReservationRequest(
+            name=reservation_of(made)
+        ),
+        "QueueService/ListReservations": queues_pb.ListReservationsRequest,
+        "QueueService/DeleteReservation": lambda: queues_pb.DeleteReservationRequest(
+            name=reservation_of(made)
+        ),
         "FleetService/ReleaseNode": lambda: fleet_pb.ReleaseNodeRequest(name=node_of(made, owner)),
         "FleetService/RevokeNode": lambda: fleet_pb.RevokeNodeRequest(name=joined_node(made)),
         "FleetService/GetServerInfo": fleet_pb.GetServerInfoRequest,
@@ -260,6 +291,43 @@ def account_of(made: Centre, user: str) -> str:
     made.do(lambda draft: accounts.create(draft, Account(name=name)), "an-operator")
     made.do(lambda draft: accounts.set_member(draft, name, user, {}), "an-operator")
     return f"accounts/{name}"
+
+
+def new_name() -> str:
+    return f"a{uuid.uuid4().hex[:12]}"
+
+
+def class_of(made: Centre) -> str:
+    value = PriorityClass(name=new_name(), value=5)
+    made.do(lambda draft: site.create_class(draft, value), "an-admin")
+    return value.resource
+
+
+def queue_of(made: Centre) -> str:
+    value = JobQueue(name=new_name())
+    made.do(lambda draft: site.create_queue(draft, value), "an-admin")
+    return value.resource
+
+
+def reservation_on(node_uuid: str) -> Message:
+    request = queues_pb.CreateReservationRequest(reservation_id=new_name())
+    request.reservation.nodes.append(f"nodes/{node_uuid}")
+    request.reservation.users.append("ada")
+    request.reservation.end_time.seconds = 2**32
+    request.reservation.begin_time.seconds = 2**32 - 1
+    return request
+
+
+def reservation_of(made: Centre) -> str:
+    value = Reservation(
+        name=new_name(),
+        begin_us=2**52,
+        end_us=2**52 + 1,
+        node_uuids=(node_of(made, "somebody"),),
+        users=("ada",),
+    )
+    made.do(lambda draft: site.create_reservation(draft, value), "an-admin")
+    return value.resource
 
 
 def joined_node(made: Centre) -> str:

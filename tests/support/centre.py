@@ -38,6 +38,7 @@ from controlplane.v1 import (
     fleet_service_pb2,
     identity_service_pb2,
     job_service_pb2,
+    queue_service_pb2,
     schedule_service_pb2,
     step_service_pb2,
     usage_service_pb2,
@@ -61,6 +62,7 @@ SERVICES = (
     usage_service_pb2,
     step_service_pb2,
     schedule_service_pb2,
+    queue_service_pb2,
 )
 METHODS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": method
@@ -100,9 +102,6 @@ class Centre:
             scheduler=self.scheduler,
             issuer=Issuer(AUTHORITY, 30, ":7601", clock.now_us),
             rules=Rules(
-                priority_classes={"normal": 1000},
-                default_priority_class="normal",
-                queues=frozenset({"default"}),
                 lease_us=20 * MICRO,
                 hold_us=MICRO // 20,
             ),

@@ -90,8 +90,9 @@ def projection(facts: Facts) -> dict[str, object]:
     """What a reload must give again: not why tasks wait, which each cycle says anew, not numbers of
     generations, which only grow, and not what is remembered of attempts that have ended."""
     known = {each.name: getattr(facts, each.name) for each in fields(facts)}
-    caches = ("_progress_ended", "_node_views", "_fresh", "_memberships", "_shared", "_books")
-    for name in ("reasons", "generations", "reserved", *caches):
+    caches = ("_progress_ended", "_node_views", "_windows", "_fresh")
+    books = ("_memberships", "_shared", "_books")
+    for name in ("reasons", "generations", "reserved", *caches, *books):
         del known[name]
     known["node_leases"] = {uuid: held for uuid, held in facts.node_leases.items() if held}
     known["progress"] = {k: p for k, p in facts.progress.items() if k in facts.attempts}

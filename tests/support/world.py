@@ -133,9 +133,11 @@ class World:
     def attempt(self, job_id: int) -> Attempt:
         return self.registry.job(job_id).attempts[-1]
 
-    def statuses(self, job_id: int, **changes: Any) -> dict[str, LeaseStatus]:
-        """What the nodes of a job's last attempt would report; by node."""
-        record = self.registry.job(job_id)
+    def statuses(
+        self, job_id: int, index: int | None = None, **changes: Any
+    ) -> dict[str, LeaseStatus]:
+        """What the nodes of a job's last attempt, or a task's, would report; by node."""
+        record = self.registry.job(job_id, index)
         found = {}
         for lease_id in record.attempts[-1].lease_ids:
             lease = record.leases[lease_id]
