@@ -260,10 +260,10 @@ class Leases:
         held = self.held[action.lease_id] = Held(key=key, status=told)
         try:
             self._folders.make_control(key)
+            failpoints.reach("agent.folder_made")
         except OSError as error:
             self._failed(held, error)
             return
-        failpoints.reach("agent.folder_made")
         held.staging = asyncio.create_task(self._stage_then_spawn(held, action.launch))
 
     async def _stage_then_spawn(self, held: Held, launch: Launch) -> None:
