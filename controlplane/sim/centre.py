@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from heapq import heappop, heappush
 from math import gcd
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from controlplane.engine.schedule import Scheduler
 from controlplane.kit.clock import ManualClock
+from controlplane.model.account import ACCOUNT_NAME, DEFAULT, Account
 from controlplane.model.event import Actor
 from controlplane.model.job import Attempt, AttemptState, JobState
 from controlplane.model.spec import parse_spec
 from controlplane.model.specvalues import Resources
-from controlplane.registry import jobs
+from controlplane.registry import accounts, jobs
 from controlplane.registry.memory import MemoryStore
 from controlplane.registry.registry import Once, Registry
 from controlplane.registry.which import Which
@@ -45,6 +47,7 @@ PRIORITY: Final = 1000
 """Value of the priority class of a job that has none of its own, as in the real centre."""
 NEVER_WORDS: Final = "can never run because "
 """So begins the scheduler's reason for a job that the cluster is too small for."""
+OPERATOR: Final = Actor(principal="operator", peer="simulation")
 BROKEN_PROMISE: Final = "job.promise_broken"
 """Kind of the event that tells of one."""
 MOST_ROUNDS: Final = 1000
@@ -110,6 +113,7 @@ class Centre:
         self._events: list[tuple[int, int, Key | None]] = []
         self._order = self._rounds = self._stands_us = 0
         self._runs: dict[int, JobRun] = {}
+        self._accounts: dict[str, str | None] = {"": None}
         self._left_us: dict[int, int] = {}
         self._live: dict[Key, _Live] = {}
         self._changed: dict[Key, Attempt] = {}
@@ -123,6 +127,7 @@ class Centre:
     def run(self, trace: Sequence[TraceJob]) -> list[JobRun]:
         """Run the jobs of a trace, in the order in which they came, until none is left."""
         runs = [JobRun(job=job) for job in trace]
+        self._open_accounts(trace)
         coming = runs[::-1]
         while coming or self._events:
             moments = [coming[-1].job.submit_us] if coming else []
@@ -140,6 +145,16 @@ class Centre:
             if run.ended_us is None and not run.never:
                 run.never = self._registry.reason(self._registry.job(number).job)
         return runs
+
+    def _open_accounts(self, trace: Iterable[TraceJob]) -> None:
+        """Make the trace's accounts, with equal shares and open to everybody. One whose name no
+        account may have gets a number for it."""
+        for number, name in enumerate(sorted({job.account for job in trace} - {"", DEFAULT})):
+            known = name if ACCOUNT_NAME.fullmatch(name) else f"account-{number}"
+            made = partial(accounts.create, wanted=Account(name=known, open=True))
+            self._do(made, OPERATOR)
+            self._accounts[name] = known
+        self._accounts[DEFAULT] = DEFAULT
 
     def _look_round(self, now_us: int) -> None:
         """Notice a scheduler that goes round in circles: time would stand for ever."""
@@ -244,7 +259,7 @@ class Centre:
                 memory_bytes=(job.memory_bytes or 0) // workers,
                 gpu_model=job.gpu_models[0] if len(job.gpu_models) == 1 else None,
             ),
-            account=job.account,
+            account=self._accounts[job.account],
             # That it ran for so long is true, whatever its limit was.
             time_limit_us=max(limit_us, job.duration_us) if limit_us is not None else None,
         )

@@ -107,6 +107,16 @@ def test_what_can_never_run_is_told_and_stops_nobody() -> None:
     assert result.document()["never_jobs"] == 1
 
 
+def test_an_account_may_have_any_name_in_a_trace() -> None:
+    names = ["", "default", "vision", "Vision & Speech", "x" * 100]
+    trace = [job(str(i), 0, 10, 1, account=name) for i, name in enumerate(names)]
+
+    result = simulate(trace, uniform(2, 4), "default", check=True)
+
+    assert spans(result.runs) == [(0, 10)] * 5
+    assert [group.name for group in result.summary.by_account] == sorted(names)
+
+
 def test_cores_and_memory_bind_where_the_trace_tells_of_them() -> None:
     trace = [job(name, 0, 10, 1, cpu_milli=6000) for name in "ab"]
 
