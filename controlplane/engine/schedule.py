@@ -93,6 +93,8 @@ class Scheduler:
         return Scene(view=self.registry.view(now_us), policy=self._policy)
 
     def _look(self, now_us: int) -> tuple[View, Board]:
+        if self._board is not None and self._board.overgrown:
+            self._board = None
         view, changes = self.registry.look(now_us, whole=self._board is None)
         if self._board is None or changes.whole:
             self._board = Board(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from controlplane.scheduling.backfill import Reservation
 
 
+FORGETTING = 50_000
+"""Words, names and shapes that a board may remember of what has gone."""
+
+
 class Board:
     """Nodes, what waits and what runs, ready to be decided over.
 
@@ -64,6 +68,12 @@ class Board:
             self.held = Held(self.nodes, self.running)
         else:
             self.held.change(changes.running)
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether it remembers so many words and shapes of what has gone that a new one is
+        better."""
+        return self.tasks.remembered > FORGETTING + 4 * len(self.tasks)
 
     def _forget(self) -> None:
         self._fabrics.clear()

@@ -214,6 +214,12 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @property
+    def remembered(self) -> int:
+        """Values that have a number, whether a task still has them or not."""
+        names = (self.shapes, self.owners, self.accounts, self.words)
+        return sum(len(each) for each in names)
+
     def change(self, jobs: Mapping[int, Sequence[Waiting]]) -> None:
         """Take over what changed: by job, all of its tasks that wait now."""
         if not jobs:

@@ -187,3 +187,24 @@ def test_folders_that_the_owner_cannot_get_to_are_the_nodes_fault(host: Host) ->
     finally:
         host.run("chmod", "0711", f"{STATE}/jobs")
     assert run(host, "alice", "echo fine") == ["fine"]
+
+
+def test_a_forged_owner_user_or_account_is_refused(host: Host) -> None:
+    ccctl(host, "account", "create", "her-own")
+    ccctl(host, "account", "member", "set", "her-own", "alice")
+    assert run(host, "alice", "echo paid", account="her-own") == ["paid"]
+
+    def refused(**forged: Any) -> str:
+        document = json.dumps({"command": ["id", "-un"], **forged})
+        host.path("/run/bob/forged.json").write_text(document)
+        line = f"XDG_CONFIG_HOME=/run/bob {BIN}/ccctl submit /run/bob/forged.json; echo code $?"
+        told = host.run("sh", "-c", line)
+        assert "code 0" not in told
+        return told
+
+    assert "owner" in refused(owner="alice")
+    assert "her-own" in refused(account="her-own")
+    # He may call himself what he likes in there: he is who he is, to the host and to its files.
+    forged = run(host, "bob", "id -un; whoami; touch mine; stat -c %U mine", env={"USER": "alice"})
+    assert forged == ["bob", "bob", "bob"]
+    assert "was denied" in ccctl(host, "denials")
