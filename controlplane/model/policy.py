@@ -15,14 +15,6 @@ class Order(StrEnum):
     """By a weighted sum of factors, as Slurm's priority/multifactor."""
     FIFO = "fifo"
     """Who came first."""
-    SHORTEST = "sjf"
-    """Whose whole run is shortest; who runs, goes on."""
-    SHORTEST_REMAINING = "srtf"
-    """Whose remaining run is shortest; others make room."""
-    SMALLEST_REMAINING = "srsf"
-    """Whose remaining run, times its GPUs, is smallest; others make room."""
-    LEAST_SERVED = "las"
-    """Who has had the least GPU time so far; others make room."""
 
 
 class Backfill(StrEnum):
@@ -46,17 +38,6 @@ class FairShare(StrEnum):
     """Slurm's fair tree: past usage against shares, level by level."""
     DRF = "drf"
     """Dominant-resource fairness of what runs now (Ghodsi et al., NSDI 2011)."""
-
-
-class Fit(StrEnum):
-    """Where a gang goes, of all places that would do."""
-
-    BEST = "best"
-    """Where the least is left behind, so that whole nodes stay free for large gangs."""
-    FIRST = "first"
-    """Where it fits first, by the nodes' order."""
-    FRAGMENTATION = "fgd"
-    """Where what waits loses the least room (Weng et al., "Beware of Fragmentation", ATC 2023)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +75,6 @@ class Policy:
     """What may pass those ahead."""
     backfill_depth: int = 1000
     """At most so many of those that wait get a time reserved, where backfill is conservative."""
-    fit: Fit = Fit.BEST
-    """Where a gang goes."""
     fabric: tuple[str, ...] = ("fabric/spine", "fabric/block", "fabric/leaf")
     """Keys of the labels that tell a node's place in the fabric, the widest level first."""
     preemption: bool = True

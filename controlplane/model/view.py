@@ -170,6 +170,8 @@ class Running:
     """What it needs of nodes."""
     parts: tuple[Part, ...]
     """Where it is, in order of rank."""
+    created_us: int = 0
+    """When its job was accepted."""
     placed_us: int
     """When it was placed."""
     until_us: int | None

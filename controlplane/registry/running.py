@@ -43,6 +43,7 @@ def running_of(
         preemptible=False,
         shape=shape,
         parts=tuple(map(part_of, leases)),
+        created_us=job.created_us,
         placed_us=placed,
         until_us=until_us,
         saved_us=max(saved, placed),

@@ -179,6 +179,7 @@ class Tasks:
         "account",
         "held",
         "gpus",
+        "yields",
     )
 
     def __init__(self, waiting: Iterable[Waiting]) -> None:
@@ -210,6 +211,8 @@ class Tasks:
     """Why it may not start; 0: it may."""
     gpus: Ints
     """GPUs of the whole gang."""
+    yields: Ints
+    """1: any other job may end it."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -251,6 +254,7 @@ class Tasks:
             "account": [accounts(w.account) for w in new],
             "held": [words(w.held) for w in new],
             "gpus": [gpus for _, gpus in shapes],
+            "yields": [int(w.preemptible) for w in new],
         }
         entries = np.empty(n, object)
         entries[:] = new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +19,22 @@ from controlplane.scheduling.leases import Held, Leases
 from controlplane.scheduling.lines import Lines
 from controlplane.scheduling.placement import place, would_fit
 from controlplane.scheduling.preemption import make_room, victims
-from controlplane.scheduling.priority import Factors, factors
+from controlplane.scheduling.priority import (
+    WHOLE,
+    Factors,
+    age_factor,
+    factors,
+    most_of_fractions,
+)
 from controlplane.scheduling.quotas import Quotas
 from controlplane.scheduling.reasons import explain
 from controlplane.scheduling.room import Room
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from controlplane.model.policy import Policy
-    from controlplane.model.view import View, Waiting
+    from controlplane.model.view import Running, Shape, View, Waiting
     from controlplane.scheduling.ask import Ask
     from controlplane.scheduling.board import Board
 
@@ -121,9 +130,25 @@ class Decision:
         self._scores = self._score()
         self.ordered = rows[np.argsort(-self._scores[rows], kind="stable")]
         rows = self.ordered
+        self._want(rows)
         if self._dominance is not None:
             return FairLines(rows, self._line(rows), tasks, self._dominance)
         return Lines(rows, self._line(rows), tasks.limit[rows])
+
+    def _want(self, rows: Ints) -> None:
+        """Tell quotas what accounts wait for, and could have."""
+        if not self._quotas.accounts:
+            return
+        tasks = self._tasks
+        could = np.array([not self._never(shape) for shape in tasks.shapes.values], np.bool_)
+        rows = rows[could[tasks.shape[rows]]]
+        wanted = np.bincount(tasks.account[rows], tasks.gpus[rows], len(tasks.accounts))
+        for name, gpus in zip(tasks.accounts.values, wanted.astype(np.int64).tolist(), strict=True):
+            self._quotas.want(name, gpus)
+
+    def _never(self, shape: Shape) -> bool:
+        ask = self.board.ask(shape, "", self._queues.get(shape.queue))
+        return self.board.impossible(ask, "") is not None
 
     def _score(self) -> Ints:
         tasks, policy = self._tasks, self.policy
@@ -131,8 +156,9 @@ class Decision:
             score: Ints = np.zeros(len(tasks), np.int64)
         else:
             score = self.factors().score(policy)
-        weights = policy.weights
-        most = weights.age + weights.fair_share + weights.size + weights.qos + 1
+        most = most_of_fractions(policy)
+        # Within its class what yields to any other comes last, or it would take back what it gave.
+        score = score - most * tasks.yields
         for job, task in self._promised:
             # What was promised goes first within its class, so that only a higher class breaks it.
             at = np.flatnonzero((tasks.job == job) & (tasks.task == task))
@@ -145,12 +171,41 @@ class Decision:
 
     def factors(self) -> Factors:
         """What makes up the priorities of all that wait."""
+        shares, qos, cluster = self._shares, self._qos, self._cluster
+        return factors(self._tasks, self.policy, self._now, cluster, shares, qos)
+
+    @cached_property
+    def _shares(self) -> Mapping[tuple[str, str], int]:
         view = self.view
         tree = self.policy.fair_share is FairShare.TREE
-        shares = fair_tree(view.accounts, view.members) if tree else {}
-        qos = {account.name: account.qos for account in view.accounts}
-        cluster = int(self.board.nodes.has_gpus.sum())
-        return factors(self._tasks, self.policy, self._now, cluster, shares, qos)
+        return fair_tree(view.accounts, view.members) if tree else {}
+
+    @cached_property
+    def _qos(self) -> Mapping[str, int]:
+        return {account.name: account.qos for account in self.view.accounts}
+
+    @cached_property
+    def _cluster(self) -> int:
+        return int(self.board.nodes.has_gpus.sum())
+
+    def _place_of(self, task: Running) -> tuple[int, int, int]:
+        """Where a task that runs would stand in line if it waited: the higher, the sooner."""
+        policy, weights, shape = self.policy, self.policy.weights, task.shape
+        score = 0
+        if policy.order is not Order.FIFO:
+            age = int(age_factor(policy, np.array([self._now - task.created_us]))[0])
+            size = min(shape.workers * shape.resources.gpus * WHOLE // max(self._cluster, 1), WHOLE)
+            fractions = (
+                weights.age * age
+                + weights.fair_share * self._shares.get((task.account, task.owner), 0)
+                + weights.size * size
+                + weights.qos * self._qos.get(task.account, 0)
+            )
+            score = weights.priority_class * task.priority + fractions // WHOLE
+        score -= most_of_fractions(policy) * task.preemptible
+        if shape.queue in self._queues:
+            score += BIG * self._queues[shape.queue].priority
+        return score, -task.created_us, -task.job_id
 
     def score(self, row: int) -> int:
         """The priority of a task: the higher goes first."""
@@ -238,6 +293,7 @@ class Decision:
             self._places.append(Place(job_id=entry.job_id, task_index=index, parts=parts))
             self._ends.append(end_us)
             quotas.take(entry.account, entry.owner, gpus)
+            quotas.want(entry.account, -gpus)
             if self._dominance is not None:
                 self._dominance.take(entry.account, entry.shape)
             if self._leases is not None:
@@ -391,7 +447,13 @@ class Decision:
                 continue
             tried += 1
             left = [t for t in self.running if (t.job_id, t.task_index) not in ended]
-            candidates = victims(entry, left, self._quotas, self._now)
+            place = (int(self._scores[row]), -entry.created_us, -entry.job_id)
+            behind = {id(t) for t in left if self._place_of(t) < place}
+            candidates = [
+                task
+                for task in victims(entry, left, self._quotas, self._now)
+                if id(task) in behind or (task.priority >= entry.priority and not task.preemptible)
+            ]
             own = self.unbound(entry, ask)
             chosen = make_room(self.room, own, self.fabric, candidates, ending)
             for task in chosen or ():

@@ -33,6 +33,7 @@ class Quotas:
         self._gpus: defaultdict[str, int] = defaultdict(int)
         self._member_tasks: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._member_gpus: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._wanted: defaultdict[str, int] = defaultdict(int)
         self._chains: dict[str, list[Account]] = {}
         bound = [m for m in self._members.values() if m.spent or _limits(m.quota)]
         self.accounts = {name for name in self._accounts if self._bound(name)}
@@ -68,6 +69,11 @@ class Quotas:
             self._gpus[above.name] += gpus
         self._member_tasks[account, user] += 1
         self._member_gpus[account, user] += gpus
+
+    def want(self, account: str, gpus: int) -> None:
+        """Count what waits in an account's name: what siblings want of their own is not lent."""
+        for above in self._chain(account):
+            self._wanted[above.name] += gpus
 
     def objection(
         self, account: str, user: str, gpus: int, *, preemptible: bool = False
@@ -113,12 +119,18 @@ class Quotas:
             return None
         pool = sum(sibling.quota.gpus or 0 for sibling in siblings)
         used = sum(self._gpus[sibling.name] for sibling in siblings)
+        used += sum(self._due(sibling) for sibling in siblings if sibling is not account)
         if used + gpus <= pool:
             return None
         return (
             f"waits for quota: {name} has its {count(own, 'GPU')}, and its siblings leave"
             f" {max(pool - used, 0)} idle, where this needs {gpus}"
         )
+
+    def _due(self, account: Account) -> int:
+        """What an account waits for of its own."""
+        left = max((account.quota.gpus or 0) - self._gpus[account.name], 0)
+        return min(max(self._wanted[account.name], 0), left)
 
     def borrows(self, account: str) -> bool:
         """Whether an account, or one above it, has more than its own."""

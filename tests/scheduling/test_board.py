@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import pytest
+from typing import TYPE_CHECKING
 
 from controlplane.model.view import Changes, View
 from controlplane.scheduling import board
 from controlplane.scheduling.board import Board
 from controlplane.scheduling.policy import decide, plan
 from tests.scheduling.test_policy import NOW, gang, node
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_what_has_gone_is_forgotten_by_making_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:

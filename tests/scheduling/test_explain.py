@@ -49,6 +49,7 @@ def ran(view: View, job_id: int, until_us: int | None) -> View:
         preemptible=entry.preemptible,
         shape=entry.shape,
         parts=placed.parts,
+        created_us=entry.created_us,
         placed_us=view.now_us,
         until_us=until_us,
         saved_us=view.now_us,

@@ -83,3 +83,34 @@ def test_borrowed_gpus_are_given_back_to_whom_they_belong() -> None:
     wants = gang(9, gpus=2, priority=100, account="lender")
     assert len(ended(asked(view, wants))) == 1
     assert ended(asked(view, replace(wants, account="borrower"))) == []
+
+
+def test_nobody_is_ended_who_would_be_ahead_in_line_again() -> None:
+    """Else both would take the room from each other for ever."""
+    view = busy(2, created_us=NOW - 7 * 24 * HOUR)
+    younger = gang(9, gpus=2, priority=101, created_us=NOW)
+    assert ended(asked(view, younger)) == []
+    assert ended(asked(view, replace(younger, priority=1000))) == [1]
+
+
+def test_what_is_given_back_is_not_borrowed_again_before_its_owner_has_it() -> None:
+    accounts = (
+        Account(name="lender", parent="", quota=Quota(gpus=2)),
+        Account(name="borrower", parent="", quota=Quota(gpus=0, borrow_gpus=None)),
+    )
+    view = View(now_us=NOW, seq=1, nodes=(node("a", gpus=2),), waiting=(), accounts=accounts)
+    borrows = gang(1, gpus=1, account="borrower", created_us=0)
+    assert [p.job_id for p in plan(asked(view, borrows)).places] == [1]
+    both = asked(view, borrows, gang(2, gpus=2, account="lender", created_us=5))
+    decided = plan(both)
+    assert [p.job_id for p in decided.places] == [2]
+    assert "its siblings leave 0 idle" in decided.holds.reason(1)
+    never = gang(3, gpus=2, gpu_model="B900", account="lender")
+    assert [p.job_id for p in plan(asked(view, borrows, never)).places] == [1]
+
+
+def test_one_that_yields_comes_last_within_its_class() -> None:
+    view = View(now_us=NOW, seq=1, nodes=(node("a", gpus=1),), waiting=())
+    yields = gang(1, gpus=1, preemptible=True, created_us=0)
+    assert [p.job_id for p in plan(asked(view, yields, gang(2, gpus=1))).places] == [2]
+    assert [p.job_id for p in plan(asked(view, yields, gang(2, gpus=1, priority=1))).places] == [1]
