@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controlplane.model.fairtree import fair_tree
 from controlplane.model.plan import Holds, Place, Plan, Preempt
-from controlplane.model.policy import Backfill, FairShare, Order
+from controlplane.model.policy import Backfill, FairShare
 from controlplane.model.view import Promise, Reserved
 from controlplane.scheduling.backfill import Reservation, closed, reserve
 from controlplane.scheduling.columns import FOREVER_US, Ints, Names
@@ -19,29 +17,19 @@ from controlplane.scheduling.leases import Held, Leases
 from controlplane.scheduling.lines import Lines
 from controlplane.scheduling.placement import place, would_fit
 from controlplane.scheduling.preemption import make_room, victims
-from controlplane.scheduling.priority import (
-    WHOLE,
-    Factors,
-    age_factor,
-    factors,
-    most_of_fractions,
-)
 from controlplane.scheduling.quotas import Quotas
+from controlplane.scheduling.ranking import Ranking
 from controlplane.scheduling.reasons import explain
 from controlplane.scheduling.room import Room
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from controlplane.model.policy import Policy
-    from controlplane.model.view import Running, Shape, View, Waiting
+    from controlplane.model.view import Shape, View, Waiting
     from controlplane.scheduling.ask import Ask
     from controlplane.scheduling.board import Board
 
 PLACED = -1
 SECOND_US = 1_000_000
-BIG = 1 << 50
-"""More than any priority: what waits in a queue with more comes first, whatever its priority."""
 PREEMPTORS = 32
 """For so many gangs at most a decision looks for victims."""
 
@@ -64,6 +52,7 @@ class Decision:
         self._queues = {queue.name: queue for queue in view.queues}
         self._before = {(r.job_id, r.task_index): r for r in view.reserved}
         self._promised = {(p.job_id, p.task_index): p.start_us for p in view.promises}
+        self.ranking = Ranking(board, view, policy)
         self.room = Room(board.nodes)
         self._windows = {w: closed(w, board.nodes) for w in view.windows if w.end_us > self._now}
         for window in self._windows.values():
@@ -127,7 +116,7 @@ class Decision:
                 self._why[shut] = self._words.number(queue.closed)
                 may &= ~shut
         rows = np.flatnonzero(may)
-        self._scores = self._score()
+        self._scores = self.ranking.scores()
         self.ordered = rows[np.argsort(-self._scores[rows], kind="stable")]
         rows = self.ordered
         self._want(rows)
@@ -149,63 +138,6 @@ class Decision:
     def _never(self, shape: Shape) -> bool:
         ask = self.board.ask(shape, "", self._queues.get(shape.queue))
         return self.board.impossible(ask, "") is not None
-
-    def _score(self) -> Ints:
-        tasks, policy = self._tasks, self.policy
-        if policy.order is Order.FIFO:
-            score: Ints = np.zeros(len(tasks), np.int64)
-        else:
-            score = self.factors().score(policy)
-        most = most_of_fractions(policy)
-        # Within its class what yields to any other comes last, or it would take back what it gave.
-        score = score - most * tasks.yields
-        for job, task in self._promised:
-            # What was promised goes first within its class, so that only a higher class breaks it.
-            at = np.flatnonzero((tasks.job == job) & (tasks.task == task))
-            score[at] += most
-        if any(queue.priority for queue in self._queues.values()):
-            of = [self._queues[s.queue].priority if s.queue in self._queues else 0
-                  for s in tasks.shapes.values]  # fmt: skip
-            score = score + BIG * np.array(of, np.int64)[tasks.shape]
-        return score
-
-    def factors(self) -> Factors:
-        """What makes up the priorities of all that wait."""
-        shares, qos, cluster = self._shares, self._qos, self._cluster
-        return factors(self._tasks, self.policy, self._now, cluster, shares, qos)
-
-    @cached_property
-    def _shares(self) -> Mapping[tuple[str, str], int]:
-        view = self.view
-        tree = self.policy.fair_share is FairShare.TREE
-        return fair_tree(view.accounts, view.members) if tree else {}
-
-    @cached_property
-    def _qos(self) -> Mapping[str, int]:
-        return {account.name: account.qos for account in self.view.accounts}
-
-    @cached_property
-    def _cluster(self) -> int:
-        return int(self.board.nodes.has_gpus.sum())
-
-    def _place_of(self, task: Running) -> tuple[int, int, int]:
-        """Where a task that runs would stand in line if it waited: the higher, the sooner."""
-        policy, weights, shape = self.policy, self.policy.weights, task.shape
-        score = 0
-        if policy.order is not Order.FIFO:
-            age = int(age_factor(policy, np.array([self._now - task.created_us]))[0])
-            size = min(shape.workers * shape.resources.gpus * WHOLE // max(self._cluster, 1), WHOLE)
-            fractions = (
-                weights.age * age
-                + weights.fair_share * self._shares.get((task.account, task.owner), 0)
-                + weights.size * size
-                + weights.qos * self._qos.get(task.account, 0)
-            )
-            score = weights.priority_class * task.priority + fractions // WHOLE
-        score -= most_of_fractions(policy) * task.preemptible
-        if shape.queue in self._queues:
-            score += BIG * self._queues[shape.queue].priority
-        return score, -task.created_us, -task.job_id
 
     def score(self, row: int) -> int:
         """The priority of a task: the higher goes first."""
@@ -448,12 +380,11 @@ class Decision:
             tried += 1
             left = [t for t in self.running if (t.job_id, t.task_index) not in ended]
             place = (int(self._scores[row]), -entry.created_us, -entry.job_id)
-            behind = {id(t) for t in left if self._place_of(t) < place}
-            candidates = [
-                task
-                for task in victims(entry, left, self._quotas, self._now)
-                if id(task) in behind or (task.priority >= entry.priority and not task.preemptible)
-            ]
+
+            def behind(task: Running, place: tuple[int, int, int] = place) -> bool:
+                return self.ranking.of_running(task) < place
+
+            candidates = victims(entry, left, self._quotas, self._now, behind)
             own = self.unbound(entry, ask)
             chosen = make_room(self.room, own, self.fabric, candidates, ending)
             for task in chosen or ():

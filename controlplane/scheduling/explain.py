@@ -70,7 +70,7 @@ def explain_task(decision: Decision, row: int) -> Explanation:
 
 
 def _factors(decision: Decision, row: int) -> tuple[Factor, ...]:
-    factors, weights = decision.factors(), decision.policy.weights
+    factors, weights = decision.ranking.factors(), decision.policy.weights
     made = []
     for name in ("priority_class", "age", "fair_share", "size", "qos"):
         value, weight = int(getattr(factors, name)[row]), getattr(weights, name)

@@ -15,7 +15,7 @@ from controlplane.scheduling.leases import Leases, rows_of
 from controlplane.scheduling.placement import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from controlplane.model.view import Running, Waiting
     from controlplane.scheduling.ask import Ask
@@ -28,23 +28,29 @@ TRIALS = 64
 
 
 def victims(
-    gang: Waiting, running: Sequence[Running], quotas: Quotas, now_us: int
+    gang: Waiting,
+    running: Sequence[Running],
+    quotas: Quotas,
+    now_us: int,
+    behind: Callable[[Running], bool],
 ) -> list[Running]:
     """All that may be ended for a gang, those first that it costs the least: of the lowest class,
-    then with the least GPU time to lose."""
-    own = quotas.owns(gang.account, gang.shape.workers * gang.shape.resources.gpus)
+    then with the least GPU time to lose. `behind`: whether a task would stand behind the gang in
+    line, so that it does not take back the room that it gave."""
+    reclaims = quotas.owns(gang.account, gang.shape.workers * gang.shape.resources.gpus)
+
+    def may_end(task: Running) -> bool:
+        if task.stopping:
+            return False
+        outranked = task.priority < gang.priority or (task.preemptible and not gang.preemptible)
+        if outranked and behind(task):
+            return True
+        return reclaims and task.account != gang.account and quotas.borrows(task.account)
+
     return sorted(
-        (task for task in running if _may_end(gang, task, quotas, reclaims=own)),
+        filter(may_end, running),
         key=lambda t: (t.priority, lost_us(t, now_us), -t.placed_us, t.job_id, t.task_index),
     )
-
-
-def _may_end(gang: Waiting, task: Running, quotas: Quotas, *, reclaims: bool) -> bool:
-    if task.stopping:
-        return False
-    if task.priority < gang.priority or (task.preemptible and not gang.preemptible):
-        return True
-    return reclaims and task.account != gang.account and quotas.borrows(task.account)
 
 
 def lost_us(task: Running, now_us: int) -> int:

@@ -114,3 +114,13 @@ def test_one_that_yields_comes_last_within_its_class() -> None:
     yields = gang(1, gpus=1, preemptible=True, created_us=0)
     assert [p.job_id for p in plan(asked(view, yields, gang(2, gpus=1))).places] == [2]
     assert [p.job_id for p in plan(asked(view, yields, gang(2, gpus=1, priority=1))).places] == [1]
+
+
+def test_what_is_reclaimed_is_so_whoever_would_be_ahead() -> None:
+    accounts = (
+        Account(name="lender", parent="", quota=Quota(gpus=2)),
+        Account(name="borrower", parent="", quota=Quota(gpus=0, borrow_gpus=None)),
+    )
+    view = replace(busy(2, account="borrower", created_us=0), accounts=accounts)
+    wants = gang(9, gpus=2, priority=101, account="lender", created_us=NOW)
+    assert ended(asked(view, wants)) == [1]
