@@ -95,9 +95,10 @@ class Scheduler:
     def _look(self, now_us: int) -> tuple[View, Board]:
         if self._board is not None and self._board.overgrown:
             self._board = None
-        view, changes = self.registry.look(now_us, whole=self._board is None)
-        if self._board is None or changes.whole:
-            self._board = Board(
+        kept, self._board = self._board, None  # until what was told of is on it
+        view, changes = self.registry.look(now_us, whole=kept is None)
+        if kept is None or changes.whole:
+            kept = Board(
                 replace(
                     view,
                     nodes=tuple(node for node in changes.nodes.values() if node is not None),
@@ -106,8 +107,9 @@ class Scheduler:
                 )
             )
         else:
-            self._board.change(changes)
-        return view, self._board
+            kept.change(changes)
+        self._board = kept
+        return view, kept
 
     def _cycle(self, now_us: int, deadline_s: float) -> Outcome:
         self._end_saved(deadline_s)

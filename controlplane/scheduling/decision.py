@@ -24,7 +24,7 @@ from controlplane.scheduling.room import Room
 
 if TYPE_CHECKING:
     from controlplane.model.policy import Policy
-    from controlplane.model.view import Shape, View, Waiting
+    from controlplane.model.view import Running, Shape, View, Waiting
     from controlplane.scheduling.ask import Ask
     from controlplane.scheduling.board import Board
 
