@@ -36,6 +36,7 @@ from controlplane.model.view import (
 )
 from controlplane.model.words import count
 from controlplane.registry.books import Books
+from controlplane.registry.pace import Recent
 from controlplane.registry.preempting import asked_to_save
 from controlplane.registry.running import running_of
 from controlplane.registry.which import Which
@@ -143,6 +144,7 @@ class Facts:
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     reasons: Holds = NONE_WAIT
     reserved: tuple[Reserved, ...] = ()
+    recent: Recent = field(default_factory=Recent)
     progress: dict[tuple[int, int, int], Progress] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     members: dict[tuple[str, str], Member] = field(default_factory=dict)
@@ -198,10 +200,10 @@ class Facts:
         for uuid in draft.nodes.changed.keys() | draft.node_leases.changed.keys():
             self._node_views.pop(uuid, None)
         for key, attempt in draft.attempts.changed.items():
+            self.note_saving(key, attempt)
             if attempt is not None and attempt.state.final:
                 del self.attempts[key]
-        for key, attempt in draft.attempts.changed.items():
-            self.note_saving(key, attempt)
+                self.recent.ended(self.jobs[key[0]], attempt)
         for lease_id, lease in draft.leases.changed.items():
             if lease is not None and lease.removed_us is not None:
                 del self.leases[lease_id]
@@ -409,6 +411,7 @@ class Facts:
             nodes=(),
             waiting=(),
             reserved=self.reserved,
+            pace=self.recent.pace(),
             promises=tuple(
                 Promise(job_id=job_id, task_index=first.task_index, start_us=start_us)
                 for job_id, start_us in self._promised.items()

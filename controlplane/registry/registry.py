@@ -323,6 +323,7 @@ class Registry:
         log.warning("a commit was cut off: it %s", words)
         with self._lock:
             fresh.reasons, fresh.reserved = self._facts.reasons, self._facts.reserved
+            fresh.recent = self._facts.recent
             fresh.policy = self._facts.policy
             self._facts = fresh
         if through:

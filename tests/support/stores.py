@@ -90,7 +90,7 @@ def projection(facts: Facts) -> dict[str, object]:
     """What a reload must give again: not why tasks wait, which each cycle says anew, not numbers of
     generations, which only grow, and not what is remembered of attempts that have ended."""
     known = {each.name: getattr(facts, each.name) for each in fields(facts)}
-    caches = ("_progress_ended", "_node_views", "_windows", "_fresh")
+    caches = ("_progress_ended", "_node_views", "_windows", "_fresh", "recent")
     books = ("_memberships", "_shared", "_books")
     for name in ("reasons", "generations", "reserved", *caches, *books):
         del known[name]
