@@ -16,7 +16,7 @@ from controlplane.scheduling.placement import choose
 from controlplane.scheduling.room import Amounts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from controlplane.model.node import Device
     from controlplane.model.view import Part, Reserved, Window
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from controlplane.scheduling.leases import Leases
     from controlplane.scheduling.placement import Chosen, Fabric
     from controlplane.scheduling.room import Room
+
+
+Found = tuple[Amounts, Ints, "Chosen"]
+"""What is free of all nodes at a moment, how many workers fit on each, and the nodes for a gang."""
 
 
 class Reservation:
@@ -135,18 +139,24 @@ def reserve(
     """
     later = [r.end_us for r in room.reservations if r not in ask.exempt]
     moments = np.unique(np.concatenate((leases.rows.ends, np.array(later, np.int64))))
-    low, high = 0, len(moments) - 1
-    if high < 0 or (found := _try(room, leases, fabric, ask, int(moments[high]))) is None:
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        sooner = _try(room, leases, fabric, ask, int(moments[middle]))
-        if sooner is None:
-            low = middle + 1
-        else:
-            high, found = middle, sooner
+
+    def at(place: int) -> Found | None:
+        return _try(room, leases, fabric, ask, int(moments[place]))
+
+    place, found = _as_before(moments, at, before)
+    if found is None:
+        low, place = 0, len(moments) - 1
+        if place < 0 or (found := at(place)) is None:
+            return None
+        while low < place:
+            middle = (low + place) // 2
+            sooner = at(middle)
+            if sooner is None:
+                low = middle + 1
+            else:
+                place, found = middle, sooner
     free, fits, chosen = found
-    start_us = int(moments[high])
+    start_us = int(moments[place])
     if before is not None and before.start_us <= start_us:
         chosen = _same(room, fits, before) or chosen
     rows = np.array([row for row, _ in chosen], np.int64)
@@ -165,6 +175,22 @@ def reserve(
     )
 
 
+def _as_before(
+    moments: Ints, at: Callable[[int], Found | None], before: Reserved | None
+) -> tuple[int, Found | None]:
+    """The moment of the last decision, where it is still the earliest: mostly it is, and two looks
+    show that."""
+    if before is None:
+        return 0, None
+    place = int(np.searchsorted(moments, before.start_us))
+    if place == len(moments) or moments[place] != before.start_us:
+        return 0, None
+    found = at(place)
+    if found is None or (place and at(place - 1) is not None):
+        return 0, None
+    return place, found
+
+
 def _same(room: Room, fits: Ints, before: Reserved) -> Chosen | None:
     """The nodes of the last decision, where they would still do."""
     nodes = room.nodes.row
@@ -173,9 +199,7 @@ def _same(room: Room, fits: Ints, before: Reserved) -> Chosen | None:
     return [(nodes[uuid], count) for uuid, count in before.nodes]
 
 
-def _try(
-    room: Room, leases: Leases, fabric: Fabric, ask: Ask, moment_us: int
-) -> tuple[Amounts, Ints, Chosen] | None:
+def _try(room: Room, leases: Leases, fabric: Fabric, ask: Ask, moment_us: int) -> Found | None:
     """The nodes for a gang at a moment, with what is free of all nodes then."""
     count = int(np.searchsorted(leases.rows.ends, moment_us, "right"))
     free = leases.on(room.free, count)

@@ -363,7 +363,7 @@ class Decision:
     # --- at whose cost ---------------------------------------------------------------------------
 
     def _preempt(self) -> tuple[Preempt, ...]:
-        if not self.running:
+        if not self.running or not any(entry.preempts for entry, *_ in self._wanting):
             return ()
         least = min(task.priority for task in self.running)
         open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self.running)
