@@ -221,7 +221,7 @@ def test_a_secret_of_a_job_reaches_its_program_and_nobody_else(one: Cluster) -> 
         with contextlib.suppress(FileNotFoundError):
             if planted.encode() in found.read_bytes():
                 assert found.stat().st_mode & 0o077 == 0, found
-                assert found.name.startswith(("controlplane.db", "plan.json")), found
+                assert found.name.startswith(("controlplane.db", "plan.json", "staged.json")), found
 
 
 # --- hosts ----------------------------------------------------------------------------------------
