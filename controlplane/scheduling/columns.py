@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controlplane.scheduling.devices import model_matches, will_do
-from controlplane.scheduling.ranked import BARE, MIXED
+from controlplane.scheduling.ranked import BARE, MIXED, Ranked, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -80,12 +80,19 @@ class Nodes:
         self._widen()
         for i in range(count):
             self._set(i)
+        self.rank: Ints = np.array([self._rank_of(view) for view in self.views], np.int64)
+        """The less is free of a node, the lower."""
+        rows = np.flatnonzero(self.takes)
+        self.ranked = Ranked(self.group[rows], self.rank[rows], rows)
+        """Those that take work, in that order."""
 
     def put(self, view: NodeView) -> bool:
         """Replace a node that is there; False when it is not, and the rows must be made anew."""
         i = self.row.get(view.uuid)
         if i is None:
             return False
+        if self.takes[i]:
+            self.ranked.remove(int(self.group[i]), i, int(self.rank[i]))
         self.views[i] = view
         known = len(self.kinds)
         for device in view.devices:
@@ -93,7 +100,14 @@ class Nodes:
         if len(self.kinds) > known:
             self._widen()
         self._set(i)
+        self.rank[i] = self._rank_of(view)
+        if self.takes[i]:
+            self.ranked.add(int(self.group[i]), i, int(self.rank[i]))
         return True
+
+    @staticmethod
+    def _rank_of(view: NodeView) -> int:
+        return rank_of(len(view.free_devices), view.free_millicores, view.free_memory_bytes)
 
     def _kind(self, device: Device) -> int:
         key = (device.kind, device.model, device.memory_bytes)

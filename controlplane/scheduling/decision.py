@@ -14,9 +14,9 @@ from controlplane.scheduling.backfill import Reservation, closed, reserve
 from controlplane.scheduling.columns import FOREVER_US, Ints, Names
 from controlplane.scheduling.drf import Dominance, FairLines
 from controlplane.scheduling.leases import Held, Leases
-from controlplane.scheduling.lines import Lines
+from controlplane.scheduling.lines import Lines, highest_first
 from controlplane.scheduling.placement import place, would_fit
-from controlplane.scheduling.preemption import make_room, victims
+from controlplane.scheduling.preemption import cost, make_room, victims
 from controlplane.scheduling.quotas import Quotas
 from controlplane.scheduling.ranking import Ranking
 from controlplane.scheduling.reasons import explain
@@ -117,7 +117,7 @@ class Decision:
                 may &= ~shut
         rows = np.flatnonzero(may)
         self._scores = self.ranking.scores()
-        self.ordered = rows[np.argsort(-self._scores[rows], kind="stable")]
+        self.ordered = rows[highest_first(self._scores[rows])]
         rows = self.ordered
         self._want(rows)
         if self._dominance is not None:
@@ -363,28 +363,31 @@ class Decision:
     # --- at whose cost ---------------------------------------------------------------------------
 
     def _preempt(self) -> tuple[Preempt, ...]:
-        if not self.running or not any(entry.preempts for entry, *_ in self._wanting):
+        wanting = [each for each in self._wanting if each[0].preempts]
+        if not self.running or not wanting:
             return ()
-        least = min(task.priority for task in self.running)
-        open_ = any(t.preemptible or self._quotas.borrows(t.account) for t in self.running)
+        quotas = self._quotas
+        lent = {name for name in {t.account for t in self.running} if quotas.borrows(name)}
+        most = max(entry.priority for entry, *_ in wanting)
+        some = [t for t in self.running if t.priority < most or t.preemptible or t.account in lent]
+        if not some:
+            return ()
+        some.sort(key=lambda task: cost(task, self._now))
         ended: set[tuple[int, int]] = set()
         preempts: list[Preempt] = []
-        stopping = {k: t for k, t in self.board.running.items() if t.stopping}
+        stopping = {(t.job_id, t.task_index): t for t in self.running if t.stopping}
         ending = Leases(self.board.nodes, Held(self.board.nodes, stopping).rows(self._now))
-        tried = 0
-        for entry, ask, row in self._wanting:
-            if not entry.preempts or tried >= PREEMPTORS:
-                continue
-            if entry.priority <= least and not open_:
-                continue
-            tried += 1
-            left = [t for t in self.running if (t.job_id, t.task_index) not in ended]
+        places = {id(task): self.ranking.of_running(task) for task in some}
+        for entry, ask, row in wanting[:PREEMPTORS]:
+            left = [t for t in some if (t.job_id, t.task_index) not in ended]
             place = (int(self._scores[row]), -entry.created_us, -entry.job_id)
 
             def behind(task: Running, place: tuple[int, int, int] = place) -> bool:
-                return self.ranking.of_running(task) < place
+                return places[id(task)] < place
 
-            candidates = victims(entry, left, self._quotas, self._now, behind)
+            candidates = victims(entry, left, quotas, behind)
+            if not candidates:
+                continue
             own = self.unbound(entry, ask)
             chosen = make_room(self.room, own, self.fabric, candidates, ending)
             for task in chosen or ():

@@ -105,6 +105,8 @@ class Held:
 
     def _widened(self) -> Rows:
         missing = len(self._nodes.kinds) - self._rows.gpus.shape[1]
+        if not missing:
+            return self._rows
         return self._rows._replace(gpus=np.pad(self._rows.gpus, ((0, 0), (0, missing))))
 
     def rows(self, now_us: int) -> Rows:

@@ -27,16 +27,26 @@ TRIALS = 64
 """So many victims at most are each tried to be spared."""
 
 
+def cost(task: Running, now_us: int) -> tuple[int, int, int, int, int]:
+    """What it costs to end a task, the least first: the lowest class, then the least GPU time to
+    lose."""
+    return (
+        task.priority,
+        lost_us(task, now_us),
+        -task.placed_us,
+        task.job_id,
+        task.task_index,
+    )
+
+
 def victims(
     gang: Waiting,
     running: Sequence[Running],
     quotas: Quotas,
-    now_us: int,
     behind: Callable[[Running], bool],
 ) -> list[Running]:
-    """All that may be ended for a gang, those first that it costs the least: of the lowest class,
-    then with the least GPU time to lose. `behind`: whether a task would stand behind the gang in
-    line, so that it does not take back the room that it gave."""
+    """Of tasks in order of their cost those that may be ended for a gang. `behind`: whether a task
+    would stand behind the gang in line, so that it does not take back the room that it gave."""
     reclaims = quotas.owns(gang.account, gang.shape.workers * gang.shape.resources.gpus)
 
     def may_end(task: Running) -> bool:
@@ -47,10 +57,7 @@ def victims(
             return True
         return reclaims and task.account != gang.account and quotas.borrows(task.account)
 
-    return sorted(
-        filter(may_end, running),
-        key=lambda t: (t.priority, lost_us(t, now_us), -t.placed_us, t.job_id, t.task_index),
-    )
+    return [task for task in running if may_end(task)]
 
 
 def lost_us(task: Running, now_us: int) -> int:

@@ -27,14 +27,6 @@ def most_of_fractions(policy: Policy) -> int:
     return weights.age + weights.fair_share + weights.size + weights.qos + 1
 
 
-def age_factor(policy: Policy, age_us: Ints) -> Ints:
-    """How much having waited for so long counts, in millionths."""
-    limit = max(policy.age_limit_us, 1)
-    age = np.clip(age_us, 0, limit)
-    # In seconds where microseconds would not fit.
-    return age * WHOLE // limit if limit < 2**63 // WHOLE else age // (limit // WHOLE)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Factors:
     """What makes up the priorities of tasks: a column for each factor, in millionths."""
@@ -69,7 +61,8 @@ def factors(
 ) -> Factors:
     """The factors of all tasks. `fair_share`: by account and user; `qos`: by account; both in
     millionths, and 0 for who is not there."""
-    age = age_factor(policy, now_us - tasks.created)
+    limit = max(policy.age_limit_us, 1)  # below 2**63 // WHOLE: 106 days
+    age = np.clip(now_us - tasks.created, 0, limit) * WHOLE // limit
     accounts, owners = tasks.accounts.values, tasks.owners.values
     shares = np.zeros(len(tasks), np.int64)
     if fair_share:

@@ -42,11 +42,25 @@ class Ranked:
         for number, its, row in zip(*columns, strict=True):
             self._groups.setdefault(number, []).append((its << ROW_BITS) | row)
 
+    def copy(self) -> Ranked:
+        """The same, to be changed."""
+        made = Ranked.__new__(Ranked)
+        made._groups = {group: list(keys) for group, keys in self._groups.items()}
+        return made
+
+    def remove(self, group: int, row: int, rank: int) -> None:
+        """A node is no more among them."""
+        keys = self._groups[group]
+        del keys[bisect_left(keys, (rank << ROW_BITS) | row)]
+
+    def add(self, group: int, row: int, rank: int) -> None:
+        """A node is among them now."""
+        insort(self._groups.setdefault(group, []), (rank << ROW_BITS) | row)
+
     def move(self, group: int, row: int, before: int, after: int) -> None:
         """A node's rank has changed."""
-        keys = self._groups[group]
-        del keys[bisect_left(keys, (before << ROW_BITS) | row)]
-        insort(keys, (after << ROW_BITS) | row)
+        self.remove(group, row, before)
+        self.add(group, row, after)
 
     def lists(self, kinds: tuple[int, ...], devices: int) -> Iterator[tuple[bool, list[int], int]]:
         """Where so many devices of these kinds may be found, or of any kind where none are asked

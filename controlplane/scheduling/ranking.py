@@ -12,7 +12,6 @@ from controlplane.model.policy import FairShare, Order
 from controlplane.scheduling.priority import (
     WHOLE,
     Factors,
-    age_factor,
     factors,
     most_of_fractions,
 )
@@ -67,7 +66,8 @@ class Ranking:
         policy, weights, shape = self._policy, self._policy.weights, task.shape
         score = 0
         if policy.order is not Order.FIFO:
-            age = int(age_factor(policy, np.array([self._now - task.created_us]))[0])
+            limit = max(policy.age_limit_us, 1)
+            age = min(max(self._now - task.created_us, 0), limit) * WHOLE // limit
             size = min(shape.workers * shape.resources.gpus * WHOLE // max(self._cluster, 1), WHOLE)
             fractions = (
                 weights.age * age

@@ -17,7 +17,6 @@ from controlplane.scheduling.ranked import (
     MEMORY_SHIFT,
     MIXED,
     MOST,
-    Ranked,
     rank_of,
 )
 from controlplane.scheduling.stock import Stock
@@ -128,9 +127,9 @@ class Room:
         self._whole = self.whole(self.free)
         self._free_ports = nodes.ports.copy()
         self._ports: list[int] = nodes.ports.tolist()
-        self._rank = self.free.rank()
+        self._rank = nodes.rank.copy()
         rows = np.flatnonzero(nodes.takes)
-        self._ranked = Ranked(nodes.group[rows], self._rank[rows], rows)
+        self._ranked = nodes.ranked.copy()
         self._millicores: list[int] = self.free.millicores.tolist()
         self._memory: list[int] = self.free.memory.tolist()
         self._cores: list[int] = self.free.cores.tolist()
