@@ -186,12 +186,13 @@ class Cluster:
             )
             for part in place.parts:
                 node, held = self.nodes[part.node_uuid], set(part.device_ids)
+                cores = set(part.cpu_ids)
                 self.nodes[node.uuid] = nodes[node.uuid] = replace(
                     node,
                     free_millicores=node.free_millicores - part.cpu_millicores,
                     free_memory_bytes=node.free_memory_bytes - part.memory_bytes,
                     free_devices=tuple(d for d in node.free_devices if d.device_id not in held),
-                    free_cpu_ids=tuple(c for c in node.free_cpu_ids if c not in part.cpu_ids),
+                    free_cpu_ids=tuple(c for c in node.free_cpu_ids if c not in cores),
                 )
         self.running |= started
         self.view = replace(self.view, promises=plan.promises, reserved=plan.reserved)

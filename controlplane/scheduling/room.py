@@ -52,9 +52,11 @@ class Amounts:
 
     def devices(self, ask: Ask) -> Ints:
         """Free devices that will do, of each node."""
-        if len(ask.kinds) == 1:
-            return self.gpus[:, ask.kinds[0]]
-        total: Ints = self.gpus[:, list(ask.kinds)].sum(axis=1)
+        if not ask.kinds:
+            return np.zeros(len(self.gpus), np.int64)
+        total: Ints = self.gpus[:, ask.kinds[0]]
+        for kind in ask.kinds[1:]:
+            total = total + self.gpus[:, kind]
         return total
 
     def fits(self, ask: Ask) -> Ints:
