@@ -110,6 +110,7 @@ bench: setup ## measure throughput and latency, and print the table
 	$(BIN)/python -m benchmarks.reports
 	$(BIN)/python -m benchmarks.watching
 	$(BIN)/python -m benchmarks.registry
+	$(BIN)/python -m benchmarks.scheduler
 
 .PHONY: clean
 clean: ## remove what was made here; kept wheels of Horovod stay in the user's cache

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from controlplane.model.fairtree import fair_tree
 from controlplane.model.selector import EVERYWHERE
 from controlplane.scheduling.ask import Ask, ask
 from controlplane.scheduling.columns import Bools, Nodes, Tasks
@@ -14,6 +15,8 @@ from controlplane.scheduling.placement import Fabric, fabric_of
 from controlplane.scheduling.reasons import impossible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from controlplane.model.selector import Selector
     from controlplane.model.view import Changes, NodeView, Queue, Shape, View
     from controlplane.scheduling.backfill import Reservation
@@ -35,6 +38,7 @@ class Board:
         self.tasks = Tasks(view.waiting)
         self.running = {(task.job_id, task.task_index): task for task in view.running}
         self.held = Held(self.nodes, self.running)
+        self._shares: tuple[object, object, Mapping[tuple[str, str], int]] | None = None
         self._fabrics: dict[tuple[str, ...], Fabric] = {}
         self._masks: dict[tuple[Selector, Selector, str], Bools] = {}
         self._never: dict[tuple[Shape, int, str], tuple[str | None, Bools]] = {}
@@ -107,6 +111,13 @@ class Board:
             # The mask is kept with its identity.
             self._never[key] = (impossible(self.nodes, ask, owner), ask.may)
         return self._never[key][0]
+
+    def fair_shares(self, view: View) -> Mapping[tuple[str, str], int]:
+        """The fair-share factor of each account and user; kept while nobody has used anything."""
+        accounts, members = view.accounts, view.members
+        if self._shares is None or not (accounts is self._shares[0] and members is self._shares[1]):
+            self._shares = (accounts, members, fair_tree(accounts, members))
+        return self._shares[2]
 
     def _may(self, selector: Selector, queue: Selector, owner: str) -> Bools:
         owner = owner if self.nodes.owned.any() else ""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controlplane.model.fairtree import fair_tree
 from controlplane.model.policy import FairShare, Order
 from controlplane.scheduling.priority import (
     WHOLE,
@@ -82,9 +81,8 @@ class Ranking:
 
     @cached_property
     def _shares(self) -> Mapping[tuple[str, str], int]:
-        view = self._view
         tree = self._policy.fair_share is FairShare.TREE
-        return fair_tree(view.accounts, view.members) if tree else {}
+        return self._board.fair_shares(self._view) if tree else {}
 
     @cached_property
     def _qos(self) -> Mapping[str, int]:
