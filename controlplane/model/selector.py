@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from controlplane.model.specfaults import shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -115,6 +117,6 @@ def _requirement(part: str) -> Requirement:
         absent, key = found.groups()
         return Requirement(key=key, operator=Operator.MISSING if absent else Operator.EXISTS)
     raise ValueError(
-        f'"{part}": must be like tier=prod, tier!=prod, rack in (a,b), rack notin (a,b), fast'
+        f"{shown(part)}: must be like tier=prod, tier!=prod, rack in (a,b), rack notin (a,b), fast"
         " or !fast, with commas between"
     )
