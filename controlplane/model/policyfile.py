@@ -7,9 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 from controlplane.model.document import BadDocument, from_document
-from controlplane.model.policy import Policy, Weights
+from controlplane.model.policy import DAY_US, Policy, Weights
 from controlplane.model.quantity import parse_duration
 
+LONGEST_AGE_LIMIT_US = 100 * DAY_US
+"""Microseconds, times a million, must fit into 63 bits."""
 TIMES = {"age_limit": "age_limit_us", "half_life": "half_life_us"}
 """Durations with a unit in the file, such as "7d"."""
 
@@ -43,6 +45,9 @@ def _time(name: str, value: Any) -> int:
 
 
 def _check(policy: Policy) -> None:
+    if policy.age_limit_us > LONGEST_AGE_LIMIT_US:
+        days = LONGEST_AGE_LIMIT_US // DAY_US
+        raise BadDocument(f"age_limit: must be at most {days}d; ages are reckoned in millionths")
     negative = [f.name for f in fields(Weights) if getattr(policy.weights, f.name) < 0]
     if negative:
         raise BadDocument(f"weights.{negative[0]}: must not be below 0")

@@ -310,7 +310,8 @@ JOB: Final = Table(
             kind=warning_signal(),
             default_words="no signal",
             meaning=(
-                "A signal to the workers so long before the time limit, as a warning. "
+                "A signal to the workers so long before the time limit, as a warning; and, before "
+                "they are ended to make room for others, so long to save their state. "
                 "Only with `time_limit`."
             ),
             example="USR2@90s",

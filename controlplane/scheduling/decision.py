@@ -193,7 +193,9 @@ class Decision:
                 self._why[row] = why
                 return
             self._wanting.append((entry, ask, row))
-            if self._reserve(entry, ask, limit) and self._more_in_line(entry, ask):
+            # Where backfill is conservative each of those behind may get a time of its own.
+            each = self.policy.backfill is Backfill.CONSERVATIVE
+            if self._reserve(entry, ask, limit) and each:
                 lines.advance()
             elif would_fit(self.room, ask, self.fabric):
                 behind = self._behind(words)
@@ -325,11 +327,6 @@ class Decision:
         self._reserved[key] = made
         self.room.reserve(made)
         return True
-
-    def _more_in_line(self, entry: Waiting, ask: Ask) -> bool:
-        """Whether those behind a reserved gang are to be looked at one by one: each may get a time
-        of its own, or end before the reserved one begins."""
-        return self.policy.backfill is Backfill.CONSERVATIVE
 
     def _behind(self, words: str) -> str:
         first = min(self._reserved.values(), key=lambda r: r.start_us, default=None)

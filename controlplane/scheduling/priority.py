@@ -61,7 +61,7 @@ def factors(
 ) -> Factors:
     """The factors of all tasks. `fair_share`: by account and user; `qos`: by account; both in
     millionths, and 0 for who is not there."""
-    limit = max(policy.age_limit_us, 1)  # below 2**63 // WHOLE: 106 days
+    limit = max(policy.age_limit_us, 1)  # at most 100 days, so that this fits
     age = np.clip(now_us - tasks.created, 0, limit) * WHOLE // limit
     accounts, owners = tasks.accounts.values, tasks.owners.values
     shares = np.zeros(len(tasks), np.int64)

@@ -49,6 +49,7 @@ def test_everything_may_be_said() -> None:
         ("speed = 1", "speed: is not known; known are age_limit_us, backfill, backfill_depth,"),
         ('weights = { age = "x" }', "weights.age: must be of type int"),
         ("weights = { age = -1 }", "weights.age: must not be below 0"),
+        ('age_limit = "101d"', "age_limit: must be at most 100d"),
         ("age_limit = 5", 'age_limit: 5: must be a duration such as "7d" or "12h"'),
         ("preemption = 1", "preemption: must be of type bool"),
         ("gpu_weights = 3", "gpu_weights: must be a table of models and thousandths"),
